@@ -1,0 +1,3 @@
+"""Audience activation: audiences, segments, distribution."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,99 @@
+"""What all stored records have in common."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
+
+from activation.errors import ValidationError
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def timestamp(instant: datetime) -> str:
+    """An instant as RFC 3339 text in UTC with microseconds; sorts like the instant."""
+    return _utc(instant).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Instant = Annotated[
+    datetime, AfterValidator(_utc), PlainSerializer(timestamp, return_type=str, when_used="json")
+]
+"""A datetime that is always UTC inside and `timestamp` text in JSON."""
+
+
+def new_id(now: datetime) -> str:
+    """A UUID version 7 (RFC 9562): sorts by `now` to the millisecond, else random."""
+    milliseconds = int(now.timestamp() * 1000)
+    value = (milliseconds & ((1 << 48) - 1)) << 80
+    value |= 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=value))
+
+
+def first_id(since: datetime) -> str:
+    """The smallest id that `new_id` can make at `since`; for queries of what is newer."""
+    milliseconds = int(since.timestamp() * 1000)
+    return str(uuid.UUID(int=(milliseconds & ((1 << 48) - 1)) << 80))
+
+
+class Value(BaseModel):
+    """A part of an entity: frozen, and without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Entity(Value):
+    """A stored record of one organization."""
+
+    organization_id: str
+    created_at: Instant
+    updated_at: Instant
+
+    def stored(self) -> dict[str, Any]:
+        """The JSON object that the document store keeps."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def restored(cls, data: Any) -> Self:
+        """The entity from its stored form."""
+        return cls.model_validate(data)
+
+    def public(self) -> dict[str, Any]:
+        """The JSON object that callers see; entities with internal fields narrow it."""
+        return self.model_dump(mode="json")
+
+    def changed(self, **fields: Any) -> Self:
+        """A validated copy with `fields` replaced (`model_copy` does not validate)."""
+        return type(self).model_validate({**dict(self), **fields})
+
+
+def require_transition(
+    kind: str, allowed: dict[Any, frozenset[Any]], current: Any, wanted: Any
+) -> None:
+    """Raise InvalidStateError unless the state machine leads from `current` to `wanted`."""
+    from activation.errors import InvalidStateError
+
+    if wanted in allowed[current]:
+        return
+    choices = ", ".join(sorted(allowed[current])) or "no other state"
+    raise InvalidStateError(
+        f"A {kind} that is {current} cannot become {wanted}; possible: {choices}.",
+        field="status",
+        reason=f"{current} -> {wanted}",
+    )
+
+
+def require_text(field: str, value: str, limit: int) -> str:
+    """Return `value` when it is non-empty printable text within `limit` characters."""
+    if not value.strip():
+        raise ValidationError(f"{field} must not be empty.", field=field, reason="empty")
+    if len(value) > limit:
+        raise ValidationError(
+            f"{field} must have at most {limit} characters.", field=field, reason="too_long"
+        )
+    return value

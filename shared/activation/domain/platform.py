@@ -1,0 +1,163 @@
+"""Platforms: an organization's accounts at ad platforms, and what our connectors can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from activation.domain.entity import Entity, Instant, Value, require_transition
+from activation.domain.identifier import IdentifierType, Variant
+
+
+class PlatformType(StrEnum):
+    """Kinds of platform there is a connector for."""
+
+    GOOGLE_ADS = "google_ads"
+    FACEBOOK = "facebook"
+    WEBHOOK = "webhook"
+    FILE_DROP = "file_drop"
+
+
+class PlatformStatus(StrEnum):
+    """Whether distributions may go to the platform."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+
+
+TRANSITIONS: dict[PlatformStatus, frozenset[PlatformStatus]] = {
+    PlatformStatus.ACTIVE: frozenset({PlatformStatus.INACTIVE}),
+    PlatformStatus.INACTIVE: frozenset({PlatformStatus.ACTIVE}),
+}
+
+
+class SyncStatus(StrEnum):
+    """How the last distribution to the platform ended."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    PENDING = "pending"
+
+
+class RefreshFrequency(StrEnum):
+    """How often an auto-refreshed audience is sent again."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+
+
+class HealthStatus(StrEnum):
+    """What the last test of the credentials found."""
+
+    OK = "ok"
+    EXPIRING = "expiring"
+    NEEDS_REAUTH = "needs_reauth"
+
+
+class Health(Value):
+    """Result of a credentials test."""
+
+    status: HealthStatus
+    checked_at: Instant
+    message: str = ""
+
+
+class PlatformSettings(Value):
+    """How an organization uses the platform. `config` holds the connector's own settings."""
+
+    default_match_rate: float = Field(default=0.5, ge=0, le=1)
+    auto_refresh: bool = False
+    refresh_frequency: RefreshFrequency | None = None
+    cost_per_thousand: float = Field(default=0.0, ge=0)
+    """Price of a thousand delivered rows, in the account's currency; for cost estimates."""
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class CredentialsInfo(Value):
+    """What may be known of sealed credentials: which fields are set and since when."""
+
+    encrypted: bool = True
+    account_id: str | None = None
+    fields: tuple[str, ...] = ()
+    version: int = 1
+    updated_at: Instant
+
+
+class Platform(Entity):
+    """The record of a platform account. The sealed credentials are a document of their own."""
+
+    platform_id: str
+    user_id: str
+    platform_type: PlatformType
+    name: str = Field(min_length=1, max_length=255)
+    status: PlatformStatus = PlatformStatus.ACTIVE
+    credentials: CredentialsInfo
+    settings: PlatformSettings = PlatformSettings()
+    shared_with: tuple[str, ...] = ()
+    last_sync: Instant | None = None
+    sync_status: SyncStatus | None = None
+    health: Health | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """The stored form, with the fields that lists filter by."""
+        visible_to = sorted({self.user_id, *self.shared_with})
+        return {**self.model_dump(mode="json"), "visible_to": visible_to}
+
+    @classmethod
+    def restored(cls, data: Any) -> Platform:
+        """The platform from its stored form."""
+        return cls.model_validate({k: v for k, v in data.items() if k != "visible_to"})
+
+    def moved_to(self, status: PlatformStatus) -> PlatformStatus:
+        """`status`, when the state machine allows it from here; InvalidStateError otherwise."""
+        require_transition("platform", TRANSITIONS, self.status, status)
+        return status
+
+
+class SealedCredentials(Entity):
+    """The secret fields of a platform, sealed as one text; opened by the dispatcher only."""
+
+    platform_id: str
+    version: int
+    sealed: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingField:
+    """One field of a connector's credentials or settings, as the console shows it."""
+
+    name: str
+    description: str
+    required: bool = False
+    secret: bool = False
+    default: Any = None
+    kind: str = "string"
+    """string | integer | boolean | url"""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorSpec:
+    """What a connector needs and can do, as data. Sources: docs/platforms.md."""
+
+    platform_type: PlatformType
+    title: str
+    identifiers: Mapping[IdentifierType, Variant]
+    """Identifier types the platform takes, each in the form it wants."""
+    max_rows: int
+    """Rows in one request."""
+    max_bytes: int | None
+    requests_per_minute: int
+    credentials: tuple[SettingField, ...]
+    settings: tuple[SettingField, ...] = ()
+    multi_key: bool = False
+    """Whether one row may carry several identifiers of one person."""
+    minimum_size: int = 0
+    reports_matches: bool = True
+    poll_seconds: float = 1800.0
+    """How long to wait before the first look at match results, and between two looks."""
+    encodings: tuple[str, ...] = field(default=("hex",))

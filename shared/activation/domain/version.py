@@ -1,0 +1,54 @@
+"""Versions: every change of an audience's definition or members, numbered without gaps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from activation.domain.entity import Entity
+
+
+class ChangeType(StrEnum):
+    """What kind of change made a version."""
+
+    CREATED = "CREATED"
+    METADATA_UPDATE = "METADATA_UPDATE"
+    MINOR_UPDATE = "MINOR_UPDATE"
+    RULES_CHANGED = "RULES_CHANGED"
+    MAJOR_UPDATE = "MAJOR_UPDATE"
+
+
+class AudienceVersion(Entity):
+    """A numbered state of an audience and the immutable manifest it points at."""
+
+    audience_id: str
+    version: int
+    change_type: ChangeType
+    description: str
+    changed_by: str
+    manifest_id: str | None = None
+    size: int = 0
+    snapshot: dict[str, Any]
+
+
+MAJOR_CHANGE = 0.5
+MINOR_CHANGE = 0.1
+
+
+def change_type(before: dict[str, Any] | None, after: dict[str, Any]) -> ChangeType:
+    """The kind of change between two snapshots (seed 000; Z-18 fixed).
+
+    A rule change wins over everything; then a size change above half of the old size (or any
+    first filling) is major, above a tenth is minor; the rest is metadata.
+    """
+    if before is None:
+        return ChangeType.CREATED
+    if before.get("rules") != after.get("rules"):
+        return ChangeType.RULES_CHANGED
+    old, new = before.get("size", 0), after.get("size", 0)
+    if old == new:
+        return ChangeType.METADATA_UPDATE
+    share = abs(new - old) / old if old else 1.0
+    if share > MAJOR_CHANGE:
+        return ChangeType.MAJOR_UPDATE
+    return ChangeType.MINOR_UPDATE if share > MINOR_CHANGE else ChangeType.METADATA_UPDATE

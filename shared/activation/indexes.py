@@ -1,0 +1,32 @@
+"""The declared indexes: which fields a query may compare, per collection.
+
+One list for every back-end: SQLite makes expression indexes of it, Firestore keeps exactly these
+fields indexed (`firestore.indexes.json` and Terraform are generated from it). Lists are sorted by
+document id, newest first; equality filters combine freely. Sequential fields such as `updated_at`
+are left out on purpose: an index on them limits a Firestore collection to 500 writes a second.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+INDEXES = MappingProxyType(
+    {
+        "audiences": ("status", "data_type", "subtype", "visible_to", "tags", "campaign_id"),
+        "audit": ("target",),
+        "distributions": ("audience_id", "platform_id", "status", "visible_to"),
+        "imports": ("audience_id", "status"),
+        "manifests": ("audience_id",),
+        "platforms": ("status", "platform_type", "visible_to"),
+        "versions": ("audience_id",),
+    }
+)
+"""Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
+
+SWEPT = ("distributions", "idempotency", "imports", "outbox")
+"""Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
+
+
+def indexed_fields(collection: str) -> tuple[str, ...]:
+    """The declared fields of a collection; none for one that is only read by id."""
+    return INDEXES.get(collection, ())

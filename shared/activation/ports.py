@@ -1,0 +1,354 @@
+"""The outside world on one page: what the rest of the code may ask of stores, time and platforms.
+
+Back-ends live in `activation.adapters`; `activation.app` chooses between them. The contract of
+every port is its docstring, and the suite `tests/contracts` holds each back-end to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import IO, Any, Protocol
+
+from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.domain.identifier import require_safe_id
+from activation.domain.platform import ConnectorSpec
+
+JSONObject = Mapping[str, Any]
+
+# Documents ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The address of a document; without an organization it cannot be written down."""
+
+    organization_id: str
+    collection: str
+    id: str
+
+    def __post_init__(self) -> None:
+        require_safe_id("organization_id", self.organization_id)
+        require_safe_id("collection", self.collection)
+        require_safe_id("id", self.id)
+
+
+Revision = str
+"""Opaque mark of one state of a document, made by the store, usable as an ETag."""
+
+ABSENT: Revision = ""
+"""As `Write.expected`: the document must not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A stored JSON object with its address and the revision it was read at."""
+
+    key: Key
+    data: JSONObject
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put (`data`) or delete (`data=None`) one document.
+
+    `expected` is a revision that must still be current, `ABSENT`, or None for no precondition.
+    A field `due_at` (RFC 3339 text, UTC) makes the document appear in `DocumentStore.due`.
+    """
+
+    key: Key
+    data: JSONObject | None
+    expected: Revision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one of our functions tells another; `data` holds no identifier and no secret.
+
+    `id` is stable: a consumer may treat two deliveries with one id as the same message.
+    Messages with the same `ordering_key` are delivered one after the other, in order of
+    publication.
+    """
+
+    topic: str
+    organization_id: str
+    id: str
+    data: JSONObject
+    ordering_key: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one use case changes: all of it is committed, or nothing."""
+
+    writes: Sequence[Write] = ()
+    messages: Sequence[Message] = ()
+
+
+OUTBOX = "outbox"
+"""Collection in which a store keeps the messages of a batch until they are published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Documents of one organization and collection, newest id first.
+
+    `equal` compares fields declared in `activation.indexes`; a list value in the document matches
+    when it contains the asked value. `since` keeps ids >= it. `after` is the id to go on from.
+    """
+
+    organization_id: str
+    collection: str
+    equal: Mapping[str, str | bool | int] = field(default_factory=dict)
+    since: str | None = None
+    after: str | None = None
+    limit: int = 50
+
+
+class DocumentStore(Protocol):
+    """Metadata: small JSON documents, strongly consistent, with optimistic revisions.
+
+    Raises StorageUnavailableError when the store does not answer; after a commit that raised it
+    the outcome is unknown, and the caller redoes the whole use case under the same preconditions.
+    """
+
+    def get(self, key: Key) -> Document | None:
+        """Return the document as of the last commit, or None."""
+
+    def get_many(self, keys: Sequence[Key]) -> list[Document | None]:
+        """`get` for each key, in order, in one round trip."""
+
+    def query(self, query: Query) -> list[Document]:
+        """One page of a query. An undeclared field raises ValueError: that is our mistake."""
+
+    def count(self, query: Query) -> int:
+        """How many documents the query has without `after` and `limit`."""
+
+    def due(self, collection: str, until: datetime, limit: int) -> list[Document]:
+        """Documents of every organization whose `due_at` has come, oldest first."""
+
+    def commit(self, batch: Batch) -> list[Revision]:
+        """Apply all writes and keep all messages in the outbox, atomically and durably.
+
+        Returns the new revision of each write (ABSENT for deletes). Raises ConflictError, with
+        nothing applied, when any precondition does not hold. A batch may touch a key only once.
+        """
+
+    def ping(self) -> None:
+        """Return when the store answers; raise StorageUnavailableError otherwise."""
+
+
+# Blobs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BlobKey:
+    """The address of an object inside one area; `path` is relative, made by us, never reused."""
+
+    organization_id: str
+    path: str
+
+    def __post_init__(self) -> None:
+        require_safe_id("organization_id", self.organization_id)
+        for part in self.path.split("/"):
+            require_safe_id("path", part)
+
+    def __str__(self) -> str:
+        return f"{self.organization_id}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """What a store knows of an object. `storage_class` is STANDARD, NEARLINE, COLDLINE, ARCHIVE."""
+
+    key: BlobKey
+    size_bytes: int
+    created_at: datetime
+    storage_class: str
+    metadata: Mapping[str, str]
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTarget:
+    """Where and how a client may put one object by itself: method, address, headers to send."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    expires_at: datetime
+
+
+class BlobStore(Protocol):
+    """One area (bucket) of immutable objects; written once, whole or not at all.
+
+    Raises NotFoundError for a missing object on `open`, `get` and `set_class`;
+    StorageUnavailableError when the store does not answer.
+    """
+
+    def put(
+        self,
+        key: BlobKey,
+        data: bytes | IO[bytes],
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        storage_class: str = "STANDARD",
+        max_bytes: int | None = None,
+    ) -> BlobInfo:
+        """Store an object durably; a stream is read in bounded pieces.
+
+        Raises ConflictError when the name is taken, PayloadTooLargeError when a stream is longer
+        than `max_bytes`; then nothing is stored.
+        """
+
+    def open(self, key: BlobKey) -> IO[bytes]:
+        """A seekable reader that fetches ranges; close it."""
+
+    def get(self, key: BlobKey, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes [start, end)."""
+
+    def stat(self, key: BlobKey) -> BlobInfo | None:
+        """Return what is known of the object, or None."""
+
+    def list(self, organization_id: str, prefix: str = "") -> Iterator[BlobInfo]:
+        """Objects of one organization in name order."""
+
+    def compose(self, sources: Sequence[BlobKey], target: BlobKey) -> BlobInfo:
+        """Join up to 32 objects into a new one, without fetching them."""
+
+    def set_class(self, key: BlobKey, storage_class: str) -> None:
+        """Move an object to another storage class."""
+
+    def delete(self, key: BlobKey) -> bool:
+        """Remove an object; False when there was none."""
+
+    def upload_target(
+        self, key: BlobKey, *, content_type: str, max_bytes: int, lifetime: timedelta
+    ) -> UploadTarget:
+        """An address at which a client without other rights may create exactly this object."""
+
+    def ping(self) -> None:
+        """Return when the store answers; raise StorageUnavailableError otherwise."""
+
+
+# Bus ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that its subscriber could not take, with the last reason."""
+
+    subscription: str
+    message: Message
+    attempts: int
+    reason: str
+
+
+class MessageBus(Protocol):
+    """Topics with at-least-once delivery to the functions of the function manifest.
+
+    A function that fails sees the message again with growing delay; after the subscription's
+    number of attempts it becomes a dead letter. While a message with an ordering key is retried,
+    later ones with that key wait.
+    """
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Return when all messages are durable; raises StorageUnavailableError otherwise."""
+
+    def dead_letters(self, subscription: str, limit: int = 100) -> list[DeadLetter]:
+        """The oldest dead letters of a subscription (a function's name)."""
+
+    def redrive(self, subscription: str, limit: int = 100) -> int:
+        """Publish dead letters again under their own ids, then drop them; returns how many."""
+
+    def ping(self) -> None:
+        """Return when the bus answers; raise StorageUnavailableError otherwise."""
+
+
+# Secrets --------------------------------------------------------------------------------------
+
+
+class Vault(Protocol):
+    """Seals secrets by envelope encryption: AES-256-GCM under a fresh data key per secret.
+
+    `context` (purpose, organization, platform, record version …) is bound as length-prefixed
+    associated data: a sealed text opens only with the very same context. Raises
+    CredentialUnreadableError when it does not open, StorageUnavailableError when the key service
+    does not answer.
+    """
+
+    def seal(self, plaintext: bytes, context: Sequence[str]) -> str:
+        """Return the sealed text; printable, with a version prefix and the key's name."""
+
+    def open(self, sealed: str, context: Sequence[str]) -> bytes:
+        """Return the plaintext."""
+
+    def rewrap(self, sealed: str, context: Sequence[str]) -> str:
+        """Wrap the same data key with the current key version; the ciphertext stays."""
+
+    def ping(self) -> None:
+        """Return when the key service answers; raise StorageUnavailableError otherwise."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can move it."""
+
+    def now(self) -> datetime:
+        """The current instant, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+# Ad platforms ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An organization's account on a platform with its opened secrets; lives in memory only."""
+
+    platform_id: str
+    settings: JSONObject
+    credentials: Mapping[str, str] = field(repr=False)
+
+
+class Connector(Protocol):
+    """Our code that speaks to one kind of ad platform.
+
+    All methods raise PlatformTransientError (the same bytes may be sent again),
+    PlatformAuthError (credentials), PlatformRowsError (some rows spoil the batch) or
+    PlatformError (permanent). Adding and removing are idempotent on every platform: the engine
+    re-sends a batch whose outcome is unknown under the same `Delivery` and sequence number.
+    """
+
+    spec: ConnectorSpec
+
+    def check(self, account: Account) -> None:
+        """Ask the platform something harmless that only good credentials can have answered."""
+
+    def create_audience(self, account: Account, delivery: Delivery) -> str:
+        """Return the platform's id of the audience, made at most once per `external_id`."""
+
+    def send(
+        self, account: Account, delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]]
+    ) -> SendOutcome:
+        """Send batch `seq` (1-based) of `delivery`.
+
+        `columns` maps identifier types to equally long lists in the form the spec asks for; one
+        position is one person, None where the person has no such identifier.
+        """
+
+    def finish(self, account: Account, delivery: Delivery) -> None:
+        """Tell the platform that the last batch is through, where it wants to know."""
+
+    def match_results(
+        self, account: Account, delivery: Delivery, receipts: Sequence[str]
+    ) -> MatchReport:
+        """What the platform matched so far; `receipts` are those that `send` returned."""

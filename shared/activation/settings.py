@@ -1,0 +1,90 @@
+"""Settings: `ACTIVATION_*` variables, read once, checked, and documented in the README table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from activation.errors import ValidationError
+
+PREFIX = "ACTIVATION_"
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings; a field `data_folder` is the variable `ACTIVATION_DATA_FOLDER`."""
+
+    backend: str = _setting("embedded", "`embedded` (this machine) or `google`")
+    data_folder: str = _setting(
+        "./activation-data", "embedded: folder of database, objects and keys"
+    )
+    project: str = _setting("", "google: project id")
+    database: str = _setting("(default)", "google: Firestore database")
+    uploads_bucket: str = _setting("", "google: bucket of uploaded files")
+    members_bucket: str = _setting("", "google: bucket of member partitions")
+    topic_prefix: str = _setting("", "google: put before every topic name")
+    kms_key: str = _setting("", "google: KMS key that wraps credentials")
+    issuer: str = _setting("", "token issuer; embedded: made by itself")
+    audience: str = _setting("audience-activation", "`aud` that tokens must carry")
+    jwks_url: str = _setting("", "address of the issuer's keys; embedded: none")
+    push_audience: str = _setting("", "`aud` of Pub/Sub and Scheduler tokens; google only")
+    push_service_accounts: str = _setting(
+        "", "service accounts that may call event functions, comma-separated; google only"
+    )
+    max_body_bytes: int = _setting(32 * 1024 * 1024, "largest body of a JSON request")
+    max_upload_bytes: int = _setting(5 * 1024**3, "largest uploaded file, packed")
+    max_unpacked_bytes: int = _setting(64 * 1024**3, "largest uploaded file, unpacked")
+    max_reject_ratio: float = _setting(0.5, "an import stops above this share of rejects")
+    database_threshold: int = _setting(100_000, "members below: tier `database`")
+    segmented_threshold: int = _setting(10_000_000, "members below: tier `segmented`")
+    lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")
+    work_seconds: int = _setting(420, "a function hands over to its successor after this")
+    allow_private_hosts: bool = _setting(
+        False, "let webhooks and platform addresses point to private hosts (local twins)"
+    )
+    cors_origins: str = _setting("", "origins a browser may call from, comma-separated")
+    log_level: str = _setting("INFO", "lowest level of log lines")
+
+    @property
+    def data_path(self) -> Path:
+        """`data_folder` as a path."""
+        return Path(self.data_folder)
+
+
+def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from variables; raises ValidationError for unknown names and bad values."""
+    found = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in (os.environ if environ is None else environ).items()
+        if name.startswith(PREFIX)
+    }
+    kinds = {f.name: type(f.default) for f in dataclasses.fields(Settings)}
+    unknown = sorted(found.keys() - kinds.keys())
+    if unknown:
+        names = ", ".join(PREFIX + name.upper() for name in unknown)
+        raise ValidationError(f"Unknown settings: {names}.", field=unknown[0], reason="unknown")
+    values: dict[str, Any] = {n: _parsed(n, value, kinds[n]) for n, value in found.items()}
+    settings = Settings(**values)
+    if settings.backend not in ("embedded", "google"):
+        raise ValidationError("ACTIVATION_BACKEND is `embedded` or `google`.", field="backend")
+    return settings
+
+
+def _parsed(name: str, value: str, kind: type) -> object:
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+        return kind(value)
+    except (ValueError, KeyError) as error:
+        variable = PREFIX + name.upper()
+        raise ValidationError(
+            f"{variable} must be a {kind.__name__}.", field=name, reason="invalid"
+        ) from error
