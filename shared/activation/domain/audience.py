@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
-from activation.domain.entity import Entity, Instant, Value, require_transition
+from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 
 MAX_NAME = 255
 MAX_TAGS = 100
@@ -197,3 +197,89 @@ def tier_for(size: int, database_limit: int, segmented_limit: int) -> StorageTie
     if size < database_limit:
         return StorageTier.DATABASE
     return StorageTier.SEGMENTED if size < segmented_limit else StorageTier.EXTERNAL
+
+
+# What callers send ------------------------------------------------------------------------------
+
+
+def _canonical_type(value: Any) -> Any:
+    text = value.lower() if isinstance(value, str) else value
+    return TYPE_ALIASES.get(text, text)
+
+
+DataType = Annotated[AudienceType, BeforeValidator(_canonical_type)]
+"""An AudienceType that may be spelled as in seed 000, in any case (K-02, K-26)."""
+
+
+class RuleDraft(Draft):
+    """One condition; its place in the list is its order."""
+
+    variable_id: str = Field(min_length=1, max_length=100)
+    operator: str = Field(min_length=1, max_length=50)
+    value: Any = None
+
+
+class VariableDraft(Draft):
+    """A variable the audience was built from."""
+
+    code: str = Field(min_length=1, max_length=100)
+    description: str = Field(default="", max_length=1000)
+    relevance_score: float = 0.0
+    type: str = Field(default="", max_length=50)
+
+
+class SegmentDraft(Draft):
+    """A labelled part; members carry its `segment_id`."""
+
+    segment_id: str = Field(min_length=1, max_length=100)
+    name: str = Field(default="", max_length=MAX_NAME)
+    characteristics: dict[str, Any] = Field(default_factory=dict)
+    prizm_segments: tuple[str, ...] = Field(default=(), max_length=100)
+
+
+class MetadataDraft(Draft):
+    """What people note about an audience."""
+
+    expires_at: Instant | None = None
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        default=(), max_length=MAX_TAGS
+    )
+    campaign_id: str | None = Field(default=None, max_length=200)
+    notes: str | None = Field(default=None, max_length=10_000)
+    is_test: bool = False
+    custom_attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+class AudienceChanges(Draft):
+    """What may be changed on an audience; only the fields sent are."""
+
+    name: str | None = Field(default=None, min_length=1, max_length=MAX_NAME)
+    description: str | None = Field(default=None, max_length=10_000)
+    subtype: str | None = Field(default=None, max_length=50)
+    rules: tuple[RuleDraft, ...] | None = Field(default=None, max_length=1000)
+    original_query: str | None = Field(default=None, max_length=10_000)
+    selected_variables: tuple[str, ...] | None = Field(default=None, max_length=1000)
+    variable_details: tuple[VariableDraft, ...] | None = Field(default=None, max_length=1000)
+    segments: tuple[SegmentDraft, ...] | None = Field(default=None, max_length=1000)
+    metadata: MetadataDraft | None = None
+
+
+class AudienceDraft(AudienceChanges):
+    """A new audience: `name` and `data_type` (also spelled `type`, `dataType`) are required."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+    data_type: DataType = Field(validation_alias=AliasChoices("data_type", "dataType", "type"))
+
+
+class StatusDraft(Draft):
+    """A wanted status."""
+
+    status: Annotated[str, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)]
+
+
+class SharingDraft(Draft):
+    """The operators of the same organization who may see the record, beside its owner."""
+
+    shared_with: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
+        max_length=100
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from activation.domain.entity import Entity, Instant, Value, require_transition
+from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 
 
 class DistributionStatus(StrEnum):
@@ -236,3 +236,29 @@ class MatchReport:
     match_rate_range: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+
+
+# What callers send ------------------------------------------------------------------------------
+
+
+class MetadataDraft(Draft):
+    """What people note about a distribution."""
+
+    campaign_name: str | None = Field(default=None, max_length=255)
+    notes: str | None = Field(default=None, max_length=10_000)
+
+
+class PlanDraft(Draft):
+    """Which audience, or which of its segments, would go to which platform."""
+
+    audience_id: str = Field(min_length=1, max_length=64)
+    platform_id: str = Field(min_length=1, max_length=64)
+    distribution_type: DistributionType = DistributionType.INITIAL
+    segments_distributed: tuple[str, ...] = Field(default=(), max_length=1000)
+
+
+class DistributionDraft(PlanDraft):
+    """A new distribution; without `scheduled_at` it starts at once."""
+
+    scheduled_at: Instant | None = None
+    metadata: MetadataDraft = MetadataDraft()

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
+from pydantic.alias_generators import to_camel
 
-from activation.errors import ValidationError
+from activation.errors import InvalidStateError, ValidationError
 
 
 def _utc(value: datetime) -> datetime:
@@ -76,8 +77,6 @@ def require_transition(
     kind: str, allowed: dict[Any, frozenset[Any]], current: Any, wanted: Any
 ) -> None:
     """Raise InvalidStateError unless the state machine leads from `current` to `wanted`."""
-    from activation.errors import InvalidStateError
-
     if wanted in allowed[current]:
         return
     choices = ", ".join(sorted(allowed[current])) or "no other state"
@@ -97,3 +96,21 @@ def require_text(field: str, value: str, limit: int) -> str:
             f"{field} must have at most {limit} characters.", field=field, reason="too_long"
         )
     return value
+
+
+class Draft(BaseModel):
+    """What a caller may send: unknown fields are refused, camelCase is accepted beside snake_case
+    (K-11)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        str_strip_whitespace=True,
+    )
+
+    def sent(self) -> dict[str, Any]:
+        """Only the fields the caller really sent, as Python values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}

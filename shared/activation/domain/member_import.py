@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from activation.domain.entity import Entity, Instant, Value
+from activation.domain.entity import Draft, Entity, Instant, Value
 from activation.domain.identifier import IdentifierType
 
 
@@ -144,3 +144,24 @@ class MemberImport(Entity):
         """What callers see: everything but the machinery of resuming."""
         hidden = {"chunks", "attempt", "lease_until", "source", "read_to_end"}
         return self.model_dump(mode="json", exclude=hidden)
+
+
+class ColumnDraft(Draft):
+    """What one column of the file holds; see ColumnMapping."""
+
+    column: str = Field(min_length=1, max_length=255)
+    identifier_type: IdentifierType | None = None
+    hash_rule: HashRule = HashRule.RAW
+    role: str | None = Field(default=None, max_length=50)
+
+
+class ImportDraft(Draft):
+    """How to read a file that is about to be uploaded; what is left out is detected."""
+
+    file_name: str | None = Field(default=None, max_length=255)
+    format: FileFormat | None = None
+    columns: tuple[ColumnDraft, ...] | None = Field(default=None, max_length=200)
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    default_region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
+    max_reject_ratio: float | None = Field(default=None, ge=0, le=1)
+    canaries: tuple[str, ...] = Field(default=(), max_length=10)

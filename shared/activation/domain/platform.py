@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from activation.domain.entity import Entity, Instant, Value, require_transition
+from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 from activation.domain.identifier import IdentifierType, Variant
 
 
@@ -161,3 +161,36 @@ class ConnectorSpec:
     poll_seconds: float = 1800.0
     """How long to wait before the first look at match results, and between two looks."""
     encodings: tuple[str, ...] = field(default=("hex",))
+
+
+# What callers send ------------------------------------------------------------------------------
+
+Secrets = dict[str, Any]
+"""Credential fields of a connector; strings, or JSON objects that are kept as text."""
+
+
+class SettingsDraft(Draft):
+    """How the organization uses the platform."""
+
+    default_match_rate: float = Field(default=0.5, ge=0, le=1)
+    auto_refresh: bool = False
+    refresh_frequency: RefreshFrequency | None = None
+    cost_per_thousand: float = Field(default=0.0, ge=0)
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class PlatformChanges(Draft):
+    """What may be changed on a platform; credentials are replaced as a whole."""
+
+    name: str | None = Field(default=None, min_length=1, max_length=255)
+    settings: SettingsDraft | None = None
+    credentials: Secrets | None = Field(default=None, repr=False)
+
+
+class PlatformDraft(PlatformChanges):
+    """A new platform account. `credentials` may carry `account_id`, which stays readable."""
+
+    platform_type: PlatformType
+    name: str = Field(min_length=1, max_length=255)
+    credentials: Secrets = Field(repr=False)
+    settings: SettingsDraft = SettingsDraft()
