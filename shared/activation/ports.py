@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 from activation.domain.distribution import Delivery, MatchReport, SendOutcome
 from activation.domain.identifier import require_safe_id
-from activation.domain.platform import ConnectorSpec
+from activation.domain.platform import ConnectorSpec, PlatformType
 
 JSONObject = Mapping[str, Any]
 
@@ -352,3 +352,21 @@ class Connector(Protocol):
         self, account: Account, delivery: Delivery, receipts: Sequence[str]
     ) -> MatchReport:
         """What the platform matched so far; `receipts` are those that `send` returned."""
+
+
+class Connectors(Protocol):
+    """The connectors there are, and what they need."""
+
+    def specs(self) -> Sequence[ConnectorSpec]:
+        """One spec per kind of platform, with default settings."""
+
+    def spec_for(self, platform_type: PlatformType, config: JSONObject) -> ConnectorSpec:
+        """The spec under an account's settings."""
+
+    def validate(
+        self, platform_type: PlatformType, credentials: Mapping[str, Any], config: JSONObject
+    ) -> None:
+        """Raise ValidationError naming a credential or setting that is missing or unknown."""
+
+    def connector(self, platform_type: PlatformType, config: JSONObject) -> Connector:
+        """The connector that speaks to this kind of platform."""

@@ -45,6 +45,9 @@ class Settings:
     max_reject_ratio: float = _setting(0.5, "an import stops above this share of rejects")
     database_threshold: int = _setting(100_000, "members below: tier `database`")
     segmented_threshold: int = _setting(10_000_000, "members below: tier `segmented`")
+    match_poll_seconds: float = _setting(
+        0.0, "pause between looks at match results; 0: as each platform advises"
+    )
     lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")
     work_seconds: int = _setting(420, "a function hands over to its successor after this")
     allow_private_hosts: bool = _setting(

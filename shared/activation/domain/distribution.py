@@ -140,7 +140,8 @@ class Distribution(Entity):
     metadata: DistributionMetadata = DistributionMetadata()
     visible_to: tuple[str, ...] = ()
     receipts: tuple[str, ...] = ()
-    list_location: str | None = None
+    frozen_list: dict[str, Any] | None = None
+    """Where the list lies that every try sends, once it is built."""
     attempt: int = 0
     lease_until: Instant | None = None
     next_at: Instant | None = None
@@ -160,7 +161,7 @@ class Distribution(Entity):
 
     def public(self) -> dict[str, Any]:
         """What callers see: everything but the machinery of resuming."""
-        hidden = {"receipts", "list_location", "attempt", "lease_until", "visible_to"}
+        hidden = {"receipts", "frozen_list", "attempt", "lease_until", "visible_to"}
         return self.model_dump(mode="json", exclude=hidden)
 
     def moved_to(self, status: DistributionStatus) -> DistributionStatus:

@@ -55,6 +55,7 @@ class HealthStatus(StrEnum):
     """What the last test of the credentials found."""
 
     OK = "ok"
+    CHECKING = "checking"
     EXPIRING = "expiring"
     NEEDS_REAUTH = "needs_reauth"
 

@@ -1,0 +1,252 @@
+"""The composition root: which adapter stands behind which port, built when first used."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from activation.domain.audience import Encryption
+from activation.ports import BlobStore, Clock, Connectors, DocumentStore, MessageBus, Vault
+from activation.services.audiences import AudienceService
+from activation.services.commits import Commits
+from activation.services.distributions import DistributionService
+from activation.services.due import DueService
+from activation.services.idempotency import IdempotencyService
+from activation.services.platforms import PlatformService
+from activation.settings import Settings, from_environment
+
+if TYPE_CHECKING:
+    from activation.members.store import MemberStore
+    from activation.services.dispatch import Dispatcher
+    from activation.services.import_worker import ImportWorker
+    from activation.services.imports import ImportService
+    from activation.services.members import MemberService
+
+
+class App:
+    """Ports and services of one process. `get_app()` is the one that functions share."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self._given_clock = clock
+
+    # ports --------------------------------------------------------------------------------------
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Time."""
+        from activation.adapters.clock import SystemClock
+
+        return self._given_clock or SystemClock()
+
+    @cached_property
+    def documents(self) -> DocumentStore:
+        """Metadata."""
+        if self._embedded:
+            from activation.adapters.embedded.documents import SqliteDocuments
+
+            return SqliteDocuments(self.settings.data_path / "documents.sqlite", self.clock)
+        from activation.adapters.gcp.documents import FirestoreDocuments
+
+        return FirestoreDocuments(self.settings.project, self.settings.database, self.clock)
+
+    @cached_property
+    def uploads(self) -> BlobStore:
+        """Uploaded files."""
+        return self._blobs("uploads", self.settings.uploads_bucket)
+
+    @cached_property
+    def member_blobs(self) -> BlobStore:
+        """Member partitions, runs of imports, frozen lists."""
+        return self._blobs("members", self.settings.members_bucket)
+
+    @cached_property
+    def bus(self) -> MessageBus:
+        """Messages between functions."""
+        if self._embedded:
+            from activation.adapters.embedded.bus import SqliteBus
+            from activation.function_manifest import subscriptions
+
+            return SqliteBus(self.settings.data_path / "bus.sqlite", self.clock, subscriptions())
+        from activation.adapters.gcp.bus import PubSubBus
+
+        return PubSubBus(self.settings.project, self.settings.topic_prefix)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Sealed secrets."""
+        from activation.adapters.envelope import EnvelopeVault
+
+        if self._embedded:
+            from activation.adapters.embedded.keys import LocalKeys
+
+            return EnvelopeVault(LocalKeys(self.settings.data_path / "keys.json"))
+        from activation.adapters.gcp.keys import CloudKmsKeys
+
+        return EnvelopeVault(CloudKmsKeys(self.settings.kms_key))
+
+    @cached_property
+    def connectors(self) -> Connectors:
+        """Ad platforms."""
+        from activation.adapters.connectors.registry import ConnectorRegistry
+
+        return ConnectorRegistry(self.clock, allow_private_hosts=self.settings.allow_private_hosts)
+
+    # services -----------------------------------------------------------------------------------
+
+    @cached_property
+    def commits(self) -> Commits:
+        """The one way to change anything."""
+        return Commits(self.documents, self.bus, self.clock)
+
+    @cached_property
+    def idempotency(self) -> IdempotencyService:
+        """Idempotency keys."""
+        return IdempotencyService(self.documents, self.clock)
+
+    @cached_property
+    def audiences(self) -> AudienceService:
+        """Audiences."""
+        return AudienceService(self.documents, self.commits, self.clock)
+
+    @cached_property
+    def store(self) -> MemberStore:
+        """The member engine."""
+        from activation.members.store import MemberStore
+
+        return MemberStore(self.member_blobs, self.clock)
+
+    @cached_property
+    def members(self) -> MemberService:
+        """Members."""
+        from activation.services.members import MemberService
+
+        return MemberService(
+            self.documents,
+            self.commits,
+            self.audiences,
+            self.store,
+            self.clock,
+            self.settings.database_threshold,
+            self.settings.segmented_threshold,
+            self._encryption,
+        )
+
+    @cached_property
+    def imports(self) -> ImportService:
+        """Imports of files."""
+        from activation.members.formats import preflight
+        from activation.services.imports import ImportService
+
+        return ImportService(
+            self.commits,
+            self.audiences,
+            self.uploads,
+            self.member_blobs,
+            self.clock,
+            self.settings.max_upload_bytes,
+            preflight,
+        )
+
+    @cached_property
+    def import_worker(self) -> ImportWorker:
+        """The worker behind imports."""
+        from activation.members.formats import ReadLimits
+        from activation.services.import_worker import ImportWorker
+
+        return ImportWorker(
+            self.imports,
+            self.members,
+            self.member_blobs,
+            self.clock,
+            self.settings.lease_seconds,
+            self.settings.work_seconds,
+            self.settings.max_reject_ratio,
+            ReadLimits(max_unpacked_bytes=self.settings.max_unpacked_bytes),
+        )
+
+    @cached_property
+    def platforms(self) -> PlatformService:
+        """Platforms."""
+        return PlatformService(
+            self.documents, self.commits, self.vault, self.connectors, self.clock
+        )
+
+    @cached_property
+    def distributions(self) -> DistributionService:
+        """Distributions."""
+        return DistributionService(
+            self.documents,
+            self.commits,
+            self.audiences,
+            self.platforms,
+            self.connectors,
+            self.store,
+            self.clock,
+        )
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """The worker behind distributions."""
+        from activation.services.dispatch import Dispatcher
+        from activation.services.matching import Matching
+
+        matching = Matching(
+            self.distributions,
+            self.platforms,
+            self.audiences,
+            self.commits,
+            self.clock,
+            self.settings.match_poll_seconds,
+        )
+        return Dispatcher(
+            self.distributions,
+            self.platforms,
+            self.connectors,
+            self.vault,
+            self.member_blobs,
+            matching,
+            self.clock,
+            self.settings.lease_seconds,
+            self.settings.work_seconds,
+        )
+
+    @cached_property
+    def due(self) -> DueService:
+        """What comes up by the clock."""
+        return DueService(self.documents, self.commits, self.clock)
+
+    # which back-end -----------------------------------------------------------------------------
+
+    @property
+    def _embedded(self) -> bool:
+        return self.settings.backend == "embedded"
+
+    @property
+    def _encryption(self) -> Encryption | None:
+        if self._embedded:
+            return None
+        return Encryption(algorithm="AES256 (CMEK)", key_reference=self.settings.kms_key)
+
+    def _blobs(self, area: str, bucket: str) -> BlobStore:
+        if self._embedded:
+            from activation.adapters.embedded.blobs import FileBlobs
+
+            return FileBlobs(self.settings.data_path / area, self.clock)
+        from activation.adapters.gcp.blobs import CloudStorageBlobs
+
+        return CloudStorageBlobs(bucket, self.clock)
+
+
+_lock = threading.Lock()
+_app: App | None = None
+
+
+def get_app() -> App:
+    """The process's App, built at the first request from the environment."""
+    global _app
+    with _lock:
+        if _app is None:
+            _app = App(from_environment())
+        return _app

@@ -1,0 +1,377 @@
+"""Audiences: define, list, change, share, archive, delete; every change makes a version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from activation.documents import Collection, Page, Stored
+from activation.domain.audience import (
+    OPERATOR_MAY_SET,
+    Audience,
+    AudienceChanges,
+    AudienceDraft,
+    AudienceMetadata,
+    AudienceRule,
+    AudienceSegment,
+    AudienceStatus,
+    MetadataDraft,
+    Partition,
+    RuleDraft,
+    SegmentDraft,
+    SharingDraft,
+    VariableDetail,
+)
+from activation.domain.caller import Caller
+from activation.domain.entity import new_id
+from activation.domain.manifest import Manifest
+from activation.domain.personal_data import refuse_personal_data
+from activation.domain.version import AudienceVersion
+from activation.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidStateError,
+    NameTakenError,
+    ValidationError,
+)
+from activation.ports import ABSENT, Clock, DocumentStore, Key, Query, Revision, Write
+from activation.services.access import get_visible, listing, require_current, retry_conflicts
+from activation.services.commits import Commits
+from activation.services.versions import version_of, version_write
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceService:
+    """Use cases of audiences. Raises NotFoundError for ids the caller may not see."""
+
+    documents: DocumentStore
+    commits: Commits
+    clock: Clock
+
+    @property
+    def records(self) -> Collection[Audience]:
+        """The audiences' records."""
+        return Collection(self.documents, "audiences", Audience)
+
+    @property
+    def manifests(self) -> Collection[Manifest]:
+        """The manifests of all audiences."""
+        return Collection(self.documents, "manifests", Manifest)
+
+    def create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
+        """Define a new audience; NameTakenError when the organization has one of this name."""
+        refuse_personal_data(draft.model_dump(mode="json", exclude={"segments", "rules"}))
+        now = self.clock.now()
+        fields = _fields_of(draft)
+        metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
+        audience = Audience(
+            organization_id=caller.organization_id,
+            audience_id=new_id(now),
+            user_id=caller.user_id,
+            created_at=now,
+            updated_at=now,
+            metadata=metadata,
+            **fields,
+        )
+        version = version_of(audience, None, caller, "Initial creation")
+        writes = [
+            self.records.created(audience.audience_id, audience),
+            _name_taken_by(audience),
+            version_write(version),
+        ]
+        try:
+            revision = self.commits.commit(
+                caller,
+                "api:audience:create",
+                writes,
+                after=audience,
+                answer=audience.public(),
+            )
+        except ConflictError as error:
+            self._explain_conflict(audience, error)
+            raise
+        return Stored(audience, writes[0].key, revision)
+
+    def find(self, caller: Caller, audience_id: str) -> Stored[Audience]:
+        """The record as stored, for use cases that change it."""
+        return get_visible(self.records, caller, audience_id)
+
+    def get(self, caller: Caller, audience_id: str) -> Stored[Audience]:
+        """The audience with the list of its partitions."""
+        stored = self.find(caller, audience_id)
+        audience = stored.entity
+        if audience.manifest_id is None:
+            return stored
+        manifest = self.manifests.get(caller.organization_id, audience.manifest_id).entity
+        storage = audience.storage.model_copy(update={"partitions": _partitions(manifest)})
+        shown = audience.model_copy(update={"storage": storage})
+        return Stored(shown, stored.key, stored.revision)
+
+    def list(
+        self,
+        caller: Caller,
+        equal: Mapping[str, str],
+        limit: int = 50,
+        after: str | None = None,
+        since: str | None = None,
+    ) -> Page[Audience]:
+        """Audiences the caller may see, newest first."""
+        return self.records.page(
+            listing(self.records, caller, equal, limit=limit, after=after, since=since)
+        )
+
+    def count(self, caller: Caller, equal: Mapping[str, str], since: str | None = None) -> int:
+        """How many audiences `list` has in all."""
+        return self.documents.count(listing(self.records, caller, equal, since=since))
+
+    def update(
+        self,
+        caller: Caller,
+        audience_id: str,
+        changes: AudienceChanges,
+        expected: Revision | None = None,
+    ) -> Stored[Audience]:
+        """Change the fields sent and make a version of it."""
+        refuse_personal_data(changes.model_dump(mode="json", exclude={"segments", "rules"}))
+        return retry_conflicts(
+            partial(self._update, caller, audience_id, changes, expected), expected=expected
+        )
+
+    def set_status(
+        self, caller: Caller, audience_id: str, status: str, expected: Revision | None = None
+    ) -> Stored[Audience]:
+        """Move the audience to another status; InvalidStateError when that is no legal move."""
+        wanted = _operator_status(status)
+        return retry_conflicts(
+            partial(self._set_status, caller, audience_id, wanted, expected), expected=expected
+        )
+
+    def share(
+        self,
+        caller: Caller,
+        audience_id: str,
+        draft: SharingDraft,
+        expected: Revision | None = None,
+    ) -> Stored[Audience]:
+        """Set who else of the organization may see and use the audience; owner or admin only."""
+        return retry_conflicts(
+            partial(self._share, caller, audience_id, draft, expected), expected=expected
+        )
+
+    def delete(self, caller: Caller, audience_id: str, expected: Revision | None = None) -> None:
+        """Remove the audience; its versions stay as history, its objects go to the sweeper."""
+        retry_conflicts(partial(self._delete, caller, audience_id, expected), expected=expected)
+
+    def versions(
+        self, caller: Caller, audience_id: str, limit: int = 50, after: str | None = None
+    ) -> Page[AudienceVersion]:
+        """The audience's versions, newest first."""
+        self.find(caller, audience_id)
+        found = Collection(self.documents, "versions", AudienceVersion)
+        equal = {"audience_id": audience_id}
+        return found.page(
+            Query(caller.organization_id, found.name, equal, after=after, limit=limit)
+        )
+
+    def snapshot(self, caller: Caller, audience_id: str, description: str) -> AudienceVersion:
+        """Make a version by hand, of the audience as it is."""
+        refuse_personal_data({"description": description})
+
+        def use_case() -> AudienceVersion:
+            stored = self.find(caller, audience_id)
+            return self._changed(caller, stored, {}, "api:audience:snapshot", description)[1]
+
+        return retry_conflicts(use_case)
+
+    # one attempt each -------------------------------------------------------------------------
+
+    def _update(
+        self,
+        caller: Caller,
+        audience_id: str,
+        changes: AudienceChanges,
+        expected: Revision | None,
+    ) -> Stored[Audience]:
+        stored = self.find(caller, audience_id)
+        require_current(stored, expected)
+        before = stored.entity
+        fields = _fields_of(changes, before)
+        if "metadata" in fields:
+            fields["metadata"] = before.metadata.model_copy(update=fields["metadata"])
+        if fields.get("name", before.name) is None or fields.get("name") == before.name:
+            fields.pop("name", None)
+        return self._changed(caller, stored, fields, "api:audience:update", "Definition changed")[0]
+
+    def _set_status(
+        self,
+        caller: Caller,
+        audience_id: str,
+        wanted: AudienceStatus,
+        expected: Revision | None,
+    ) -> Stored[Audience]:
+        stored = self.find(caller, audience_id)
+        require_current(stored, expected)
+        before = stored.entity
+        if before.status is AudienceStatus.PROCESSING:
+            raise InvalidStateError(
+                "An import is running; wait for its end or cancel it.", field="status"
+            )
+        fields = {"status": before.moved_to(wanted), "status_reason": None}
+        return self._changed(
+            caller,
+            stored,
+            {**fields, "metadata": dated(before, wanted, self.clock)},
+            "api:audience:set-status",
+            f"Status {before.status} to {wanted}",
+        )[0]
+
+    def _share(
+        self, caller: Caller, audience_id: str, draft: SharingDraft, expected: Revision | None
+    ) -> Stored[Audience]:
+        stored = self.find(caller, audience_id)
+        require_current(stored, expected)
+        require_owner(caller, stored.entity.user_id)
+        shared = tuple(sorted(set(draft.shared_with) - {stored.entity.user_id}))
+        return self._changed(
+            caller, stored, {"shared_with": shared}, "api:audience:share", "Sharing changed"
+        )[0]
+
+    def _delete(self, caller: Caller, audience_id: str, expected: Revision | None) -> None:
+        stored = self.find(caller, audience_id)
+        require_current(stored, expected)
+        if stored.entity.status is AudienceStatus.PROCESSING:
+            raise InvalidStateError("An import is running; cancel it first.", field="status")
+        require_owner(caller, stored.entity.user_id)
+        writes = [stored.deleted(), Write(_name_key(stored.entity), None)]
+        self.commits.commit(caller, "api:audience:delete", writes, before=stored.entity)
+
+    def _changed(
+        self,
+        caller: Caller,
+        stored: Stored[Audience],
+        fields: Mapping[str, Any],
+        action: str,
+        description: str,
+    ) -> tuple[Stored[Audience], AudienceVersion]:
+        """Commit a changed audience with its version; renaming moves the name's reservation."""
+        before = stored.entity
+        after = before.changed(**fields, version=before.version + 1, updated_at=self.clock.now())
+        version = version_of(after, before, caller, description)
+        writes = [stored.replaced_by(after), version_write(version)]
+        if after.name != before.name:
+            writes += [Write(_name_key(before), None), _name_taken_by(after)]
+        answer = version.public() if action.endswith("snapshot") else after.public()
+        try:
+            revision = self.commits.commit(
+                caller, action, writes, before=before, after=after, answer=answer
+            )
+        except ConflictError as error:
+            if after.name != before.name:
+                self._explain_conflict(after, error)
+            raise
+        return Stored(after, stored.key, revision), version
+
+    def _explain_conflict(self, audience: Audience, error: ConflictError) -> None:
+        holder = self.documents.get(_name_key(audience))
+        if holder is not None and holder.data["audience_id"] != audience.audience_id:
+            raise NameTakenError(
+                "The organization has an audience of this name already.",
+                field="name",
+                reason="taken",
+            ) from error
+
+
+def require_owner(caller: Caller, user_id: str) -> None:
+    """Raise ForbiddenError unless the caller owns the record or is admin."""
+    if caller.user_id != user_id and not caller.sees_all:
+        raise ForbiddenError("Only the owner or an admin may do this.")
+
+
+def dated(audience: Audience, status: AudienceStatus, clock: Clock) -> AudienceMetadata:
+    """The metadata with the times that a change to `status` sets."""
+    update: dict[str, Any] = {}
+    if status is AudienceStatus.ACTIVE and audience.metadata.activated_at is None:
+        update["activated_at"] = clock.now()
+    update["archived_at"] = clock.now() if status is AudienceStatus.ARCHIVED else None
+    return audience.metadata.model_copy(update=update)
+
+
+def _operator_status(status: str) -> AudienceStatus:
+    if status not in OPERATOR_MAY_SET:
+        choices = ", ".join(sorted(OPERATOR_MAY_SET))
+        raise ValidationError(
+            f"status must be one of {choices}.", field="status", reason="not_settable"
+        )
+    return AudienceStatus(status)
+
+
+def _fields_of(changes: AudienceChanges, before: Audience | None = None) -> dict[str, Any]:
+    """The entity's fields from what the caller sent."""
+    fields = changes.sent()
+    if (rules := fields.get("rules")) is not None:
+        fields["rules"] = _rules(rules)
+    if (segments := fields.get("segments")) is not None:
+        fields["segments"] = _segments(segments, before)
+    if (details := fields.get("variable_details")) is not None:
+        fields["variable_details"] = tuple(VariableDetail(**dict(d)) for d in details)
+    metadata: MetadataDraft | None = fields.get("metadata")
+    if metadata is not None:
+        fields["metadata"] = metadata.sent()
+    keep_null = {"subtype", "original_query"}
+    return {name: v for name, v in fields.items() if v is not None or name in keep_null}
+
+
+def _rules(drafts: tuple[RuleDraft, ...]) -> tuple[AudienceRule, ...]:
+    return tuple(
+        AudienceRule(id=f"rule-{order}", order=order, **dict(draft))
+        for order, draft in enumerate(drafts)
+    )
+
+
+def _segments(
+    drafts: tuple[SegmentDraft, ...], before: Audience | None
+) -> tuple[AudienceSegment, ...]:
+    ids = [draft.segment_id for draft in drafts]
+    if len(set(ids)) != len(ids):
+        raise ValidationError(
+            "segments must have different segment_id.", field="segments", reason="duplicate"
+        )
+    known = {s.segment_id: s for s in before.segments} if before else {}
+    return tuple(
+        AudienceSegment(
+            **dict(draft),
+            size=known[draft.segment_id].size if draft.segment_id in known else 0,
+            size_percentage=known[draft.segment_id].size_percentage
+            if draft.segment_id in known
+            else 0.0,
+        )
+        for draft in drafts
+    )
+
+
+def _partitions(manifest: Manifest) -> tuple[Partition, ...]:
+    return tuple(
+        Partition(
+            number=part.number,
+            total=manifest.partition_count,
+            size=part.rows,
+            bytes=part.bytes,
+            location=part.path,
+            checksum=part.sha256,
+            created_at=manifest.created_at,
+        )
+        for part in manifest.partitions
+    )
+
+
+def _name_key(audience: Audience) -> Key:
+    """A document per name makes names unique under any race."""
+    digest = hashlib.sha256(audience.name.encode()).hexdigest()
+    return Key(audience.organization_id, "audience_names", digest)
+
+
+def _name_taken_by(audience: Audience) -> Write:
+    return Write(_name_key(audience), {"audience_id": audience.audience_id}, expected=ABSENT)

@@ -1,0 +1,132 @@
+"""The one way a use case changes anything: records, audit entry, answer and messages together."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from activation.domain.audit import AuditEntry
+from activation.domain.caller import Caller
+from activation.domain.entity import Entity, new_id
+from activation.errors import ActivationError
+from activation.message_codec import message_of
+from activation.ports import (
+    ABSENT,
+    OUTBOX,
+    Batch,
+    Clock,
+    DocumentStore,
+    Key,
+    Message,
+    MessageBus,
+    Revision,
+    Write,
+)
+from activation.services.idempotency import completion
+
+log = logging.getLogger(__name__)
+
+RELAY_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """Commits use cases and publishes their messages afterwards.
+
+    A crash between commit and publication loses nothing: the messages lie in the outbox, and
+    `relay` sends them later. A message may therefore be published twice, under the same id.
+    """
+
+    documents: DocumentStore
+    bus: MessageBus
+    clock: Clock
+
+    def commit(
+        self,
+        caller: Caller,
+        action: str,
+        writes: Sequence[Write],
+        *,
+        before: Entity | None = None,
+        after: Entity | None = None,
+        messages: Sequence[Message] = (),
+        answer: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Revision:
+        """Commit `writes` as `action` on the record of the first write; returns its revision.
+
+        `answer` is what the caller will be told: it is kept for his Idempotency-Key. Raises
+        ConflictError, with nothing changed, when a precondition does not hold.
+        """
+        entry = self._audit_entry(caller, action, writes[0].key, before, after, details or {})
+        all_writes = [*writes, _audit_write(entry)]
+        if caller.claim is not None and answer is not None:
+            all_writes.append(completion(caller, caller.claim, answer, self.clock.now()))
+        revisions = self.documents.commit(Batch(all_writes, messages))
+        self.publish(messages)
+        return revisions[0]
+
+    def publish_new(self, messages: Sequence[Message]) -> None:
+        """Keep messages that belong to no change of a record, then publish them."""
+        self.documents.commit(Batch(messages=messages))
+        self.publish(messages)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish messages that lie in the outbox; what fails stays there for `relay`."""
+        if not messages:
+            return
+        try:
+            self.bus.publish(messages)
+            self.documents.commit(Batch([_published(message) for message in messages]))
+        except ActivationError as error:
+            log.warning("outbox kept: %s", error.code)
+
+    def relay(self) -> int:
+        """Publish what a crash or a failing bus left in the outbox; returns how many."""
+        left = self.documents.due(OUTBOX, self.clock.now(), RELAY_PAGE)
+        if left:
+            self.publish([message_of(document) for document in left])
+        return len(left)
+
+    def _audit_entry(
+        self,
+        caller: Caller,
+        action: str,
+        target: Key,
+        before: Entity | None,
+        after: Entity | None,
+        details: Mapping[str, Any],
+    ) -> AuditEntry:
+        now = self.clock.now()
+        return AuditEntry(
+            organization_id=caller.organization_id,
+            created_at=now,
+            updated_at=now,
+            entry_id=new_id(now),
+            actor=caller.user_id,
+            action=action,
+            target=f"{target.collection}/{target.id}",
+            trace_id=caller.trace_id,
+            before_sha256=_digest(before),
+            after_sha256=_digest(after),
+            details=dict(details),
+        )
+
+
+def _published(message: Message) -> Write:
+    return Write(Key(message.organization_id, OUTBOX, message.id), None)
+
+
+def _audit_write(entry: AuditEntry) -> Write:
+    return Write(Key(entry.organization_id, "audit", entry.entry_id), entry.stored(), ABSENT)
+
+
+def _digest(entity: Entity | None) -> str | None:
+    if entity is None:
+        return None
+    return hashlib.sha256(orjson.dumps(entity.stored(), option=orjson.OPT_SORT_KEYS)).hexdigest()

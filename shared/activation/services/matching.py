@@ -1,0 +1,142 @@
+"""What platforms report afterwards: match results, and the state of an account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from activation.domain.caller import Caller, service_caller
+from activation.domain.distribution import Distribution, MatchReport, MatchResults
+from activation.domain.platform import ConnectorSpec, Health, HealthStatus, Platform, SyncStatus
+from activation.errors import ConflictError, PlatformError, PlatformTransientError
+from activation.ports import Account, Clock, Connector
+from activation.services.access import retry_conflicts
+from activation.services.audiences import AudienceService
+from activation.services.commits import Commits
+from activation.services.distributions import DistributionService, delivery_of
+from activation.services.platforms import PlatformService
+
+GIVE_UP_AFTER = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Looks up match results until they are final, and keeps the platform's record.
+
+    `poll_seconds` overrides the platform's own interval when it is above zero.
+    """
+
+    distributions: DistributionService
+    platforms: PlatformService
+    audiences: AudienceService
+    commits: Commits
+    clock: Clock
+    poll_seconds: float
+
+    def next_look(self, spec: ConnectorSpec, now: datetime) -> datetime:
+        """When match results are worth asking for."""
+        return now + timedelta(seconds=self.poll_seconds or spec.poll_seconds)
+
+    def look(
+        self, caller: Caller, distribution_id: str, account: Account, connector: Connector
+    ) -> None:
+        """Ask once; final results also become the audience's match rate."""
+        job = self.distributions.records.get(caller.organization_id, distribution_id).entity
+        try:
+            report = connector.match_results(account, delivery_of(job), job.receipts)
+        except PlatformTransientError:
+            report = MatchReport(final=False)
+        except PlatformError:
+            report = MatchReport(final=True)
+        retry_conflicts(partial(self._record, caller, distribution_id, report, connector.spec))
+
+    def record_sync(self, organization_id: str, platform_id: str, status: SyncStatus) -> None:
+        """Note how the last distribution to the platform ended."""
+        now = self.clock.now()
+        self._platform_changed(
+            organization_id, platform_id, "sync", last_sync=now, sync_status=status
+        )
+
+    def record_health(
+        self, organization_id: str, platform_id: str, status: HealthStatus, message: str
+    ) -> None:
+        """Note whether the account's credentials work."""
+        health = Health(status=status, checked_at=self.clock.now(), message=message)
+        self._platform_changed(organization_id, platform_id, "health", health=health)
+
+    def _record(
+        self, caller: Caller, distribution_id: str, report: MatchReport, spec: ConnectorSpec
+    ) -> None:
+        stored = self.distributions.records.get(caller.organization_id, distribution_id)
+        job, now = stored.entity, self.clock.now()
+        final = report.final or now - (job.completed_at or now) > GIVE_UP_AFTER
+        results = _results(job, report, final=final)
+        after = job.changed(
+            match_results=results,
+            next_at=None if final else self.next_look(spec, now),
+            updated_at=now,
+        )
+        self.commits.commit(
+            caller,
+            "function:distribution:match-results",
+            [stored.replaced_by(after)],
+            before=job,
+            after=after,
+        )
+        if final and results.match_rate is not None:
+            retry_conflicts(partial(self._note_rate, caller, after, results.match_rate))
+
+    def _note_rate(self, caller: Caller, job: Distribution, rate: float) -> None:
+        stored = self.audiences.records.find(caller.organization_id, job.audience_id)
+        if stored is None:
+            return
+        metadata = stored.entity.metadata.model_copy(
+            update={"match_rate": rate, "match_rate_platform": job.platform_id}
+        )
+        after = stored.entity.changed(metadata=metadata)
+        self.commits.commit(
+            caller,
+            "function:audience:match-rate",
+            [stored.replaced_by(after)],
+            before=stored.entity,
+            after=after,
+        )
+
+    def _platform_changed(
+        self, organization_id: str, platform_id: str, what: str, **fields: object
+    ) -> None:
+        caller = service_caller("dispatch_distribution", organization_id, "")
+
+        def use_case() -> None:
+            stored = self.platforms.records.find(organization_id, platform_id)
+            if stored is None:
+                return
+            after: Platform = stored.entity.changed(**fields)
+            self.commits.commit(
+                caller,
+                f"function:platform:{what}",
+                [stored.replaced_by(after)],
+                before=stored.entity,
+                after=after,
+            )
+
+        try:
+            retry_conflicts(use_case)
+        except ConflictError:
+            return  # the next run notes it again; the distribution itself is recorded
+
+
+def _results(job: Distribution, report: MatchReport, *, final: bool) -> MatchResults:
+    matched = report.matched
+    if matched is None:
+        matched = job.match_results.matched_records
+    total = job.match_results.total_records
+    return job.match_results.model_copy(
+        update={
+            "matched_records": matched,
+            "match_rate": round(matched / total, 4) if matched is not None and total else None,
+            "match_rate_range": report.match_rate_range or job.match_results.match_rate_range,
+            "final": final,
+        }
+    )

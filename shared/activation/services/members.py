@@ -1,0 +1,254 @@
+"""Members: add, remove, read; every change is a new manifest, switched in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from activation.documents import Collection, Stored
+from activation.domain.audience import (
+    Audience,
+    AudienceStatus,
+    AudienceStorage,
+    Encryption,
+    StorageTier,
+    tier_for,
+)
+from activation.domain.caller import Caller
+from activation.domain.entity import new_id
+from activation.domain.manifest import Manifest
+from activation.domain.member import Member, MemberFilter, MemberInput
+from activation.domain.member_change import MemberChange, MemberReference, MemberReject
+from activation.errors import ConflictError, InvalidStateError, NotFoundError
+from activation.ports import ABSENT, Clock, DocumentStore, Key, Write
+from activation.services.access import MAX_ATTEMPTS
+from activation.services.audiences import AudienceService
+from activation.services.commits import Commits
+from activation.services.versions import version_of, version_write
+
+if TYPE_CHECKING:
+    from activation.members.store import MemberStore, MergeResult
+
+Merge = Callable[["Manifest | None", str], "MergeResult"]
+"""From the parent manifest and the new one's id to the merged members."""
+
+Extra = Callable[[Audience, "MergeResult"], Sequence[Write]]
+"""More writes for the commit that switches the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberService:
+    """Use cases of members. Raises NotFoundError for audiences the caller may not see."""
+
+    documents: DocumentStore
+    commits: Commits
+    audiences: AudienceService
+    store: MemberStore
+    clock: Clock
+    database_limit: int
+    segmented_limit: int
+    encryption: Encryption | None
+
+    @property
+    def manifests(self) -> Collection[Manifest]:
+        """The manifests of all audiences."""
+        return Collection(self.documents, "manifests", Manifest)
+
+    def add(self, caller: Caller, audience_id: str, inputs: Sequence[MemberInput]) -> MemberChange:
+        """Add or update a small set; rejected ones are reported by position and reason."""
+        self.audiences.find(caller, audience_id)
+        run = self.store.run_of(caller.organization_id, audience_id, inputs)
+
+        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
+            runs = [run.path] if run.path else []
+            return self.store.merge(caller.organization_id, audience_id, manifest_id, parent, runs)
+
+        def change(audience: Audience, result: MergeResult) -> MemberChange:
+            return MemberChange(
+                received=run.counts.received,
+                accepted=result.added + result.updated,
+                added=result.added,
+                updated=result.updated,
+                duplicate=run.counts.duplicate + result.duplicate,
+                rejected=run.counts.rejected,
+                rejects=tuple(MemberReject(position=p, reason=r) for p, r in run.rejects),
+                size=audience.size,
+            )
+
+        return self._small_change(caller, audience_id, "api:members:add", merge, change)
+
+    def remove(
+        self, caller: Caller, audience_id: str, references: Sequence[MemberReference]
+    ) -> MemberChange:
+        """Remove members; unknown ones are counted, not an error."""
+        self.audiences.find(caller, audience_id)
+        removals = sorted({(ref.identifier_type, ref.digest()) for ref in references})
+
+        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
+            return self.store.merge(
+                caller.organization_id, audience_id, manifest_id, parent, (), removals
+            )
+
+        def change(audience: Audience, result: MergeResult) -> MemberChange:
+            return MemberChange(
+                received=len(references),
+                removed=result.removed,
+                unknown=len(removals) - result.removed,
+                duplicate=len(references) - len(removals),
+                size=audience.size,
+            )
+
+        return self._small_change(caller, audience_id, "api:members:remove", merge, change)
+
+    def page(
+        self,
+        caller: Caller,
+        audience_id: str,
+        member_filter: MemberFilter,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> tuple[Sequence[Member], str | None]:
+        """A page of members in the order of their digests, and the cursor of the next one."""
+        manifest = self._manifest(self.audiences.find(caller, audience_id))
+        if manifest is None:
+            return [], None
+        return self.store.page(manifest, member_filter, after, limit)
+
+    def find(self, caller: Caller, audience_id: str, reference: MemberReference) -> Member:
+        """One member, by identifier; NotFoundError when the audience does not hold it."""
+        manifest = self._manifest(self.audiences.find(caller, audience_id))
+        digest = reference.digest()
+        member = manifest and self.store.find(manifest, reference.identifier_type, digest)
+        if not member:
+            raise NotFoundError("The audience does not hold this identifier.", reason="no_member")
+        return member
+
+    def switch(
+        self,
+        caller: Caller,
+        audience_id: str,
+        action: str,
+        description: str,
+        merge: Merge,
+        extra: Extra,
+        *,
+        status: Callable[[Audience], Mapping[str, Any]] = lambda _: {},
+        answer: Callable[[Audience, MergeResult], Mapping[str, Any]] | None = None,
+    ) -> tuple[Audience, MergeResult]:
+        """Merge, then switch the audience to the new manifest in one commit.
+
+        When another writer was faster, the merge is done again on his manifest, and the objects
+        of the lost one are removed; a crash leaves objects without a manifest, never the reverse.
+        """
+        result: MergeResult | None = None
+        for attempt in range(MAX_ATTEMPTS):
+            stored = self.audiences.find(caller, audience_id)
+            _require_writable(stored.entity)
+            if result is None or result.manifest.parent_id != stored.entity.manifest_id:
+                self._discard(result)
+                parent = self._manifest(stored)
+                result = merge(parent, new_id(self.clock.now()))
+            audience = self._switched(stored.entity, result.manifest, status)
+            try:
+                self._commit(caller, action, description, stored, audience, result, extra, answer)
+            except ConflictError:
+                if attempt == MAX_ATTEMPTS - 1:
+                    self._discard(result)
+                    raise
+            else:
+                return audience, result
+        raise AssertionError("unreachable")
+
+    def _small_change(
+        self,
+        caller: Caller,
+        audience_id: str,
+        action: str,
+        merge: Merge,
+        change: Callable[[Audience, MergeResult], MemberChange],
+    ) -> MemberChange:
+        audience, result = self.switch(
+            caller,
+            audience_id,
+            action,
+            "Members changed",
+            merge,
+            lambda _audience, _result: (),
+            answer=lambda a, r: change(a, r).public(),
+        )
+        return change(audience, result)
+
+    def _commit(
+        self,
+        caller: Caller,
+        action: str,
+        description: str,
+        stored: Stored[Audience],
+        audience: Audience,
+        result: MergeResult,
+        extra: Extra,
+        answer: Callable[[Audience, MergeResult], Mapping[str, Any]] | None,
+    ) -> None:
+        manifest = result.manifest
+        manifest_key = Key(audience.organization_id, "manifests", manifest.manifest_id)
+        writes = [
+            stored.replaced_by(audience),
+            Write(manifest_key, manifest.stored(), ABSENT),
+            version_write(version_of(audience, stored.entity, caller, description)),
+            *extra(audience, result),
+        ]
+        details = {"added": result.added, "updated": result.updated, "removed": result.removed}
+        self.commits.commit(
+            caller,
+            action,
+            writes,
+            before=stored.entity,
+            after=audience,
+            answer=answer(audience, result) if answer else None,
+            details=details,
+        )
+
+    def _switched(
+        self,
+        before: Audience,
+        manifest: Manifest,
+        status: Callable[[Audience], Mapping[str, Any]],
+    ) -> Audience:
+        fields = {
+            "size": manifest.size,
+            "manifest_id": manifest.manifest_id,
+            "storage": self._storage(manifest),
+            "version": before.version + 1,
+            "updated_at": self.clock.now(),
+        }
+        return before.changed(**{**fields, **status(before)})
+
+    def _storage(self, manifest: Manifest) -> AudienceStorage:
+        tier: StorageTier = tier_for(manifest.size, self.database_limit, self.segmented_limit)
+        return AudienceStorage(
+            type=tier,
+            location=f"audience_id={manifest.audience_id}",
+            compression="zstd",
+            encryption=self.encryption,
+            bytes=manifest.bytes,
+        )
+
+    def _manifest(self, stored: Stored[Audience]) -> Manifest | None:
+        manifest_id = stored.entity.manifest_id
+        if manifest_id is None:
+            return None
+        return self.manifests.get(stored.entity.organization_id, manifest_id).entity
+
+    def _discard(self, result: MergeResult | None) -> None:
+        if result is not None:
+            self.store.discard(result)
+
+
+def _require_writable(audience: Audience) -> None:
+    if audience.status is AudienceStatus.ARCHIVED:
+        raise InvalidStateError(
+            "The audience is archived; its members cannot change.",
+            field="status",
+            reason="archived",
+        )

@@ -1,0 +1,290 @@
+"""Platforms: an organization's accounts at ad platforms, with sealed credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+
+from activation.documents import Collection, Page, Stored
+from activation.domain.audience import SharingDraft
+from activation.domain.caller import Caller
+from activation.domain.entity import new_id
+from activation.domain.personal_data import refuse_personal_data
+from activation.domain.platform import (
+    ConnectorSpec,
+    CredentialsInfo,
+    Health,
+    HealthStatus,
+    Platform,
+    PlatformChanges,
+    PlatformDraft,
+    PlatformSettings,
+    PlatformStatus,
+    SealedCredentials,
+    SettingsDraft,
+)
+from activation.errors import ValidationError
+from activation.ports import Clock, Connectors, DocumentStore, Message, Revision, Vault, Write
+from activation.services.access import get_visible, listing, require_current, retry_conflicts
+from activation.services.audiences import require_owner
+from activation.services.commits import Commits
+
+DISTRIBUTION_REQUESTS = "distribution-requests"
+ACCOUNT_ID = "account_id"
+
+
+def credentials_context(organization_id: str, platform_id: str, version: int) -> tuple[str, ...]:
+    """What sealed credentials are bound to: moved anywhere else, they do not open."""
+    return ("credentials/v1", organization_id, platform_id, str(version))
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformService:
+    """Use cases of platforms. It can seal credentials and never opens them."""
+
+    documents: DocumentStore
+    commits: Commits
+    vault: Vault
+    connectors: Connectors
+    clock: Clock
+
+    @property
+    def records(self) -> Collection[Platform]:
+        """The platforms' records."""
+        return Collection(self.documents, "platforms", Platform)
+
+    @property
+    def secrets(self) -> Collection[SealedCredentials]:
+        """The sealed credentials, one record per platform."""
+        return Collection(self.documents, "credentials", SealedCredentials)
+
+    def types(self) -> Sequence[dict[str, Any]]:
+        """What kinds of platform there are, with the fields each one asks for."""
+        return [_described(spec) for spec in self.connectors.specs()]
+
+    def create(self, caller: Caller, draft: PlatformDraft) -> Stored[Platform]:
+        """Save an account; its credentials are sealed before anything is stored."""
+        refuse_personal_data({"name": draft.name})
+        now = self.clock.now()
+        settings = _settings(draft.settings)
+        self.connectors.validate(draft.platform_type, draft.credentials, settings.config)
+        platform = Platform(
+            organization_id=caller.organization_id,
+            platform_id=new_id(now),
+            user_id=caller.user_id,
+            created_at=now,
+            updated_at=now,
+            platform_type=draft.platform_type,
+            name=draft.name,
+            settings=settings,
+            credentials=_info(draft.credentials, 1, now),
+        )
+        sealed = self._sealed(platform, draft.credentials)
+        writes = [
+            self.records.created(platform.platform_id, platform),
+            self.secrets.created(platform.platform_id, sealed),
+        ]
+        revision = self.commits.commit(
+            caller, "api:platform:create", writes, after=platform, answer=platform.public()
+        )
+        return Stored(platform, writes[0].key, revision)
+
+    def get(self, caller: Caller, platform_id: str) -> Stored[Platform]:
+        """The account; its credentials stay sealed."""
+        return get_visible(self.records, caller, platform_id)
+
+    def list(
+        self,
+        caller: Caller,
+        equal: Mapping[str, str],
+        limit: int = 50,
+        after: str | None = None,
+        since: str | None = None,
+    ) -> Page[Platform]:
+        """Accounts the caller may see, newest first."""
+        return self.records.page(
+            listing(self.records, caller, equal, limit=limit, after=after, since=since)
+        )
+
+    def count(self, caller: Caller, equal: Mapping[str, str], since: str | None = None) -> int:
+        """How many accounts `list` has in all."""
+        return self.documents.count(listing(self.records, caller, equal, since=since))
+
+    def update(
+        self,
+        caller: Caller,
+        platform_id: str,
+        changes: PlatformChanges,
+        expected: Revision | None = None,
+    ) -> Stored[Platform]:
+        """Change name or settings, or replace the credentials by a new record version."""
+        refuse_personal_data({"name": changes.name or ""})
+        return retry_conflicts(
+            partial(self._update, caller, platform_id, changes, expected), expected=expected
+        )
+
+    def set_status(
+        self, caller: Caller, platform_id: str, status: str, expected: Revision | None = None
+    ) -> Stored[Platform]:
+        """Switch the account on or off; an inactive one takes no distributions."""
+        if status not in set(PlatformStatus):
+            raise ValidationError(
+                "status must be active or inactive.", field="status", reason="unknown"
+            )
+
+        def use_case() -> Stored[Platform]:
+            stored = self.get(caller, platform_id)
+            require_current(stored, expected)
+            after = stored.entity.changed(
+                status=stored.entity.moved_to(PlatformStatus(status)), updated_at=self.clock.now()
+            )
+            return self._changed(caller, stored, after, "api:platform:set-status")
+
+        return retry_conflicts(use_case, expected=expected)
+
+    def share(
+        self,
+        caller: Caller,
+        platform_id: str,
+        draft: SharingDraft,
+        expected: Revision | None = None,
+    ) -> Stored[Platform]:
+        """Set who else of the organization may use the account; owner or admin only."""
+
+        def use_case() -> Stored[Platform]:
+            stored = self.get(caller, platform_id)
+            require_current(stored, expected)
+            require_owner(caller, stored.entity.user_id)
+            after = stored.entity.changed(
+                shared_with=tuple(sorted(set(draft.shared_with))), updated_at=self.clock.now()
+            )
+            return self._changed(caller, stored, after, "api:platform:share")
+
+        return retry_conflicts(use_case, expected=expected)
+
+    def delete(self, caller: Caller, platform_id: str, expected: Revision | None = None) -> None:
+        """Remove the account with its credentials."""
+
+        def use_case() -> None:
+            stored = self.get(caller, platform_id)
+            require_current(stored, expected)
+            require_owner(caller, stored.entity.user_id)
+            secret = Write(self.secrets.key(caller.organization_id, platform_id), None)
+            self.commits.commit(
+                caller, "api:platform:delete", [stored.deleted(), secret], before=stored.entity
+            )
+
+        retry_conflicts(use_case, expected=expected)
+
+    def test(self, caller: Caller, platform_id: str) -> Stored[Platform]:
+        """Have the credentials checked for real; the result appears as `health`.
+
+        Only the dispatcher may open credentials, so the check is a message to it.
+        """
+
+        def use_case() -> Stored[Platform]:
+            stored = self.get(caller, platform_id)
+            now = self.clock.now()
+            health = Health(status=HealthStatus.CHECKING, checked_at=now)
+            message = Message(
+                topic=DISTRIBUTION_REQUESTS,
+                organization_id=caller.organization_id,
+                id=new_id(now),
+                data={"platform_id": platform_id},
+                ordering_key=platform_id,
+                trace_id=caller.trace_id,
+            )
+            after = stored.entity.changed(health=health)
+            return self._changed(caller, stored, after, "api:platform:test", [message])
+
+        return retry_conflicts(use_case)
+
+    def _update(
+        self,
+        caller: Caller,
+        platform_id: str,
+        changes: PlatformChanges,
+        expected: Revision | None,
+    ) -> Stored[Platform]:
+        stored = self.get(caller, platform_id)
+        require_current(stored, expected)
+        before, now = stored.entity, self.clock.now()
+        settings = before.settings if changes.settings is None else _settings(changes.settings)
+        fields: dict[str, Any] = {"settings": settings, "updated_at": now}
+        if changes.name is not None:
+            fields["name"] = changes.name
+        if changes.credentials is None:
+            after = before.changed(**fields)
+            return self._changed(caller, stored, after, "api:platform:update")
+        self.connectors.validate(before.platform_type, changes.credentials, settings.config)
+        info = _info(changes.credentials, before.credentials.version + 1, now)
+        after = before.changed(**fields, credentials=info, health=None)
+        sealed = self._sealed(after, changes.credentials)
+        secret = Write(self.secrets.key(caller.organization_id, platform_id), sealed.stored())
+        return self._changed(caller, stored, after, "api:platform:rotate", extra=[secret])
+
+    def _changed(
+        self,
+        caller: Caller,
+        stored: Stored[Platform],
+        after: Platform,
+        action: str,
+        messages: Sequence[Message] = (),
+        extra: Sequence[Write] = (),
+    ) -> Stored[Platform]:
+        revision = self.commits.commit(
+            caller,
+            action,
+            [stored.replaced_by(after), *extra],
+            before=stored.entity,
+            after=after,
+            messages=messages,
+            answer=after.public(),
+        )
+        return Stored(after, stored.key, revision)
+
+    def _sealed(self, platform: Platform, credentials: Mapping[str, Any]) -> SealedCredentials:
+        version = platform.credentials.version
+        context = credentials_context(platform.organization_id, platform.platform_id, version)
+        return SealedCredentials(
+            organization_id=platform.organization_id,
+            created_at=platform.updated_at,
+            updated_at=platform.updated_at,
+            platform_id=platform.platform_id,
+            version=version,
+            sealed=self.vault.seal(orjson.dumps(dict(credentials)), context),
+        )
+
+
+def _settings(draft: SettingsDraft) -> PlatformSettings:
+    return PlatformSettings(**dict(draft))
+
+
+def _info(credentials: Mapping[str, Any], version: int, now: Any) -> CredentialsInfo:
+    account = credentials.get(ACCOUNT_ID)
+    return CredentialsInfo(
+        account_id=None if account is None else str(account),
+        fields=tuple(sorted(name for name in credentials if name != ACCOUNT_ID)),
+        version=version,
+        updated_at=now,
+    )
+
+
+def _described(spec: ConnectorSpec) -> dict[str, Any]:
+    return {
+        "platform_type": spec.platform_type.value,
+        "title": spec.title,
+        "identifiers": {kind.value: variant.value for kind, variant in spec.identifiers.items()},
+        "max_rows": spec.max_rows,
+        "max_bytes": spec.max_bytes,
+        "requests_per_minute": spec.requests_per_minute,
+        "minimum_size": spec.minimum_size,
+        "multi_key": spec.multi_key,
+        "reports_matches": spec.reports_matches,
+        "credentials": [asdict(field) for field in spec.credentials],
+        "settings": [asdict(field) for field in spec.settings],
+    }
