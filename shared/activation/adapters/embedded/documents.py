@@ -125,8 +125,9 @@ def page_statement(query: Query) -> tuple[str, list[object]]:
         values.append(query.after)
     return (
         f"""SELECT d.organization_id, d.collection, d.id, d.data, d.revision
-        FROM {tables} CROSS JOIN documents AS d WHERE {" AND ".join(conditions)} AND d.organization_id = m0.organization_id
-        AND d.collection = m0.collection AND d.id = m0.id
+        FROM {tables} CROSS JOIN documents AS d ON d.organization_id = m0.organization_id
+            AND d.collection = m0.collection AND d.id = m0.id
+        WHERE {" AND ".join(conditions)}
         ORDER BY m0.id DESC LIMIT ?""",  # noqa: S608 - made of our own words; values are bound
         [*values, query.limit],
     )
