@@ -1,0 +1,164 @@
+"""The Data Manager API on the wire: requests as JSON objects, and what answers mean."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from activation.adapters.connectors.http import Reply, http_refusal
+from activation.domain.distribution import Delivery
+from activation.domain.identifier import IdentifierType
+from activation.errors import PlatformError, PlatformRowsError
+
+FIRST_PARTY = "DATA_SOURCE_TYPE_FIRST_PARTY"
+
+ROW_REASONS = frozenset(
+    {
+        "INVALID_SHA256_FORMAT",
+        "INVALID_HEX_ENCODING",
+        "INVALID_BASE64_ENCODING",
+        "INVALID_MOBILE_ID_FORMAT",
+        "INVALID_AUDIENCE_MEMBER",
+        "INVALID_FORMAT",
+        "NO_IDENTIFIERS_PROVIDED",
+        "TOO_MANY_USER_IDENTIFIERS",
+        "TOO_MANY_AUDIENCE_MEMBERS",
+    }
+)
+"""Reasons for which Google refuses a whole request because of some of its rows."""
+
+
+def list_body(settings: Mapping[str, Any], delivery: Delivery, name: str) -> dict[str, Any]:
+    """The user list to create."""
+    key_type = settings["upload_key_type"]
+    info: dict[str, Any] = {"uploadKeyTypes": [key_type]}
+    if key_type == "CONTACT_ID":
+        info["contactIdInfo"] = {"dataSourceType": FIRST_PARTY}
+    elif key_type == "USER_ID":
+        info["userIdInfo"] = {"dataSourceType": FIRST_PARTY}
+    else:
+        info["mobileIdInfo"] = {
+            "dataSourceType": FIRST_PARTY,
+            "keySpace": settings["mobile_key_space"],
+            "appId": settings["mobile_app_id"],
+        }
+    return {
+        "displayName": name,
+        "description": delivery.description,
+        "integrationCode": delivery.external_id,
+        "membershipDuration": f"{settings['membership_days'] * 86_400}s",
+        "ingestedUserListInfo": info,
+    }
+
+
+def request_body(
+    settings: Mapping[str, Any], delivery: Delivery, columns: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    """An ingest or remove request; the two differ in the declarations that only adding needs."""
+    body: dict[str, Any] = {
+        "destinations": [_destination(settings, delivery)],
+        "audienceMembers": list(_members(columns)),
+    }
+    if settings["upload_key_type"] == "CONTACT_ID":
+        body["encoding"] = "HEX"
+    if delivery.operation == "add":
+        body["termsOfService"] = {"customerMatchTermsOfServiceStatus": "ACCEPTED"}
+        if settings["consent_granted"]:
+            granted = "CONSENT_GRANTED"
+            body["consent"] = {"adUserData": granted, "adPersonalization": granted}
+    return body
+
+
+def _destination(settings: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:
+    destination: dict[str, Any] = {
+        "operatingAccount": {
+            "accountType": settings["account_type"],
+            "accountId": settings["account_id"],
+        },
+        "productDestinationId": delivery.platform_audience_id,
+    }
+    if settings["login_account_id"]:
+        destination["loginAccount"] = {
+            "accountType": settings["login_account_type"],
+            "accountId": settings["login_account_id"],
+        }
+    return destination
+
+
+def _members(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    if IdentifierType.MAID in columns:
+        return ({"mobileData": {"mobileIds": [v]}} for v in columns[IdentifierType.MAID])
+    if IdentifierType.CUSTOMER_ID in columns:
+        return ({"userIdData": {"userId": v}} for v in columns[IdentifierType.CUSTOMER_ID])
+    names = {IdentifierType.EMAIL: "emailAddress", IdentifierType.PHONE: "phoneNumber"}
+    given = [kind for kind in names if kind in columns]
+    rows = zip(*(columns[kind] for kind in given), strict=True)
+    fields = [names[kind] for kind in given]
+    return (
+        {
+            "userData": {
+                "userIdentifiers": [
+                    {name: value}
+                    for name, value in zip(fields, row, strict=True)
+                    if value is not None
+                ]
+            }
+        }
+        for row in rows
+    )
+
+
+# What Google's answers mean ---------------------------------------------------------------------
+
+_ROW = re.compile(r"audience_?members(?:\.members)?\[(\d+)\]", re.IGNORECASE)
+
+
+def refusal(reply: Reply, now: datetime) -> PlatformError | None:
+    """The meaning of a reply; a refusal because of rows names their positions."""
+    usual = http_refusal(reply, now)
+    parsed = reply.parsed()
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    if usual is None or not isinstance(error, dict):
+        return usual
+    reason, rows = _reason_and_rows(error)
+    if reply.status == 400 and reason in ROW_REASONS:
+        return PlatformRowsError(f"Google refused rows: {reason}.", rows=rows, platform_code=reason)
+    usual.platform_code = reason or usual.platform_code
+    return usual
+
+
+def _reason_and_rows(error: Mapping[str, Any]) -> tuple[str | None, list[int]]:
+    reason, rows = error.get("status"), set[int]()
+    for detail in error.get("details") or []:
+        reason = detail.get("reason") or reason
+        for violation in detail.get("fieldViolations") or []:
+            found = _ROW.search(str(violation.get("field")))
+            if found:
+                rows.add(int(found[1]))
+    return reason if isinstance(reason, str) else None, sorted(rows)
+
+
+def counts(statuses: Sequence[Mapping[str, Any]], info: str, field: str) -> dict[str, int]:
+    """Records by reason over all requests, e.g. of `errorInfo.errorCounts`."""
+    total: Counter[str] = Counter()
+    for status in statuses:
+        for count in (status.get(info) or {}).get(field) or []:
+            total[str(count.get("reason"))] += int(count.get("recordCount") or 0)
+    return dict(total)
+
+
+def joint_range(statuses: Sequence[Mapping[str, Any]]) -> str | None:
+    """One band that covers the bands of all requests, e.g. `31-50%`; None without any."""
+    bounds = [bound for status in statuses for bound in _bounds(status)]
+    return f"{min(bounds)}-{max(bounds)}%" if bounds else None
+
+
+def _bounds(status: Mapping[str, Any]) -> list[int]:
+    ingestion = (status.get("audienceMembersIngestionStatus") or {}).get("userDataIngestionStatus")
+    band = str((ingestion or {}).get("uploadMatchRateRange"))
+    if band == "MATCH_RATE_RANGE_LESS_THAN_20":
+        return [0, 20]
+    return [int(number) for number in re.findall(r"\d+", band)]

@@ -1,0 +1,242 @@
+"""How connectors speak HTTP: one client, bounded replies, classified failures, short retries.
+
+Nothing here quotes a reply, a header or a URL in an error: replies may hold personal data, URLs
+and headers may hold secrets. An error carries the status or the platform's own code.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from activation.adapters.connectors.addresses import NOT_ALLOWED, require_url
+from activation.errors import (
+    PlatformAuthError,
+    PlatformError,
+    PlatformRowsError,
+    PlatformTransientError,
+    ValidationError,
+)
+from activation.ports import Clock
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_REPLY_BYTES = 1024 * 1024
+MAX_REPLY_SECONDS = 120.0
+ATTEMPTS = 4
+MAX_WAIT_SECONDS = 20.0
+"""Waits of one call together; longer ones are the engine's, told by `retry_after_seconds`."""
+MAX_PAUSE_SECONDS = 10.0
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+USER_AGENT = "audience-activation"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A platform's answer, read whole. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    content: bytes = field(default=b"", repr=False)
+
+    def parsed(self) -> Any:
+        """The body as JSON, or None when it is something else."""
+        try:
+            return orjson.loads(self.content)
+        except orjson.JSONDecodeError:
+            return None
+
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object; PlatformTransientError when a success does not hold one.
+
+        A proxy's page or half a document says nothing about what the platform did, and the same
+        request can be sent again.
+        """
+        parsed = self.parsed()
+        if not isinstance(parsed, dict):
+            raise PlatformTransientError(
+                "The platform's answer is not the JSON object it should be.",
+                platform_code=str(self.status),
+            )
+        return parsed
+
+
+Refusal = Callable[[Reply, datetime], PlatformError | None]
+"""Tells what a reply means: None when it is a success, else the error to raise."""
+
+
+def http_refusal(reply: Reply, now: datetime) -> PlatformError | None:
+    """The meaning of a status alone; connectors look at the platform's own codes first."""
+    status, code = reply.status, str(reply.status)
+    if 200 <= status < 300:
+        return None
+    if status in TRANSIENT_STATUSES:
+        return PlatformTransientError(
+            f"The platform answered {status}; it asks for patience.",
+            platform_code=code,
+            retry_after_seconds=retry_after(reply.headers.get("retry-after"), now),
+        )
+    if status == 401:
+        return PlatformAuthError("The platform refuses the credentials.", platform_code=code)
+    if status == 413:
+        return PlatformRowsError("The batch is too large for the platform.", platform_code=code)
+    return PlatformError(f"The platform answered {status}.", platform_code=code)
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds from a Retry-After header: a number or an HTTP date; None when there is none."""
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return max(0.0, (moment - now).total_seconds())
+
+
+def pause(error: Exception) -> bool | float:
+    """Whether, or after how many seconds, a failed call is worth another try in this process."""
+    if not isinstance(error, PlatformTransientError):
+        return False
+    seconds = error.retry_after_seconds
+    if seconds is None:
+        return True
+    return seconds if seconds <= MAX_PAUSE_SECONDS else False
+
+
+class PlatformHTTP:
+    """Outgoing HTTP to ad platforms; one per process, shared by all connectors and threads.
+
+    `transport` replaces the network (tests). Without `allow_private_hosts` only https to public
+    hosts is possible.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        allow_private_hosts: bool = False,
+    ) -> None:
+        self.clock = clock
+        self.allow_private_hosts = allow_private_hosts
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._opened: httpx.Client | None = None
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        content: bytes = b"",
+        refusal: Refusal = http_refusal,
+        attempts: int = ATTEMPTS,
+    ) -> Reply:
+        """Send one request; transient failures are tried again for at most about 20 seconds.
+
+        Use `attempts=1` for a call that must not happen twice. Raises PlatformError and its kin;
+        a PlatformTransientError tells in `retry_after_seconds` when to come back.
+        """
+        import stamina
+
+        self._require(url)
+        request = self._client().build_request(
+            method,
+            url,
+            headers=dict(headers or {}),
+            params=dict(params) if params else None,
+            content=content,
+        )
+        waits = stamina.retry_context(
+            on=pause, attempts=attempts, timeout=MAX_WAIT_SECONDS, wait_initial=0.5, wait_max=8.0
+        )
+        for attempt in waits:
+            with attempt:
+                return self._accepted(self._exchange(request), refusal)
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        """Give the connections back; a later call opens new ones."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    def _require(self, url: str) -> None:
+        try:
+            require_url(url, field="url", allow_private_hosts=self.allow_private_hosts)
+        except ValidationError as error:
+            raise PlatformError(error.message, field=error.field, reason=NOT_ALLOWED) from None
+
+    def _accepted(self, reply: Reply, refusal: Refusal) -> Reply:
+        error = refusal(reply, self.clock.now())
+        if error is not None:
+            raise error
+        return reply
+
+    def _exchange(self, request: httpx.Request) -> Reply:
+        import httpx
+
+        try:
+            response = self._client().send(request, stream=True)
+            try:
+                return self._read(response)
+            finally:
+                response.close()
+        except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            host = urlsplit(str(request.url)).hostname
+            raise PlatformTransientError(
+                f"{host} did not answer properly ({type(error).__name__})."
+            ) from None
+        except httpx.HTTPError as error:
+            raise PlatformError(f"The request failed ({type(error).__name__}).") from None
+
+    def _read(self, response: httpx.Response) -> Reply:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            # Not asked for, and a small packed body can be a large one.
+            raise PlatformError("The platform answered in an encoding that was not asked for.")
+        deadline = self.clock.monotonic() + MAX_REPLY_SECONDS
+        body = bytearray()
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_REPLY_BYTES or self.clock.monotonic() > deadline:
+                raise PlatformError("The platform's answer is too long.", reason="reply_too_long")
+        return Reply(response.status_code, dict(response.headers.items()), bytes(body))
+
+    def _client(self) -> httpx.Client:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> httpx.Client:
+        import httpx
+
+        return httpx.Client(
+            transport=self._transport or self._network(),
+            timeout=httpx.Timeout(connect=5, read=60, write=60, pool=10),
+            follow_redirects=False,
+            trust_env=False,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        )
+
+    def _network(self) -> httpx.BaseTransport:
+        from activation.adapters.connectors import transport
+
+        if self.allow_private_hosts:
+            return transport.plain_transport()
+        return transport.GuardedTransport()

@@ -1,0 +1,177 @@
+"""Batches posted to an address of the customer, signed by the Standard Webhooks scheme."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from activation.adapters.connectors.config import invalid, require_choice, resolved
+from activation.adapters.connectors.http import PlatformHTTP, Reply, http_refusal
+from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.domain.identifier import IdentifierType, Variant
+from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
+from activation.errors import PlatformError
+from activation.ports import Account
+
+IDENTIFIERS: Mapping[IdentifierType, Variant] = {
+    IdentifierType.EMAIL: Variant.PLAIN,
+    IdentifierType.PHONE: Variant.E164,
+    IdentifierType.RAMP_ID: Variant.RAW,
+    IdentifierType.UID2: Variant.RAW,
+    IdentifierType.MAID: Variant.RAW,
+    IdentifierType.COOKIE_ID: Variant.RAW,
+    IdentifierType.CUSTOMER_ID: Variant.RAW,
+}
+"""A receiver of ours takes every type there is, in the form it is stored in."""
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 — a marker of the scheme, not a secret
+SECRETS = ("signing_secret", "signing_secret_previous")
+FORMATS = {"ndjson": "application/x-ndjson", "json": "application/json"}
+
+SPEC = ConnectorSpec(
+    platform_type=PlatformType.WEBHOOK,
+    title="Webhook",
+    identifiers=IDENTIFIERS,
+    max_rows=5_000,
+    max_bytes=None,
+    requests_per_minute=600,
+    credentials=(
+        SettingField(SECRETS[0], "whsec_ and base64 of 24 to 64 bytes", required=True, secret=True),
+        SettingField(SECRETS[1], "The key before, signed with too during a change", secret=True),
+    ),
+    settings=(
+        SettingField("url", "Address that receives the batches", required=True, kind="url"),
+        SettingField("format", " | ".join(FORMATS), default="ndjson"),
+    ),
+    multi_key=True,
+    reports_matches=False,
+)
+
+
+def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raise ValidationError for what single fields do not show."""
+    require_choice("settings.format", resolved(SPEC, config)["format"], FORMATS)
+    for name in SECRETS:
+        try:
+            size = len(signing_key(credentials[name])) if credentials.get(name) else 24
+        except ValueError:
+            size = 0
+        if not 24 <= size <= 64:
+            raise invalid(f"credentials.{name}", "must be whsec_ and base64 of 24 to 64 bytes")
+
+
+class Webhook:
+    """A batch keeps its `webhook-id` through every try, so that receivers can drop repeats."""
+
+    spec: ConnectorSpec = SPEC
+
+    def __init__(self, http: PlatformHTTP) -> None:
+        self._http = http
+
+    def check(self, account: Account) -> None:
+        """Post a signed message of type `ping`; any 2xx will do."""
+        now = self._http.clock.now()
+        self._post(account, f"ping.{int(now.timestamp())}", orjson.dumps({"operation": "ping"}))
+
+    def create_audience(self, account: Account, delivery: Delivery) -> str:
+        """A receiver knows the audience by our own external id."""
+        return delivery.external_id
+
+    def send(
+        self, account: Account, delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]]
+    ) -> SendOutcome:
+        """Post one batch; the receipt is its message id."""
+        message_id = batch_id(delivery, seq)
+        body = batch_body(delivery, seq, columns, resolved(SPEC, account.settings)["format"])
+        self._post(account, message_id, body)
+        return SendOutcome(receipt=message_id)
+
+    def finish(self, account: Account, delivery: Delivery) -> None:
+        """The last batch has said so itself (`last`)."""
+
+    def match_results(
+        self, account: Account, delivery: Delivery, receipts: Sequence[str]
+    ) -> MatchReport:
+        """A webhook reports no matches."""
+        return MatchReport(final=True)
+
+    def _post(self, account: Account, message_id: str, body: bytes) -> None:
+        settings = resolved(SPEC, account.settings)
+        timestamp = int(self._http.clock.now().timestamp())
+        keys = [signing_key(account.credentials[n]) for n in SECRETS if account.credentials.get(n)]
+        self._http.call(
+            "POST",
+            settings["url"],
+            headers={
+                "Content-Type": FORMATS[settings["format"]],
+                "webhook-id": message_id,
+                "webhook-timestamp": str(timestamp),
+                "webhook-signature": " ".join(
+                    signature(key, message_id, timestamp, body) for key in keys
+                ),
+            },
+            content=body,
+            refusal=refusal,
+        )
+
+
+def batch_id(delivery: Delivery, seq: int) -> str:
+    """The message id of a batch, equal for every try of it; removals count for themselves."""
+    part = "" if delivery.operation == "add" else f".{delivery.operation}"
+    return f"{delivery.distribution_id}{part}.{seq}"
+
+
+def batch_body(
+    delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]], form: str
+) -> bytes:
+    """One JSON object, or a line that describes the batch and then a line per person."""
+    rows = list(_people(columns))
+    head: dict[str, Any] = {
+        "distribution_id": delivery.distribution_id,
+        "audience_id": delivery.external_id,
+        "audience_name": delivery.audience_name,
+        "operation": delivery.operation,
+        "batch_seq": seq,
+        "last": seq == delivery.batches,
+        "rows": len(rows),
+    }
+    if form == "json":
+        return orjson.dumps({**head, "members": rows})
+    return b"".join(orjson.dumps(line) + b"\n" for line in (head, *rows))
+
+
+def _people(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    names = [str(kind) for kind in columns]
+    for row in zip(*columns.values(), strict=True):
+        yield {name: value for name, value in zip(names, row, strict=True) if value is not None}
+
+
+def signing_key(secret: str) -> bytes:
+    """The bytes of a `whsec_` secret; raises ValueError when it is not one."""
+    try:
+        return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        raise ValueError("not base64") from None
+
+
+def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
+    """One entry of the `webhook-signature` header."""
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    digest = hmac.new(key, signed, hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def refusal(reply: Reply, now: datetime) -> PlatformError | None:
+    """410 is the receiver's wish to be left alone; the rest is plain HTTP."""
+    if reply.status == 410:
+        return PlatformError(
+            "The receiver no longer wants messages.", platform_code="410", reason="gone"
+        )
+    return http_refusal(reply, now)
