@@ -1,0 +1,50 @@
+"""Fixtures for the whole suite: a real App on the embedded back-ends, with a clock tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from activation.adapters.clock import MovableClock
+from activation.app import App
+from activation.domain.caller import Caller, Role
+from activation.settings import Settings
+
+pytest_plugins = ["tests.google_emulators"]
+
+START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    """A clock that stands at START until a test moves it."""
+    return MovableClock(START)
+
+
+@pytest.fixture
+def app(tmp_path: Path, clock: MovableClock) -> Iterator[App]:
+    """The real App in an empty folder."""
+    settings = Settings(data_folder=str(tmp_path / "data"), allow_private_hosts=True)
+    app = App(settings, clock)
+    yield app
+    app.close()
+
+
+def caller_of(organization: str = "acme", user: str = "ann", role: Role = Role.ADMIN) -> Caller:
+    """An operator of an organization."""
+    return Caller(organization, user, role, trace_id="test-trace")
+
+
+@pytest.fixture
+def ann() -> Caller:
+    """The admin of organization acme."""
+    return caller_of()
+
+
+@pytest.fixture
+def eve() -> Caller:
+    """The admin of another organization."""
+    return caller_of("evil-corp", "eve")
