@@ -13,8 +13,6 @@ from activation.app import App
 from activation.domain.caller import Caller, Role
 from activation.settings import Settings
 
-pytest_plugins = ["tests.google_emulators"]
-
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 
 

@@ -217,6 +217,13 @@ class App:
         """What comes up by the clock."""
         return DueService(self.documents, self.commits, self.clock)
 
+    def close(self) -> None:
+        """Close what was opened; the App cannot be used afterwards."""
+        for port in ("documents", "bus", "connectors"):
+            closing = getattr(self.__dict__.get(port), "close", None)
+            if closing is not None:
+                closing()
+
     # which back-end -----------------------------------------------------------------------------
 
     @property
