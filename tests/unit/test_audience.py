@@ -82,7 +82,7 @@ def test_every_spelling_of_the_type_has_one_form(
         ({"type": "first_party"}, "name"),
         ({"name": "x" * 256, "type": "first_party"}, "name"),
         ({"name": "x"}, "data_type"),
-        ({"name": "x", "type": "4th-party"}, "data_type"),
+        ({"name": "x", "type": "4th-party"}, "type"),
         ({"name": "x", "type": "first_party", "size": 5}, "size"),
         ({"name": "x", "type": "first_party", "organization_id": "b"}, "organization_id"),
         ({"name": "x", "type": "first_party", "subtype": "s" * 51}, "subtype"),
