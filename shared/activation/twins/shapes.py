@@ -1,0 +1,81 @@
+"""Which JSON a platform knows: the strict half of a twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list of values of one shape."""
+
+    shape: Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An enum: its names, and the numbers that some SDKs send instead."""
+
+    numbers: Mapping[str, int]
+
+    def name(self, value: Any) -> str:
+        """The name of a value that `problem` has let pass."""
+        if isinstance(value, str):
+            return value
+        return next(name for name, number in self.numbers.items() if number == value)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Where a document is wrong, and how."""
+
+    path: str
+    kind: str
+    """unknown | type | enum"""
+
+
+ANY = object()
+"""A value that is looked at elsewhere."""
+
+
+def problem(value: Any, shape: Any, path: str = "") -> Problem | None:
+    """The first place where `value` is not of `shape`, or None.
+
+    A shape is a type, a `Choice`, `Many`, `ANY`, or a dictionary of the properties an object may
+    have. Absent properties are no problem here.
+    """
+    if isinstance(shape, dict):
+        return _object_problem(value, shape, path)
+    if isinstance(shape, Many):
+        return _list_problem(value, shape, path)
+    if isinstance(shape, Choice):
+        known = value in shape.numbers or (type(value) is int and value in shape.numbers.values())
+        return None if isinstance(value, str | int) and known else Problem(path, "enum")
+    if shape is ANY or type(value) is shape:
+        return None
+    return Problem(path, "type")
+
+
+def _object_problem(value: Any, shape: Mapping[str, Any], path: str) -> Problem | None:
+    if type(value) is not dict:
+        return Problem(path, "type")
+    for name, inner in value.items():
+        inner_path = f"{path}.{name}" if path else name
+        if name not in shape:
+            return Problem(inner_path, "unknown")
+        found = problem(inner, shape[name], inner_path)
+        if found:
+            return found
+    return None
+
+
+def _list_problem(value: Any, shape: Many, path: str) -> Problem | None:
+    if type(value) is not list:
+        return Problem(path, "type")
+    for index, item in enumerate(value):
+        found = problem(item, shape.shape, f"{path}[{index}]")
+        if found:
+            return found
+    return None
