@@ -20,7 +20,6 @@ ActivationError
 │   └── UploadRefusedError         422  UPLOAD_REFUSED     (a file that cannot be an import)
 ├── RateLimitedError               429  RATE_LIMITED
 ├── StorageUnavailableError        503  STORAGE_UNAVAILABLE
-├── LeaseHeldError                 503  LEASE_HELD         (another worker has the job; try later)
 └── PlatformError                  502  PLATFORM_ERROR     (an ad platform refused or failed)
     ├── PlatformTransientError     503  PLATFORM_UNAVAILABLE
     ├── PlatformAuthError          409  PLATFORM_NEEDS_REAUTH
@@ -175,12 +174,6 @@ class StorageUnavailableError(ActivationError):
     """A store or the bus did not answer; nothing was acknowledged."""
 
     code, status, retryable = "STORAGE_UNAVAILABLE", 503, True
-
-
-class LeaseHeldError(ActivationError):
-    """Another worker holds the lease of this job."""
-
-    code, status, retryable = "LEASE_HELD", 503, True
 
 
 class PlatformError(ActivationError):

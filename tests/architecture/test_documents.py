@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from activation.errors import ValidationError
+from activation.errors import ActivationError, ValidationError
 from activation.settings import PREFIX, Settings, from_environment
 
 ROOT = Path(__file__).parents[2]
@@ -56,3 +56,21 @@ def test_settings_are_read_checked_and_refused() -> None:
     ):
         with pytest.raises(ValidationError):
             from_environment(wrong)
+
+
+def test_the_api_page_lists_every_error_with_its_status() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    documented = {
+        code: (int(status), bool(again.strip()))
+        for code, status, again in re.findall(
+            r"^\| `([A-Z_]+)` \| (\d+) \| (\w*) ?\|", page, re.MULTILINE
+        )
+    }
+    documented.pop("INTERNAL")
+    known = {kind.code: (kind.status, kind.retryable) for kind in _kinds(ActivationError)}
+    assert documented == known
+
+
+def _kinds(root: type[ActivationError]) -> list[type[ActivationError]]:
+    below = [kind for child in root.__subclasses__() for kind in _kinds(child)]
+    return below if root is ActivationError else [root, *below]
