@@ -60,6 +60,7 @@ def test_settings_are_read_checked_and_refused() -> None:
 
 def test_the_api_page_lists_every_error_with_its_status() -> None:
     page = (ROOT / "docs/api.md").read_text()
+    row = r"^\| `([A-Z_]+)` \| (\d+) \| (\w*) ?\|"
     documented = {
         code: (int(status), bool(again.strip()))
         for code, status, again in re.findall(
