@@ -83,18 +83,22 @@ class ImportService:
         """Prepare an import whose file the client puts at the returned address by itself."""
         self._writable(caller, audience_id)
         job = self._new_job(caller, audience_id, draft, ImportStatus.AWAITING_UPLOAD)
-        target = self.uploads.upload_target(
-            source_key(job),
-            content_type=content_type,
-            max_bytes=self.max_upload_bytes,
-            lifetime=UPLOAD_LIFETIME,
-        )
+        target = self.upload_target(job, content_type)
         job = job.changed(lease_until=self.clock.now() + UPLOAD_EXPECTED)
         write = self.records.created(job.import_id, job)
         revision = self.commits.commit(
             caller, "api:import:create", [write], after=job, answer=job.public()
         )
         return Stored(job, write.key, revision), target
+
+    def upload_target(self, job: MemberImport, content_type: str) -> UploadTarget:
+        """An address at which the job's file may be put, once."""
+        return self.uploads.upload_target(
+            source_key(job),
+            content_type=content_type,
+            max_bytes=self.max_upload_bytes,
+            lifetime=UPLOAD_LIFETIME,
+        )
 
     def get(self, caller: Caller, audience_id: str, import_id: str) -> Stored[MemberImport]:
         """The job, if the caller may see its audience."""
@@ -113,6 +117,11 @@ class ImportService:
         return self.records.page(
             Query(caller.organization_id, "imports", equal, after=after, limit=limit)
         )
+
+    def count(self, caller: Caller, audience_id: str) -> int:
+        """How many imports `list` has in all."""
+        equal = {"audience_id": audience_id}
+        return self.commits.documents.count(Query(caller.organization_id, "imports", equal))
 
     def cancel(self, caller: Caller, audience_id: str, import_id: str) -> Stored[MemberImport]:
         """Stop an import; nothing of it reaches the audience."""
