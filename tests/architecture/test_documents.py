@@ -63,9 +63,7 @@ def test_the_api_page_lists_every_error_with_its_status() -> None:
     row = r"^\| `([A-Z_]+)` \| (\d+) \| (\w*) ?\|"
     documented = {
         code: (int(status), bool(again.strip()))
-        for code, status, again in re.findall(
-            r"^\| `([A-Z_]+)` \| (\d+) \| (\w*) ?\|", page, re.MULTILINE
-        )
+        for code, status, again in re.findall(row, page, re.MULTILINE)
     }
     documented.pop("INTERNAL")
     known = {kind.code: (kind.status, kind.retryable) for kind in _kinds(ActivationError)}
