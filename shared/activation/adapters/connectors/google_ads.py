@@ -164,9 +164,12 @@ class GoogleAds:
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]
     ) -> MatchReport:
-        """Ask for the status of every request; the newest first, for it is the last to end."""
+        """Ask for the status of every request; the newest first, for it is the last to end.
+
+        A batch that was sent in pieces has their ids in one receipt, separated by commas.
+        """
         statuses: list[dict[str, Any]] = []
-        for request_id in reversed(receipts):
+        for request_id in reversed(",".join(receipts).split(",") if receipts else []):
             status = self._status(account, request_id)
             if status.get("requestStatus") == "PROCESSING":
                 return MatchReport(final=False)

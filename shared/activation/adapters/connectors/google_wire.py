@@ -119,6 +119,9 @@ _ROW = re.compile(r"audience_?members(?:\.members)?\[(\d+)\]", re.IGNORECASE)
 def refusal(reply: Reply, now: datetime) -> PlatformError | None:
     """The meaning of a reply; a refusal because of rows names their positions."""
     usual = http_refusal(reply, now)
+    if reply.status == 413:
+        # Google's requests know no sequence, so halves of a batch may be sent instead.
+        return PlatformRowsError("The batch is too large for Google.", platform_code="413")
     parsed = reply.parsed()
     error = parsed.get("error") if isinstance(parsed, dict) else None
     if usual is None or not isinstance(error, dict):

@@ -20,7 +20,6 @@ from activation.adapters.connectors.addresses import NOT_ALLOWED, require_url
 from activation.errors import (
     PlatformAuthError,
     PlatformError,
-    PlatformRowsError,
     PlatformTransientError,
     ValidationError,
 )
@@ -87,7 +86,7 @@ def http_refusal(reply: Reply, now: datetime) -> PlatformError | None:
     if status == 401:
         return PlatformAuthError("The platform refuses the credentials.", platform_code=code)
     if status == 413:
-        return PlatformRowsError("The batch is too large for the platform.", platform_code=code)
+        return PlatformError("The request is too large for the platform.", platform_code=code)
     return PlatformError(f"The platform answered {status}.", platform_code=code)
 
 

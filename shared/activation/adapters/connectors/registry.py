@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activation.adapters.connectors import facebook, file_drop, google_ads, webhook
 from activation.adapters.connectors.addresses import require_url
@@ -12,7 +12,10 @@ from activation.adapters.connectors.config import require_fields, resolved
 from activation.adapters.connectors.http import PlatformHTTP
 from activation.adapters.connectors.oauth import GoogleTokens
 from activation.domain.platform import ConnectorSpec, PlatformType
-from activation.ports import Connector
+from activation.ports import Clock, Connector
+
+if TYPE_CHECKING:
+    import httpx
 
 Validate = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 
@@ -58,16 +61,26 @@ def validate_platform(
     validate(credentials, config)
 
 
-class PlatformConnectors:
+class ConnectorRegistry:
     """The connectors of one process: one HTTP client and one token cache between them.
 
     `drop_root` is the folder below which file drops may write; None where there is none.
+    `transport` replaces the network (tests).
     """
 
-    def __init__(self, http: PlatformHTTP, *, drop_root: Path | None = None) -> None:
-        self._http = http
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        allow_private_hosts: bool = False,
+        drop_root: Path | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = PlatformHTTP(
+            clock, transport=transport, allow_private_hosts=allow_private_hosts
+        )
         self._drop_root = drop_root
-        self._tokens = GoogleTokens(http)
+        self._tokens = GoogleTokens(self._http)
 
     def specs(self) -> tuple[ConnectorSpec, ...]:
         """One spec per kind of platform, with default settings."""
@@ -97,3 +110,7 @@ class PlatformConnectors:
         if platform_type is PlatformType.WEBHOOK:
             return webhook.Webhook(self._http)
         return file_drop.FileDrop(self._drop_root)
+
+    def close(self) -> None:
+        """Close the connections to the platforms."""
+        self._http.close()
