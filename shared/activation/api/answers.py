@@ -1,0 +1,60 @@
+"""Answers as schemas: the public form of each entity, for the API description.
+
+Views answer with `entity.public()`; these models say what that looks like. A test holds the two
+together, so a field that is shown without being described here fails.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+
+from activation.domain.audience import Audience, AudienceType
+from activation.domain.distribution import Distribution
+from activation.domain.entity import Entity, Instant, Value
+from activation.domain.member_import import MemberImport
+from activation.domain.platform import Platform
+from activation.domain.version import AudienceVersion
+
+
+def public_form(
+    entity: type[Entity], hidden: frozenset[str] = frozenset(), **shown: Any
+) -> type[BaseModel]:
+    """A model like `entity` without `hidden` and with the fields `shown`."""
+    fields: dict[str, tuple[Any, FieldInfo]] = {
+        name: (info.annotation, info)
+        for name, info in entity.model_fields.items()
+        if name not in hidden
+    }
+    added = {name: (kind, ...) for name, kind in shown.items()}
+    definition: dict[str, Any] = {**fields, **added}
+    return create_model(
+        f"{entity.__name__}Answer", __base__=Value, __doc__=entity.__doc__, **definition
+    )
+
+
+AudienceAnswer = public_form(
+    Audience,
+    frozenset({"resting_status", "manifest_id"}),
+    type=AudienceType,
+    total_audience_size=int,
+)
+VersionAnswer = public_form(AudienceVersion)
+ImportAnswer = public_form(
+    MemberImport, frozenset({"chunks", "attempt", "lease_until", "source", "read_to_end"})
+)
+PlatformAnswer = public_form(Platform)
+DistributionAnswer = public_form(
+    Distribution, frozenset({"receipts", "list_location", "attempt", "lease_until", "visible_to"})
+)
+
+
+class UploadAnswer(Value):
+    """Where and how to put the file: method, address, headers to send."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_at: Instant

@@ -1,0 +1,36 @@
+"""Which routes each HTTP function holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import activation.api.imports  # noqa: F401 - adds its routes to audiences
+from activation.api import system, uploads
+from activation.api.audiences import audiences
+from activation.api.distributions import distributions
+from activation.api.platforms import platforms
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask_openapi3.blueprint import APIBlueprint
+
+RESOURCES = {
+    "audiences": audiences.blueprint,
+    "platforms": platforms.blueprint,
+    "distributions": distributions.blueprint,
+}
+OPEN_ENDPOINTS = system.OPEN_ENDPOINTS | {uploads.ENDPOINT}
+"""What needs no bearer token."""
+LOCAL = "local"
+"""The application of the local runner: all resources, and what a bucket would answer."""
+
+
+def resources(function: str) -> list[APIBlueprint]:
+    """The described routes of a function."""
+    return list(RESOURCES.values()) if function == LOCAL else [RESOURCES[function]]
+
+
+def fixtures(function: str) -> list[Blueprint]:
+    """The routes beside them."""
+    beside = [system.blueprint()]
+    return [*beside, uploads.blueprint()] if function == LOCAL else beside

@@ -1,0 +1,72 @@
+"""The API description: what the library derives from the routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from activation.api.imports import FILE_TYPES
+from activation.api.responses import JSON
+
+_ERROR = {
+    "description": "The envelope of every failure.",
+    "headers": {"X-Trace-Id": {"schema": {"type": "string"}}},
+    "content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}},
+}
+_HEADERS = {
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same key and body get the first answer again, for a day.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    },
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "The ETag that must still be current; else 412.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+def described(document: dict[str, Any]) -> dict[str, Any]:
+    """`document` with the error answers, headers and file bodies."""
+    document = copy.deepcopy(document)
+    components = document["components"]
+    components["responses"] = {"Error": _ERROR}
+    components["parameters"] = _HEADERS
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            _completed(method, operation)
+    return document
+
+
+def _completed(method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)  # the library's own; ours is among the 4XX
+    for status in ("4XX", "5XX"):
+        responses[status] = {"$ref": "#/components/responses/Error"}
+    if operation["operationId"].endswith("_rejects"):
+        responses["200"] = _file("text/csv", "Rows and reasons.")
+        responses.pop("204", None)
+    if method == "post":
+        _parameter(operation, "IdempotencyKey")
+    if method in ("put", "patch", "delete"):
+        _parameter(operation, "IfMatch")
+    if operation["operationId"] == "create_import":
+        operation["requestBody"] = _import_body()
+
+
+def _parameter(operation: dict[str, Any], name: str) -> None:
+    parameters = operation.setdefault("parameters", [])
+    parameters.append({"$ref": f"#/components/parameters/{name}"})
+
+
+def _file(content_type: str, description: str) -> dict[str, Any]:
+    return {"description": description, "content": {content_type: {"schema": {"type": "string"}}}}
+
+
+def _import_body() -> dict[str, Any]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    options = {"schema": {"$ref": "#/components/schemas/ImportDraft"}}
+    return {"required": True, "content": {JSON: options, **dict.fromkeys(FILE_TYPES, binary)}}

@@ -1,0 +1,82 @@
+"""What a request meets at the door: the App behind it and who may come in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from activation.api import auth
+from activation.api.auth import TokenPolicy, TokenVerifier
+from activation.api.issuer import TOKEN_TYPE, EmbeddedIssuer, issuer_name
+from activation.api.keys import KeySource, PublishedKeys
+from activation.app import App, get_app
+
+ENVIRON = "activation.doors"
+"""Under this WSGI key a server hands its own doors in; without it, `get_app()` decides."""
+
+_lock = threading.Lock()
+_default: Doors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """An App and the checks at its entrance; `issuer` exists in embedded mode only."""
+
+    app: App
+    operators: TokenVerifier
+    services: TokenVerifier
+    service_accounts: frozenset[str]
+    issuer: EmbeddedIssuer | None
+
+    @classmethod
+    def of(cls, app: App) -> Doors:
+        """The doors that the App's settings ask for."""
+        if app.settings.backend == "google":
+            return cls._google(app)
+        issuer = EmbeddedIssuer.of(app.settings, app.clock)
+        verifier = _operators(app, issuer)
+        return cls(app, verifier, verifier, frozenset(), issuer)
+
+    @classmethod
+    def _google(cls, app: App) -> Doors:
+        policy = TokenPolicy(
+            issuers=auth.GOOGLE_ISSUERS,
+            audience=app.settings.push_audience,
+            types=frozenset({"jwt"}),
+            required=("sub", "email"),
+        )
+        google_keys = PublishedKeys(auth.GOOGLE_KEYS_URL, app.clock)
+        accounts = app.settings.push_service_accounts.replace(" ", "").split(",")
+        return cls(
+            app,
+            _operators(app, PublishedKeys(app.settings.jwks_url, app.clock)),
+            TokenVerifier(policy, google_keys, app.clock),
+            frozenset(accounts),
+            None,
+        )
+
+
+def _operators(app: App, keys: KeySource) -> TokenVerifier:
+    policy = TokenPolicy(
+        issuers=(issuer_name(app.settings),),
+        audience=app.settings.audience,
+        types=frozenset({TOKEN_TYPE}),
+        required=("sub", "org"),
+    )
+    return TokenVerifier(policy, keys, app.clock)
+
+
+def doors(environ: Mapping[str, Any]) -> Doors:
+    """The doors of a request: those its server brought, else the process's own."""
+    brought = environ.get(ENVIRON)
+    return brought if isinstance(brought, Doors) else _process_doors()
+
+
+def _process_doors() -> Doors:
+    global _default
+    with _lock:
+        if _default is None:
+            _default = Doors.of(get_app())
+        return _default

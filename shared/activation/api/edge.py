@@ -1,0 +1,240 @@
+"""The edge: the one way into every function, and the one way out.
+
+Checks run in this order: size, route and method, token, content type, JSON, schema, role, then
+the use case. Whatever fails, wherever, leaves as the envelope of `api/envelope.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import flask
+from werkzeug.exceptions import (
+    HTTPException,
+    MethodNotAllowed,
+    RequestURITooLarge,
+)
+from werkzeug.wsgi import LimitedStream
+
+from activation import observability
+from activation.adapters.clock import SystemClock
+from activation.api import auth, trace
+from activation.api.cors import allow_origin
+from activation.api.doors import Doors, doors
+from activation.api.envelope import ErrorAnswer, problem_of, schema_error
+from activation.api.responses import JSON, json_response
+from activation.domain.entity import timestamp
+from activation.errors import PayloadTooLargeError, UnsupportedMediaTypeError
+
+if TYPE_CHECKING:
+    import pydantic
+    from flask_openapi3.openapi import OpenAPI
+
+MAX_URL_CHARACTERS = 8192
+DRAIN_PIECE = 64 * 1024
+
+_applications: dict[str, flask.Flask] = {}
+_lock = threading.Lock()
+
+
+def serve(function: str, request: flask.Request) -> flask.Response:
+    """Answer an HTTP request of a function with the application that holds its routes."""
+    environ = {**request.environ, "PATH_INFO": _canonical(request.environ.get("PATH_INFO", ""))}
+    application = _application(function)
+    with application.request_context(environ):
+        response = application.full_dispatch_request()
+    request.stream = io.BytesIO()  # the framework would read the body again
+    return response
+
+
+def adopt_framework() -> None:
+    """Give the framework's own answers our shape; called while it loads a function's module."""
+    if flask.has_app_context():
+        framework = flask.current_app
+        framework.url_map.merge_slashes = False  # else `//` is answered with a redirect page
+        framework.register_error_handler(Exception, _framework_failed)
+        framework.register_error_handler(500, _framework_failed)
+
+
+def guarded(function: str, act: Callable[[], flask.Response]) -> flask.Response:
+    """Run `act` outside of an application of ours; whatever happens leaves in our shape."""
+    try:
+        _identify(function)
+        response = act()
+    except Exception as error:  # noqa: BLE001 - this is the last door
+        response = _failed(error)
+    return _left(response)
+
+
+def _framework_failed(error: Exception) -> flask.Response:
+    def fail() -> flask.Response:
+        raise error
+
+    return guarded("framework", fail)
+
+
+def _canonical(path: str) -> str:
+    """`/api/x` is the same as `/api/v1/x` (K-13)."""
+    if path.startswith("/api/") and not (path + "/").startswith("/api/v1/"):
+        return "/api/v1/" + path.removeprefix("/api/")
+    return path
+
+
+def _application(function: str) -> flask.Flask:
+    with _lock:
+        if function not in _applications:
+            _applications[function] = _built(function)
+        return _applications[function]
+
+
+def _built(function: str) -> OpenAPI:
+    from flask_openapi3.models.info import Info
+    from flask_openapi3.openapi import OpenAPI
+
+    from activation import __version__
+    from activation.api import catalog
+
+    application = OpenAPI(
+        __name__,
+        info=Info(title="Audience activation", version=__version__),
+        security_schemes={"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        validation_error_model=ErrorAnswer,
+        validation_error_callback=_schema_failed,
+        doc_ui=False,
+        static_folder=None,
+    )
+    application.config["OPEN_ENDPOINTS"] = catalog.OPEN_ENDPOINTS
+    application.request_class = StrictRequest
+    application.url_map.merge_slashes = False
+    application.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    application.before_request(partial(_enter, function))
+    application.after_request(_left)
+    application.register_error_handler(Exception, _failed)
+    for resource in catalog.resources(function):
+        application.register_api(resource)
+    for fixture in catalog.fixtures(function):
+        application.register_blueprint(fixture)
+    return application
+
+
+class StrictRequest(flask.Request):
+    """A request whose JSON is read by `api/body.py` and nothing else."""
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """The parsed body; raises instead of returning None."""
+        from activation.api import body
+
+        if self.mimetype != JSON or "Content-Encoding" in self.headers:
+            raise UnsupportedMediaTypeError("Send application/json.", field="Content-Type")
+        return body.parse(self.get_data(cache=cache))
+
+
+# on the way in --------------------------------------------------------------------------------
+
+
+def _identify(function: str) -> None:
+    """Fix what every answer and log line of this request carries."""
+    flask.g.function = function
+    flask.g.trace_id = trace.trace_id(flask.request.headers)
+    flask.g.started = SystemClock().monotonic()
+    flask.g.doors = doors(flask.request.environ)
+
+
+def _enter(function: str) -> flask.Response | None:
+    from activation.api.routes import Ask
+
+    _identify(function)
+    request = flask.request
+    _check_size(request)
+    refused = request.routing_exception
+    if request.method == "OPTIONS" and isinstance(refused, MethodNotAllowed):
+        allowed = ", ".join(sorted({*(refused.valid_methods or ()), "OPTIONS"}))
+        return flask.Response(status=204, headers={"Allow": allowed})
+    if refused is not None:
+        raise refused
+    if request.endpoint in flask.current_app.config["OPEN_ENDPOINTS"]:
+        return None
+    door = flask.g.doors
+    caller = auth.operator(door.operators, request.headers, flask.g.trace_id)
+    flask.g.ask = Ask(door.app, caller)
+    return None
+
+
+def _check_size(request: flask.Request) -> None:
+    from activation.api.routes import is_streaming
+
+    settings = flask.g.doors.app.settings
+    streamed = request.endpoint is not None and is_streaming(request.endpoint)
+    limit = settings.max_upload_bytes if streamed else settings.max_body_bytes
+    request.max_content_length = limit
+    if (request.content_length or 0) > limit:
+        raise PayloadTooLargeError(f"The body is larger than {limit} bytes.", reason="too_large")
+    if len(request.environ.get("RAW_URI", "") or request.full_path) > MAX_URL_CHARACTERS:
+        raise RequestURITooLarge
+
+
+# on the way out -------------------------------------------------------------------------------
+
+
+def _schema_failed(error: pydantic.ValidationError) -> flask.Response:
+    raise schema_error(error)
+
+
+def _failed(error: Exception) -> flask.Response:
+    problem = problem_of(error)
+    if problem.status == 500:
+        observability.failure("unexpected failure", error, trace=flask.g.trace_id)
+    flask.g.code = problem.code
+    door = flask.g.get("doors")
+    clock = door.app.clock if door else SystemClock()
+    body = problem.body(flask.g.trace_id, timestamp(clock.now()))
+    response = json_response(body, problem.status)
+    response.headers.extend(problem.headers)
+    if door:
+        _drain(flask.request, door.app.settings.max_body_bytes)
+    return response
+
+
+def _drain(request: flask.Request, limit: int) -> None:
+    """Read what a refused client still sends, within reason: he gets an answer, not a reset."""
+    length = min(request.content_length or 0, limit)
+    if "stream" in request.__dict__ or not length:
+        return
+    rest = LimitedStream(request.environ["wsgi.input"], length)
+    try:
+        while rest.read(DRAIN_PIECE):
+            pass
+    except (HTTPException, OSError):
+        return
+
+
+def _left(response: flask.Response) -> flask.Response:
+    headers = response.headers
+    headers["X-Trace-Id"] = flask.g.trace_id
+    headers.setdefault("Cache-Control", "no-store")
+    headers["X-Content-Type-Options"] = "nosniff"
+    door: Doors | None = flask.g.get("doors")
+    if door:
+        allow_origin(response, flask.request, door.app.settings.cors_origins)
+    _log(response)
+    return response
+
+
+def _log(response: flask.Response) -> None:
+    ask = flask.g.get("ask")
+    rule = flask.request.url_rule
+    observability.event(
+        "request",
+        function=flask.g.function,
+        method=flask.request.method[:16],
+        route=rule.rule if rule else None,
+        status=response.status_code,
+        code=flask.g.get("code"),
+        milliseconds=round((SystemClock().monotonic() - flask.g.started) * 1000, 1),
+        organization=ask.caller.organization_id if ask else None,
+        trace=flask.g.trace_id,
+    )

@@ -1,0 +1,139 @@
+"""The door for messages: push requests and CloudEvents in, acknowledgement or refusal out.
+
+204 acknowledges: the work is done, or can never be. 503 asks the bus to deliver again: a store,
+a lease or a platform was not ready. 500 is a fault of ours; the bus tries again and in the end
+keeps the message as a dead letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flask
+
+from activation import observability
+from activation.api import auth, edge
+from activation.api.responses import json_response
+from activation.app import App
+from activation.errors import (
+    ActivationError,
+    BadRequestError,
+    MethodNotAllowedError,
+    PayloadTooLargeError,
+)
+from activation.ports import Message
+
+MAX_MESSAGE_BYTES = 14 * 1024 * 1024
+"""A push request with the largest message Pub/Sub takes (10 MB), in base64."""
+
+Handler = Callable[[App, Message], None]
+
+
+def receive(function: str, request: flask.Request, handle: Handler) -> flask.Response:
+    """Let a message in and answer for what became of it."""
+
+    def act() -> flask.Response:
+        _admit(request)
+        try:
+            message = message_of(request)
+            handle(flask.g.doors.app, message)
+        except ActivationError as error:
+            if error.retryable:
+                return _again(error)
+            observability.event("message given up", code=error.code, trace=flask.g.trace_id)
+        return flask.Response(status=204)
+
+    return edge.guarded(function, act)
+
+
+def tick(
+    function: str, request: flask.Request, act: Callable[[App], Mapping[str, int]]
+) -> flask.Response:
+    """Do what the clock asks for; the answer says how much was found."""
+
+    def found() -> flask.Response:
+        _admit(request)
+        return json_response(dict(act(flask.g.doors.app)), 200)
+
+    return edge.guarded(function, found)
+
+
+def _admit(request: flask.Request) -> None:
+    if (request.content_length or 0) > MAX_MESSAGE_BYTES:
+        raise PayloadTooLargeError(f"A message has at most {MAX_MESSAGE_BYTES} bytes.")
+    request.max_content_length = MAX_MESSAGE_BYTES
+    if request.method != "POST":
+        raise MethodNotAllowedError("Messages are posted.")
+    door = flask.g.doors
+    auth.service(door.services, door.service_accounts, request.headers)
+
+
+def message_of(request: flask.Request) -> Message:
+    """The message of a push request, bare or as the data of a CloudEvent (binary, structured).
+
+    Raises BadRequestError for everything else.
+    """
+    from activation.api import body
+    from activation.message_codec import from_push
+
+    parsed: Any = body.parse(request.get_data())
+    if isinstance(parsed, dict) and "specversion" in parsed:
+        parsed = parsed.get("data")
+    message = from_push(parsed)[1]
+    if message.trace_id:
+        flask.g.trace_id = message.trace_id
+    return message
+
+
+def _again(error: ActivationError) -> flask.Response:
+    """Not now: 503, whatever status the same error has for callers."""
+    response = json_response({"retry": error.code}, 503)
+    if error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    flask.g.code = error.code
+    return response
+
+
+# what the messages mean -----------------------------------------------------------------------
+
+
+def import_members(app: App, message: Message) -> None:
+    """Work on an import: one that is queued, or one whose file has just arrived."""
+    organization_id, import_id = message.organization_id, message.data.get("import_id")
+    if message.data.get("kind") == "storage#object":
+        organization_id, import_id = _uploaded(_text(message.data.get("name"), "name"))
+    app.import_worker.run(organization_id, _text(import_id, "import_id"), _trace(message))
+
+
+def dispatch_distribution(app: App, message: Message) -> None:
+    """Work on a distribution, or check a platform's credentials."""
+    platform_id = message.data.get("platform_id")
+    if platform_id is not None:
+        app.dispatcher.check(message.organization_id, _text(platform_id, "platform_id"))
+        return
+    distribution_id = _text(message.data.get("distribution_id"), "distribution_id")
+    app.dispatcher.run(message.organization_id, distribution_id, _trace(message))
+
+
+def run_due(app: App) -> Mapping[str, int]:
+    """Wake everything whose time has come."""
+    return app.due.run()
+
+
+def _uploaded(name: str) -> tuple[str, str]:
+    """Organization and import of an object `{organization}/imports/{import}/source`."""
+    parts = name.split("/")
+    if len(parts) != 4 or parts[1] != "imports" or parts[3] != "source":
+        raise BadRequestError("The object is not the file of an import.", field="name")
+    return parts[0], parts[2]
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadRequestError(f"{field} is missing.", field=field, reason="missing")
+    return value
+
+
+def _trace(message: Message) -> str:
+    return message.trace_id or flask.g.trace_id

@@ -1,0 +1,45 @@
+"""Ids in addresses."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel
+
+from activation.domain.identifier import require_safe_id
+from activation.errors import NotFoundError, ValidationError
+
+
+def _possible(value: str) -> str:
+    """What cannot be an id names nothing: the answer is 404, as for any unknown id."""
+    try:
+        return require_safe_id("id", value)
+    except ValidationError:
+        raise NotFoundError("There is no such record.", reason="not_found") from None
+
+
+Id = Annotated[str, AfterValidator(_possible)]
+
+
+class AudiencePath(BaseModel):
+    """An audience."""
+
+    audience_id: Id
+
+
+class ImportPath(AudiencePath):
+    """An import into an audience."""
+
+    import_id: Id
+
+
+class PlatformPath(BaseModel):
+    """A platform account."""
+
+    platform_id: Id
+
+
+class DistributionPath(BaseModel):
+    """A distribution."""
+
+    distribution_id: Id

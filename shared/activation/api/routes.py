@@ -1,0 +1,165 @@
+"""Routes of a resource: who may, what comes back, and that a repeated POST acts once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import flask
+import orjson
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel
+
+from activation.api.responses import answered
+from activation.app import App
+from activation.domain.caller import Caller, Claim, Role
+from activation.errors import BadRequestError, PreconditionFailedError, ValidationError
+from activation.ports import Revision
+
+PREFIX = "/api/v1"
+MAX_KEY_CHARACTERS = 255
+
+View = Callable[..., Any]
+Replay = Callable[["Ask", dict[str, Any]], flask.Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request as a view sees it: the App, the caller, and the revision he expects."""
+
+    app: App
+    caller: Caller
+
+    @property
+    def expected(self) -> Revision | None:
+        """The revision named by If-Match; None without that header or with `*`."""
+        header = flask.request.headers.get("If-Match")
+        if header is None or header.strip() == "*":
+            return None
+        tag = header.strip()
+        if len(tag) < 2 or tag[0] != '"' or tag[-1] != '"':
+            raise PreconditionFailedError(
+                "If-Match takes one strong ETag in quotes.", field="If-Match", reason="malformed"
+            )
+        return tag[1:-1]
+
+
+class Resource:
+    """The routes of one kind of record, as a blueprint under `/api/v1`."""
+
+    def __init__(self, name: str, description: str) -> None:
+        self.blueprint = APIBlueprint(
+            name,
+            __name__,
+            url_prefix=PREFIX,
+            abp_tags=[Tag(name=name, description=description)],
+            abp_security=[{"bearer": []}],
+        )
+
+    def route(
+        self,
+        methods: str,
+        rule: str,
+        *,
+        role: Role,
+        answer: type[BaseModel] | None,
+        status: int = 200,
+        also: Mapping[int, type[BaseModel]] | None = None,
+        streams: bool = False,
+        replay: Replay | None = None,
+    ) -> Callable[[View], View]:
+        """Register a view under each of `methods` ("PATCH PUT"), for callers of at least `role`.
+
+        `answer` describes the body of a success, None means 204 or a file; `also` describes
+        other successes. A view that `streams` reads its body by itself. `replay` makes the
+        answer of a repeated POST from the stored one, when that is not simply the body.
+        """
+
+        def register(view: View) -> View:
+            door = _door(view, role, status, replay)
+            door.streams = streams
+            for method in methods.split():
+                add = getattr(self.blueprint, method.lower())
+                add(
+                    rule,
+                    operation_id=_operation_id(view, method, methods),
+                    responses={status if answer else 204: answer, **(also or {})},
+                    openapi_extensions={"x-required-role": role.value},
+                )(door)
+            return view
+
+        return register
+
+
+def _operation_id(view: View, method: str, methods: str) -> str:
+    """The view's name; further methods of the same view add theirs."""
+    first = methods.split(maxsplit=1)[0] == method
+    return view.__name__ if first else f"{view.__name__}_{method.lower()}"
+
+
+def _door(view: View, role: Role, status: int, replay: Replay | None) -> Any:
+    repeat: Replay = replay or (lambda _ask, answer: answered(answer, status))
+
+    @wraps(view)
+    def door(**arguments: Any) -> flask.Response:
+        ask = flask.g.ask
+        ask.caller.require(role)
+        if flask.request.method != "POST" or "Idempotency-Key" not in flask.request.headers:
+            return answered(view(ask, **arguments), status)
+        return _once(ask, lambda held: answered(view(held, **arguments), status), repeat)
+
+    return door
+
+
+def _once(ask: Ask, act: Callable[[Ask], flask.Response], repeat: Replay) -> flask.Response:
+    """Run a keyed POST, or repeat the answer it had (services/idempotency.py)."""
+    claim = _claimed(ask)
+    if not isinstance(claim, Claim):
+        repeated = repeat(ask, claim)
+        repeated.headers["Idempotent-Replay"] = "true"
+        return repeated
+    caller = ask.caller.with_claim(claim)
+    try:
+        answer = act(Ask(ask.app, caller))
+    except BaseException:
+        ask.app.idempotency.release(ask.caller, claim)
+        raise
+    ask.app.idempotency.finish(caller, claim, orjson.loads(answer.get_data()))
+    return answer
+
+
+def _claimed(ask: Ask) -> Claim | dict[str, Any]:
+    key = flask.request.headers["Idempotency-Key"]
+    if not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
+        raise ValidationError(
+            f"An Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} printable characters.",
+            field="Idempotency-Key",
+            reason="invalid",
+        )
+    route = f"{flask.request.method} {flask.request.path} {ask.caller.user_id}"
+    return ask.app.idempotency.claim(ask.caller, route, key, _fingerprint())
+
+
+def _fingerprint() -> str:
+    """What tells two requests with one key apart. A streamed file counts by its length and its
+    options: reading it first would mean to keep it."""
+    request = flask.request
+    streamed = request.endpoint is not None and is_streaming(request.endpoint)
+    content = str(request.content_length).encode() if streamed else request.get_data()
+    return hashlib.sha256(request.query_string + b"\n" + content).hexdigest()
+
+
+def is_streaming(endpoint: str) -> bool:
+    """Whether the view of `endpoint` reads a file from the body of this request by itself."""
+    streams = getattr(flask.current_app.view_functions[endpoint], "streams", False)
+    return bool(streams) and flask.request.mimetype != "application/json"
+
+
+def no_body() -> None:
+    """Refuse a body where none belongs."""
+    if flask.request.content_length:
+        raise BadRequestError("This request takes no body.", reason="unexpected_body")

@@ -1,0 +1,101 @@
+"""Health, readiness and the description of the API, in every function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import flask
+from werkzeug.exceptions import NotFound
+
+from activation.api.description import described
+from activation.api.responses import answered
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
+OPEN_ENDPOINTS = frozenset(
+    {"system.health", "system.ready", "system.docs", "system.asset", "system.openapi"}
+)
+"""What needs no token."""
+
+_ASSETS = {
+    "swagger-ui.css": "css/swagger-ui.css",
+    "swagger-ui-bundle.js": "js/swagger-ui-bundle.js",
+    "swagger-ui-standalone-preset.js": "js/swagger-ui-standalone-preset.js",
+}
+_START = """window.ui = SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
+  layout: "StandaloneLayout",
+});
+"""
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Audience activation: API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/swagger-ui-standalone-preset.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+
+
+def blueprint() -> flask.Blueprint:
+    """The routes that every function has."""
+    routes = flask.Blueprint("system", __name__)
+    routes.add_url_rule("/health", view_func=health)
+    routes.add_url_rule("/ready", view_func=ready)
+    routes.add_url_rule("/openapi.json", view_func=openapi)
+    routes.add_url_rule("/docs", view_func=docs)
+    routes.add_url_rule("/docs/<name>", view_func=asset)
+    return routes
+
+
+def health() -> flask.Response:
+    """The process lives."""
+    return answered({"status": "ok"}, 200)
+
+
+def ready() -> flask.Response:
+    """Every store, bus and key service answers; 503 when one does not."""
+    app = flask.g.doors.app
+    parts = {
+        "documents": app.documents,
+        "uploads": app.uploads,
+        "members": app.member_blobs,
+        "bus": app.bus,
+        "vault": app.vault,
+    }
+    for part in parts.values():
+        part.ping()
+    return answered({"status": "ready", "checked": sorted(parts)}, 200)
+
+
+def openapi() -> flask.Response:
+    """The description of the routes of this function."""
+    application = cast("OpenAPI", flask.current_app)
+    return answered(described(application.api_doc), 200)
+
+
+def docs() -> flask.Response:
+    """The description as a page."""
+    return flask.Response(_PAGE, content_type="text/html; charset=utf-8")
+
+
+def asset(name: str) -> flask.Response:
+    """The parts of the page, from the installed package."""
+    if name == "start.js":
+        return flask.Response(_START, content_type="text/javascript; charset=utf-8")
+    if name not in _ASSETS:
+        raise NotFound
+    import flask_openapi3_swagger  # type: ignore[import-untyped]
+
+    folder = flask_openapi3_swagger.__path__[0]
+    return flask.send_from_directory(f"{folder}/templates/swagger", _ASSETS[name])
