@@ -26,6 +26,9 @@ INDEXES = MappingProxyType(
 SWEPT = ("distributions", "idempotency", "imports", "outbox")
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
+UNFILTERED = ("audience_names", "batches", "credentials")
+"""Collections that are neither filtered nor swept: read by id, or listed as a whole."""
+
 
 def indexed_fields(collection: str) -> tuple[str, ...]:
     """The declared fields of a collection; none for one that is only read by id."""

@@ -143,6 +143,14 @@ class DocumentStoreContract:
         with pytest.raises(ConflictError):
             put(store, audience("a1"), first, n=1)
 
+    def test_a_batch_can_ask_that_a_document_stays_absent(self, store: DocumentStore) -> None:
+        batch = Batch([Write(audience("a1"), None, ABSENT), Write(audience("a2"), {})])
+        assert store.commit(batch)[0] == ABSENT
+        put(store, audience("a1"), n=1)
+        with pytest.raises(ConflictError):
+            store.commit(batch)
+        assert read(store, audience("a1")).data == {"n": 1}
+
     def test_a_delete_checks_its_revision(self, store: DocumentStore) -> None:
         first = put(store, audience("a1"), n=1)
         second = put(store, audience("a1"), n=2)
@@ -378,6 +386,14 @@ class DocumentStoreContract:
         with pytest.raises(ValueError, match="timestamp"):
             put(store, Key(ORG, "imports", "i1"), due_at="2026-03-01")
         assert store.get(audience("a1")) is None
+
+    def test_a_due_document_can_be_claimed_once(self, store: DocumentStore) -> None:
+        put(store, Key(ORG, "imports", "i1"), due_at=timestamp(NOON))
+        (due,) = store.due("imports", NOON, 10)
+        assert store.get(due.key) == due
+        put(store, due.key, due.revision, due_at=timestamp(NOON + timedelta(minutes=1)))
+        with pytest.raises(ConflictError):
+            put(store, due.key, due.revision, due_at=None)
 
     # Outbox -----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from activation.errors import PayloadTooLargeError
+from activation.errors import ConflictError, PayloadTooLargeError
 from activation.indexes import SWEPT, indexed_fields
 from activation.message_codec import outbox_write
 from activation.ports import Batch, JSONObject, Key, Query, Revision, Write
@@ -87,6 +87,11 @@ def require_swept(collection: str) -> None:
     """Raise ValueError unless documents of the collection may be due."""
     if collection not in SWEPT:
         raise ValueError(f"{collection} is not in indexes.SWEPT.")
+
+
+def conflict() -> ConflictError:
+    """The one answer to a precondition that does not hold."""
+    return ConflictError("Somebody else has changed this in the meantime.")
 
 
 def terms(collection: str, data: JSONObject) -> frozenset[Term]:

@@ -15,12 +15,12 @@ from activation.adapters.document_rules import (
     Term,
     asked_terms,
     changes,
+    conflict,
     require_swept,
     terms,
 )
 from activation.adapters.embedded.database import Database
 from activation.domain.entity import timestamp
-from activation.errors import ConflictError
 from activation.indexes import INDEXES
 from activation.ports import ABSENT, Batch, Clock, Document, Key, Query, Revision
 
@@ -163,11 +163,10 @@ def _matching(query: Query) -> tuple[str, list[str], list[object]]:
 
 def _applied(connection: sqlite3.Connection, change: Change) -> Revision:
     """Replace what is stored under the key; ConflictError unless it is what was expected."""
-    if change.expected == ABSENT:
-        if connection.execute(_BY_KEY, _address(change.key)).fetchone():
-            raise _conflict()
-    else:
+    if change.expected != ABSENT:
         _remove(connection, change.key, change.expected)
+    elif change.json is None and connection.execute(_BY_KEY, _address(change.key)).fetchone():
+        raise conflict()
     return ABSENT if change.json is None else _insert(connection, change)
 
 
@@ -175,7 +174,7 @@ def _remove(connection: sqlite3.Connection, key: Key, expected: Revision | None)
     address = _address(key)
     removed = connection.execute(_REMOVE, (*address, expected, expected)).fetchall()
     if expected is not None and not removed:
-        raise _conflict()
+        raise conflict()
     if removed and key.collection in INDEXES:
         old = terms(key.collection, orjson.loads(removed[0][0]))
         connection.executemany(_REMOVE_TERM, [(*address, *term) for term in old])
@@ -183,8 +182,12 @@ def _remove(connection: sqlite3.Connection, key: Key, expected: Revision | None)
 
 def _insert(connection: sqlite3.Connection, change: Change) -> Revision:
     values = (*_address(change.key), change.due_at, change.json)
-    revision = connection.execute(_INSERT, values).lastrowid
-    _insert_terms(connection, change.key, change.terms)
+    try:
+        revision = connection.execute(_INSERT, values).lastrowid
+    except sqlite3.IntegrityError as error:
+        raise conflict() from error
+    if change.terms:
+        _insert_terms(connection, change.key, change.terms)
     return str(revision)
 
 
@@ -211,7 +214,3 @@ def _address(key: Key) -> tuple[str, str, str]:
 
 def _document(row: _Row) -> Document:
     return Document(Key(*row[:3]), orjson.loads(row[3]), str(row[4]))
-
-
-def _conflict() -> ConflictError:
-    return ConflictError("Somebody else has changed this in the meantime.")
