@@ -71,7 +71,8 @@ class PlatformService:
         refuse_personal_data({"name": draft.name})
         now = self.clock.now()
         settings = _settings(draft.settings)
-        self.connectors.validate(draft.platform_type, draft.credentials, settings.config)
+        secrets = _secrets(draft.credentials)
+        self.connectors.validate(draft.platform_type, secrets, settings.config)
         platform = Platform(
             organization_id=caller.organization_id,
             platform_id=new_id(now),
@@ -83,7 +84,7 @@ class PlatformService:
             settings=settings,
             credentials=_info(draft.credentials, 1, now),
         )
-        sealed = self._sealed(platform, draft.credentials)
+        sealed = self._sealed(platform, secrets)
         writes = [
             self.records.created(platform.platform_id, platform),
             self.secrets.created(platform.platform_id, sealed),
@@ -220,10 +221,11 @@ class PlatformService:
         if changes.credentials is None:
             after = before.changed(**fields)
             return self._changed(caller, stored, after, "api:platform:update")
-        self.connectors.validate(before.platform_type, changes.credentials, settings.config)
+        secrets = _secrets(changes.credentials)
+        self.connectors.validate(before.platform_type, secrets, settings.config)
         info = _info(changes.credentials, before.credentials.version + 1, now)
         after = before.changed(**fields, credentials=info, health=None)
-        sealed = self._sealed(after, changes.credentials)
+        sealed = self._sealed(after, secrets)
         secret = Write(self.secrets.key(caller.organization_id, platform_id), sealed.stored())
         return self._changed(caller, stored, after, "api:platform:rotate", extra=[secret])
 
@@ -256,7 +258,7 @@ class PlatformService:
             updated_at=platform.updated_at,
             platform_id=platform.platform_id,
             version=version,
-            sealed=self.vault.seal(orjson.dumps(dict(credentials)), context),
+            sealed=self.vault.seal(orjson.dumps(credentials), context),
         )
 
 
@@ -264,11 +266,16 @@ def _settings(draft: SettingsDraft) -> PlatformSettings:
     return PlatformSettings(**dict(draft))
 
 
+def _secrets(credentials: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields to seal; the account's id stays readable."""
+    return {name: value for name, value in credentials.items() if name != ACCOUNT_ID}
+
+
 def _info(credentials: Mapping[str, Any], version: int, now: Any) -> CredentialsInfo:
     account = credentials.get(ACCOUNT_ID)
     return CredentialsInfo(
         account_id=None if account is None else str(account),
-        fields=tuple(sorted(name for name in credentials if name != ACCOUNT_ID)),
+        fields=tuple(sorted(_secrets(credentials))),
         version=version,
         updated_at=now,
     )

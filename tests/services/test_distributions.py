@@ -1,0 +1,281 @@
+"""Distributions against the strict twins: counts, faults, crashes, and what the platform holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from activation.app import App
+from activation.domain.audience import AudienceDraft
+from activation.domain.caller import Caller
+from activation.domain.distribution import (
+    Distribution,
+    DistributionDraft,
+    DistributionStatus,
+    PlanDraft,
+)
+from activation.domain.identifier import IdentifierType
+from activation.domain.member import MemberInput
+from activation.domain.platform import HealthStatus, Platform, PlatformDraft, SyncStatus
+from activation.errors import InvalidStateError, NotFoundError, ValidationError
+from activation.twins.facebook import FacebookTwin
+from activation.twins.faults import Fault
+from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.server import serve
+
+PEOPLE = 250
+
+
+@dataclass(frozen=True)
+class World:
+    """An App with an audience of PEOPLE e-mails and accounts at two twins."""
+
+    app: App
+    ann: Caller
+    google: GoogleAdsTwin
+    facebook: FacebookTwin
+    audience_id: str
+    platforms: dict[str, Platform]
+
+    def request(self, platform: str, **fields: Any) -> Distribution:
+        draft = DistributionDraft(
+            audience_id=self.audience_id,
+            platform_id=self.platforms[platform].platform_id,
+            **fields,
+        )
+        return self.app.distributions.create(self.ann, draft).entity
+
+    def run(self, distribution: Distribution) -> Distribution:
+        self.app.dispatcher.run("acme", distribution.distribution_id, "t")
+        return self.current(distribution)
+
+    def current(self, distribution: Distribution) -> Distribution:
+        return self.app.distributions.get(self.ann, distribution.distribution_id).entity
+
+    def held_by_facebook(self) -> int:
+        return sum(len(audience.keys) for audience in self.facebook.audiences.values())
+
+
+@pytest.fixture
+def world(app: App, ann: Caller) -> Iterator[World]:
+    google, facebook = GoogleAdsTwin(app.clock), FacebookTwin(app.clock, match_delay_seconds=60)
+    running = serve({"google_ads": google, "facebook": facebook})
+    audience = app.audiences.create(
+        ann, AudienceDraft.model_validate({"name": "Buyers", "type": "first_party"})
+    ).entity
+    people = [
+        MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value=f"p{i}@example.com")
+        for i in range(PEOPLE)
+    ]
+    app.members.add(ann, audience.audience_id, people)
+    app.audiences.set_status(ann, audience.audience_id, "active")
+    platforms = {
+        "facebook": _platform(
+            app,
+            ann,
+            "facebook",
+            {"access_token": "twin-token"},
+            {"ad_account_id": "1001", "api_url": running.url_of("facebook")},
+        ),
+        "google_ads": _platform(
+            app,
+            ann,
+            "google_ads",
+            {
+                "client_id": "twin-client",
+                "client_secret": "twin-secret",
+                "refresh_token": "twin-refresh",
+            },
+            {
+                "account_id": "1234567890",
+                "terms_accepted": True,
+                "api_url": running.url_of("google_ads"),
+                "token_url": running.url_of("google_ads") + "/token",
+            },
+        ),
+    }
+    yield World(app, ann, google, facebook, audience.audience_id, platforms)
+    running.close()
+
+
+def _platform(
+    app: App, ann: Caller, kind: str, credentials: dict[str, str], config: dict[str, Any]
+) -> Platform:
+    body = {
+        "platform_type": kind,
+        "name": f"{kind} twin",
+        "credentials": credentials,
+        "settings": {"config": config, "cost_per_thousand": 2.0, "default_match_rate": 0.4},
+    }
+    return app.platforms.create(ann, PlatformDraft.model_validate(body)).entity
+
+
+def balanced(distribution: Distribution) -> bool:
+    progress = distribution.progress
+    return progress.planned == progress.sent + progress.rejected + progress.pending
+
+
+@pytest.mark.parametrize("platform", ["google_ads", "facebook"])
+def test_the_platform_holds_what_the_audience_holds(world: World, platform: str) -> None:
+    done = world.run(world.request(platform))
+    assert done.status is DistributionStatus.COMPLETED
+    assert balanced(done)
+    assert done.progress.sent == PEOPLE
+    twin = world.google if platform == "google_ads" else world.facebook
+    (held,) = twin.contents()["audiences"]
+    assert held["members"] == PEOPLE
+    assert done.match_results.platform_audience_id == held["audience_id"]
+    account = world.app.platforms.get(world.ann, done.platform_id).entity
+    assert account.sync_status is SyncStatus.SUCCESS
+    assert account.last_sync is not None
+
+
+def test_the_plan_says_what_the_run_does(world: World) -> None:
+    draft = PlanDraft(
+        audience_id=world.audience_id, platform_id=world.platforms["facebook"].platform_id
+    )
+    plan = world.app.distributions.plan(world.ann, draft)
+    assert (plan.members, plan.rows, plan.requests) == (PEOPLE, PEOPLE, 1)
+    assert plan.cost_estimate == 0.5
+    assert plan.estimated_matches == 100
+    assert world.facebook.audiences == {}
+    done = world.run(world.request("facebook"))
+    assert done.plan == plan
+    assert done.metadata.cost_estimate == plan.cost_estimate
+
+
+@pytest.mark.parametrize("platform", ["google_ads", "facebook"])
+def test_match_results_come_later_and_reach_the_audience(world: World, platform: str) -> None:
+    distribution = world.run(world.request(platform))
+    assert not distribution.match_results.final
+    for _ in range(4):
+        world.app.clock.sleep(3600)
+        distribution = world.run(distribution)
+    assert distribution.match_results.final
+    assert distribution.status is DistributionStatus.COMPLETED
+    if platform == "facebook":
+        matched = distribution.match_results.matched_records
+        assert matched is not None
+        assert 0 < matched < PEOPLE
+        assert distribution.match_results.match_rate == round(matched / PEOPLE, 4)
+        audience = world.app.audiences.get(world.ann, world.audience_id).entity
+        assert audience.metadata.match_rate == distribution.match_results.match_rate
+    else:
+        assert distribution.match_results.match_rate_range
+
+
+def test_a_throttled_distribution_waits_as_told_and_goes_on(world: World) -> None:
+    throttled = Fault("status", path="/users", status=429, headers={"Retry-After": "900"}, times=9)
+    world.facebook.faults.plan(throttled)
+    waiting = world.run(world.request("facebook"))
+    assert waiting.status is DistributionStatus.PROCESSING
+    assert waiting.error_details.retry_count == 1
+    assert balanced(waiting)
+    world.facebook.faults.clear()
+    assert world.run(waiting).status is DistributionStatus.PROCESSING, "it is not time yet"
+    world.app.clock.sleep(901)
+    assert world.app.due.run()["distributions"] == 1
+    assert world.run(waiting).status is DistributionStatus.COMPLETED
+    assert world.held_by_facebook() == PEOPLE
+
+
+def test_a_batch_with_unknown_outcome_is_sent_again_without_harm(world: World) -> None:
+    world.facebook.faults.plan(Fault("lost", method="POST", path="/users", times=5))
+    waiting = world.run(world.request("facebook"))
+    assert waiting.progress.sent == 0
+    assert world.held_by_facebook() == PEOPLE, "the platform took it, the answer was lost"
+    world.facebook.faults.clear()
+    world.app.clock.sleep(3601)
+    done = world.run(waiting)
+    assert done.status is DistributionStatus.COMPLETED
+    assert balanced(done)
+    assert world.held_by_facebook() == PEOPLE
+
+
+def test_refused_credentials_fail_the_run_and_mark_the_account(world: World) -> None:
+    refused = {"error": {"code": 190, "type": "OAuthException", "message": "expired"}}
+    world.facebook.faults.plan(Fault("status", status=401, body=refused, times=9))
+    failed = world.run(world.request("facebook"))
+    assert failed.status is DistributionStatus.FAILED
+    assert failed.error_details.error_code == "PLATFORM_NEEDS_REAUTH"
+    account = world.app.platforms.get(world.ann, failed.platform_id).entity
+    assert account.health is not None
+    assert account.health.status is HealthStatus.NEEDS_REAUTH
+    world.facebook.faults.clear()
+    again = world.app.distributions.retry(world.ann, failed.distribution_id).entity
+    assert again.status is DistributionStatus.SCHEDULED
+    assert world.run(again).status is DistributionStatus.COMPLETED
+
+
+def test_credentials_are_checked_by_the_dispatcher(world: World) -> None:
+    platform_id = world.platforms["google_ads"].platform_id
+    world.app.platforms.test(world.ann, platform_id)
+    world.app.dispatcher.check("acme", platform_id)
+    health = world.app.platforms.get(world.ann, platform_id).entity.health
+    assert health is not None
+    assert health.status is HealthStatus.OK
+
+
+def test_a_second_delivery_of_the_message_changes_nothing(world: World) -> None:
+    done = world.run(world.request("facebook"))
+    assert world.run(done).progress == done.progress
+    assert len(world.facebook.audiences) == 1
+
+
+def test_a_worker_that_holds_the_lease_is_left_alone(world: World) -> None:
+    distribution = world.request("facebook")
+    stored = world.app.distributions.records.get("acme", distribution.distribution_id)
+    lease = world.app.dispatcher._take(stored)
+    assert lease is not None
+    world.run(distribution)
+    assert world.facebook.audiences == {}
+    world.app.clock.sleep(61)
+    assert world.run(distribution).status is DistributionStatus.COMPLETED
+
+
+def test_a_cancelled_distribution_sends_nothing(world: World) -> None:
+    distribution = world.request("facebook")
+    world.app.distributions.set_status(world.ann, distribution.distribution_id, "cancelled")
+    assert world.run(distribution).status is DistributionStatus.CANCELLED
+    assert world.facebook.audiences == {}
+    with pytest.raises(InvalidStateError):
+        world.app.distributions.set_status(world.ann, distribution.distribution_id, "cancelled")
+
+
+def test_a_scheduled_distribution_waits_for_its_time(world: World) -> None:
+    from datetime import timedelta
+
+    later = world.app.clock.now() + timedelta(hours=2)
+    distribution = world.request("facebook", scheduled_at=later)
+    assert world.run(distribution).status is DistributionStatus.SCHEDULED
+    assert world.app.due.run()["distributions"] == 0
+    world.app.clock.sleep(7201)
+    assert world.app.due.run()["distributions"] == 1
+    assert world.run(distribution).status is DistributionStatus.COMPLETED
+
+
+def test_the_list_is_frozen_when_it_is_requested(world: World) -> None:
+    distribution = world.request("facebook")
+    late = MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value="late@example.com")
+    world.app.members.add(world.ann, world.audience_id, [late])
+    assert world.run(distribution).progress.sent == PEOPLE
+
+
+def test_unfit_audiences_and_platforms_are_refused(world: World, eve: Caller) -> None:
+    app, ann = world.app, world.ann
+    with pytest.raises(ValidationError):
+        world.request("facebook", segments_distributed=("nowhere",))
+    draft = DistributionDraft(
+        audience_id=world.audience_id, platform_id=world.platforms["facebook"].platform_id
+    )
+    with pytest.raises(NotFoundError):
+        app.distributions.create(eve, draft)
+    app.platforms.set_status(ann, world.platforms["facebook"].platform_id, "inactive")
+    with pytest.raises(InvalidStateError):
+        world.request("facebook")
+    app.audiences.set_status(ann, world.audience_id, "archived")
+    with pytest.raises(InvalidStateError):
+        world.request("google_ads")
