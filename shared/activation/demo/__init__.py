@@ -1,0 +1,1 @@
+"""A made-up organization, and the main job end to end on its data."""
