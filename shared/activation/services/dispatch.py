@@ -35,6 +35,7 @@ from activation.errors import (
     ActivationError,
     ConflictError,
     InvalidStateError,
+    NotFoundError,
     PlatformAuthError,
     PlatformError,
     PlatformTransientError,
@@ -71,6 +72,8 @@ log = logging.getLogger(__name__)
 
 MAX_PAUSES = 50
 """Pauses that a platform may ask for in one distribution before it has failed."""
+MAX_ATTEMPTS = 500
+"""Workers that may take up one distribution, hand-overs and pauses included."""
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
 
@@ -167,12 +170,14 @@ class Dispatcher:
             if error.retryable:
                 raise
             self._fail(caller, holder[0], error)
-        except (PlatformError, InvalidStateError) as error:
+        except (PlatformError, InvalidStateError, NotFoundError) as error:
             self._fail(caller, holder[0], error)
 
     def _deliver(self, caller: Caller, holder: list[Lease[Distribution]]) -> None:
         """The way of a distribution; `holder` always has the lease as last committed."""
         organization_id = caller.organization_id
+        if holder[0].job.attempt > MAX_ATTEMPTS:
+            raise PlatformError(f"The distribution did not end in {MAX_ATTEMPTS} attempts.")
         deadline = self.clock.monotonic() + self.work_seconds
         platform = self.platforms.records.get(organization_id, holder[0].job.platform_id).entity
         if platform.status is not PlatformStatus.ACTIVE:
