@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 CONTROL_PREFIX = "/_twin/"
+POLL_SECONDS = 0.02
+"""How long `close` waits at most for the server to notice."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def serve(twins: Mapping[str, Twin], host: str = "127.0.0.1", port: int = 0) -> 
     An SDK that takes a host but no path needs the root.
     """
     server = make_server(host, port, TwinServer(twins), threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, name="twins", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(POLL_SECONDS,), name="twins", daemon=True
+    )
     thread.start()
     shown = f"[{host}]" if ":" in host else host
     return RunningTwins(f"http://{shown}:{server.server_port}", server, thread)
