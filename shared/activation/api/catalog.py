@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import activation.api.imports  # noqa: F401 - adds its routes to audiences
 from activation.api import system, uploads
 from activation.api.audiences import audiences
 from activation.api.distributions import distributions
+from activation.api.imports import imports
+from activation.api.members import members
 from activation.api.platforms import platforms
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from flask_openapi3.blueprint import APIBlueprint
 
 RESOURCES = {
-    "audiences": audiences.blueprint,
-    "platforms": platforms.blueprint,
-    "distributions": distributions.blueprint,
+    "audiences": (audiences, members, imports),
+    "platforms": (platforms,),
+    "distributions": (distributions,),
 }
 OPEN_ENDPOINTS = system.OPEN_ENDPOINTS | {uploads.ENDPOINT}
 """What needs no bearer token."""
@@ -27,7 +28,8 @@ LOCAL = "local"
 
 def resources(function: str) -> list[APIBlueprint]:
     """The described routes of a function."""
-    return list(RESOURCES.values()) if function == LOCAL else [RESOURCES[function]]
+    names = RESOURCES if function == LOCAL else [function]
+    return [resource.blueprint for name in names for resource in RESOURCES[name]]
 
 
 def fixtures(function: str) -> list[Blueprint]:

@@ -11,11 +11,11 @@ from pydantic import BeforeValidator, Field, create_model
 
 from activation.api import body
 from activation.api.answers import ImportAnswer, UploadAnswer
-from activation.api.audiences import ONE, audiences
+from activation.api.audiences import ONE
 from activation.api.listing import ListQuery, Query, list_of, listed
 from activation.api.paths import AudiencePath, ImportPath
 from activation.api.responses import JSON, answered
-from activation.api.routes import Ask, no_body
+from activation.api.routes import Ask, Resource, no_body
 from activation.documents import Stored
 from activation.domain.caller import Role
 from activation.domain.member_import import (
@@ -27,6 +27,8 @@ from activation.domain.member_import import (
 )
 from activation.errors import UnsupportedMediaTypeError
 from activation.ports import UploadTarget
+
+imports = Resource("imports", "Files of members on their way into an audience.")
 
 IMPORTS = f"{ONE}/imports"
 IMPORT = f"{IMPORTS}/<import_id>"
@@ -97,7 +99,7 @@ def _repeated(ask: Ask, job: dict[str, Any]) -> flask.Response:
     return answered(_new_upload(job, target), 201)
 
 
-@audiences.route(
+@imports.route(
     "POST",
     IMPORTS,
     role=Role.EDITOR,
@@ -131,27 +133,27 @@ def create_import(
     return answered(ask.app.imports.create_direct(ask.caller, path.audience_id, draft, stream), 202)
 
 
-@audiences.route("GET", IMPORTS, role=Role.VIEWER, answer=list_of(ImportAnswer))
+@imports.route("GET", IMPORTS, role=Role.VIEWER, answer=list_of(ImportAnswer))
 def list_imports(ask: Ask, path: AudiencePath, query: ListQuery) -> dict[str, Any]:
     """List the imports into an audience, newest first."""
     page = ask.app.imports.list(ask.caller, path.audience_id, query.limit, query.after)
     return listed(page, query.limit, ask.app.imports.count(ask.caller, path.audience_id))
 
 
-@audiences.route("GET", IMPORT, role=Role.VIEWER, answer=ImportAnswer)
+@imports.route("GET", IMPORT, role=Role.VIEWER, answer=ImportAnswer)
 def get_import(ask: Ask, path: ImportPath) -> Stored[MemberImport]:
     """Show an import with its progress and counts."""
     return ask.app.imports.get(ask.caller, path.audience_id, path.import_id)
 
 
-@audiences.route("POST", f"{IMPORT}/cancel", role=Role.EDITOR, answer=ImportAnswer)
+@imports.route("POST", f"{IMPORT}/cancel", role=Role.EDITOR, answer=ImportAnswer)
 def cancel_import(ask: Ask, path: ImportPath) -> Stored[MemberImport]:
     """Stop an import; nothing of it reaches the audience."""
     no_body()
     return ask.app.imports.cancel(ask.caller, path.audience_id, path.import_id)
 
 
-@audiences.route("GET", f"{IMPORT}/rejects", role=Role.VIEWER, answer=None)
+@imports.route("GET", f"{IMPORT}/rejects", role=Role.VIEWER, answer=None)
 def get_import_rejects(ask: Ask, path: ImportPath) -> Iterator[bytes]:
     """Fetch the rejected rows as CSV: row, column and reason, no values."""
     return ask.app.imports.rejects(ask.caller, path.audience_id, path.import_id)

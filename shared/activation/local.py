@@ -1,0 +1,242 @@
+"""The local runner: every function of the manifest in one process, behind one port.
+
+What runs is what deploys: each function is loaded by functions-framework from its own folder and
+spoken to over WSGI. HTTP functions answer by path; event functions are reached in process only, by
+the bus and by the clock. `kill -9` at any time is safe: all that matters is in the stores.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from activation import observability
+from activation.api import edge
+from activation.api.doors import ENVIRON, Doors
+from activation.api.issuer import EmbeddedIssuer
+from activation.app import App
+from activation.errors import ActivationError, InvalidStateError, StorageUnavailableError
+from activation.function_manifest import Function, functions
+from activation.message_codec import push_body
+from activation.ports import Clock, Message
+from activation.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
+    from activation.adapters.embedded.bus import SqliteBus
+
+PREFIXES = ("/api/v1", "/api")
+DELIVERERS = 4
+REQUEST_THREADS = 16
+LOOK_SECONDS = 0.5
+"""How often a deliverer looks for messages of other processes and for the end."""
+PAUSE_SECONDS = 1.0
+STOP_SECONDS = 10
+
+
+class LocalServer:
+    """All functions on the embedded back-ends; `tick_seconds` is the pace of the clock's jobs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        clock: Clock | None = None,
+        tick_seconds: float = 60.0,
+    ) -> None:
+        if settings.backend != "embedded":
+            raise InvalidStateError("The local runner runs on the embedded back-end.")
+        self.host, self.port, self.tick_seconds = host, port, tick_seconds
+        self.app = App(settings, clock)
+        self._doors = Doors.of(self.app)
+        self._functions = {function.name: loaded(function) for function in functions()}
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    @cached_property
+    def issuer(self) -> EmbeddedIssuer:
+        """Mints the tokens that this server accepts."""
+        assert self._doors.issuer is not None
+        return self._doors.issuer
+
+    # requests ---------------------------------------------------------------------------------
+
+    def wsgi(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer by the function whose route it is; what is nobody's, the runner answers."""
+        environ[ENVIRON] = self._doors
+        return self._mounted(environ.get("PATH_INFO", ""))(environ, start_response)
+
+    def _mounted(self, path: str) -> WSGIApplication:
+        for function in functions():
+            if any(_is_below(path, route) for route in function.routes):
+                return self._functions[function.name]
+        return _own_routes
+
+    def post(self, function: str, body: Mapping[str, Any]) -> tuple[int, float | None]:
+        """Hand a message or a tick to an event function; its status and Retry-After."""
+        from werkzeug.test import Client
+
+        response = Client(self._functions[function]).post(
+            "/",
+            json=dict(body),
+            headers={"Authorization": f"Bearer {self.issuer.service_token(function)}"},
+            environ_overrides={ENVIRON: self._doors},
+        )
+        return response.status_code, response.headers.get("Retry-After", type=float)
+
+    # background -------------------------------------------------------------------------------
+
+    def deliver(self, limit: int = 100) -> int:
+        """Hand out up to `limit` messages that are ready; returns how many there were."""
+        return self._bus.deliver_due(self._hand_over, limit)
+
+    def tick(self) -> None:
+        """Do every job of the clock once."""
+        for function in functions():
+            if function.trigger == "schedule":
+                self.post(function.name, {})
+
+    def start(self) -> None:
+        """Start delivering messages and doing the clock's jobs, in threads."""
+        observability.configure(self.app.settings.log_level)
+        self._stop.clear()
+        jobs = [*[self._deliver_or_wait] * DELIVERERS, self._tick_and_wait]
+        for number, job in enumerate(jobs):
+            thread = threading.Thread(
+                target=self._repeat, args=(job,), name=f"activation-{number}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Let running work end, then close the stores; what remains is taken up again later."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(STOP_SECONDS)
+        self._threads.clear()
+        self.app.close()
+
+    @cached_property
+    def _bus(self) -> SqliteBus:
+        from activation.adapters.embedded.bus import SqliteBus
+
+        assert isinstance(self.app.bus, SqliteBus)
+        return self.app.bus
+
+    def _hand_over(self, subscription: str, message: Message, attempt: int) -> None:
+        status, wait = self.post(subscription, push_body(message, subscription, attempt))
+        if not 200 <= status < 300:
+            raise StorageUnavailableError(
+                f"{subscription} answered {status}.", retry_after_seconds=wait
+            )
+
+    def _deliver_or_wait(self) -> None:
+        """One message at a time: a long import holds up one deliverer, not the others."""
+        if not self.deliver(limit=1):
+            self._bus.wait(LOOK_SECONDS)
+
+    def _tick_and_wait(self) -> None:
+        self.tick()
+        self._stop.wait(self.tick_seconds)
+
+    def _repeat(self, job: Callable[[], None]) -> None:
+        """Do `job` over and over until the server stops; a failing store is waited out."""
+        while not self._stop.is_set():
+            try:
+                job()
+            except ActivationError as error:
+                observability.event("background work waits", level=logging.WARNING, code=error.code)
+                self._stop.wait(PAUSE_SECONDS)
+
+    # serving ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Serve from threads of this process, on a free port when `port` is 0: at the address."""
+        from werkzeug.serving import make_server
+
+        server = make_server(self.host, self.port, self.wsgi, threaded=True)
+        serving = threading.Thread(target=server.serve_forever, name="activation-http", daemon=True)
+        serving.start()
+        self.start()
+        try:
+            yield f"http://{self.host}:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join(STOP_SECONDS)
+            server.server_close()
+            self.stop()
+
+
+def run(settings: Settings, host: str, port: int, *, tick_seconds: float = 60.0) -> None:
+    """Serve until a signal ends the process: one gunicorn worker with threads.
+
+    The server is made in the worker, after the fork, because neither threads nor connections
+    survive one.
+    """
+    from gunicorn.app.base import BaseApplication
+
+    class Runner(BaseApplication):  # type: ignore[misc]
+        """gunicorn, told everything by us and nothing by files or the environment."""
+
+        def load_config(self) -> None:
+            for name, value in _gunicorn_options(host, port).items():
+                self.cfg.set(name, value)
+
+        def load(self) -> WSGIApplication:
+            server = LocalServer(settings, host, port, tick_seconds=tick_seconds)
+            self.cfg.set("worker_exit", lambda _server, _worker: server.stop())
+            server.start()
+            return server.wsgi
+
+    Runner().run()
+
+
+def _gunicorn_options(host: str, port: int) -> dict[str, Any]:
+    def announce(_server: Any) -> None:
+        text = f"Serving on http://{host}:{port}/docs\nA token: activation token --role admin\n"
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    return {
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "workers": 1,
+        "worker_class": "gthread",
+        "threads": REQUEST_THREADS,
+        "graceful_timeout": STOP_SECONDS,
+        "limit_request_line": 0,  # the edge answers 414 in our shape
+        "loglevel": "warning",
+        "when_ready": announce,
+    }
+
+
+def loaded(function: Function) -> WSGIApplication:
+    """The function as functions-framework runs it."""
+    import functions_framework
+
+    app: WSGIApplication = functions_framework.create_app(
+        target=function.entry_point, source=str(function.source)
+    )
+    return app
+
+
+def _is_below(path: str, route: str) -> bool:
+    starts = tuple(prefix + route for prefix in PREFIXES)
+    return path in starts or path.startswith(tuple(start + "/" for start in starts))
+
+
+def _own_routes(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """Health, the description of all resources, upload addresses; 404 for the rest."""
+    import flask
+
+    from activation.api.catalog import LOCAL
+
+    return edge.serve(LOCAL, flask.Request(environ))(environ, start_response)
