@@ -13,7 +13,7 @@ from urllib.parse import quote
 import orjson
 
 from activation.adapters.connectors.config import invalid, require_choice, resolved
-from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Reply, http_refusal
+from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Reply, json_refusal
 from activation.domain.distribution import Delivery, MatchReport, SendOutcome
 from activation.domain.identifier import IdentifierType, Variant
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
@@ -234,7 +234,7 @@ def appsecret_proof(app_secret: str, access_token: str) -> str:
 
 def refusal(reply: Reply, now: datetime) -> PlatformError | None:
     """The meaning of a reply; Meta's own code counts more than the status."""
-    usual = http_refusal(reply, now)
+    usual = json_refusal(reply, now)
     parsed = reply.parsed()
     error = parsed.get("error") if isinstance(parsed, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), int):

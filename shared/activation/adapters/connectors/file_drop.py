@@ -25,7 +25,20 @@ from activation.errors import PlatformError, PlatformTransientError, ValidationE
 from activation.ports import Account
 
 MANIFEST = "_SUCCESS.json"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "＝", "＋", "－", "＠")  # noqa: RUF001
+FORMULA_STARTS = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "\0",
+    "\uff1d",
+    "\uff0b",
+    "\uff0d",
+    "\uff20",
+)
 """First characters by which spreadsheets take a cell for a formula, full-width ones too."""
 CHUNK_BYTES = 1024 * 1024
 
@@ -143,7 +156,7 @@ class FileDrop:
 def packed_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """A gzip file of a header line and one line per person; equal columns, equal bytes."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180, and so both are quoted in cells
     writer.writerow([str(kind) for kind in columns])
     writer.writerows(zip(*(map(guarded, column) for column in columns.values()), strict=True))
     return gzip.compress(text.getvalue().encode(), compresslevel=6, mtime=0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from activation.adapters.connectors.http import Reply, http_refusal
+from activation.adapters.connectors.http import Reply, json_refusal
 from activation.domain.distribution import Delivery
 from activation.domain.identifier import IdentifierType
 from activation.errors import PlatformError, PlatformRowsError
@@ -118,7 +118,7 @@ _ROW = re.compile(r"audience_?members(?:\.members)?\[(\d+)\]", re.IGNORECASE)
 
 def refusal(reply: Reply, now: datetime) -> PlatformError | None:
     """The meaning of a reply; a refusal because of rows names their positions."""
-    usual = http_refusal(reply, now)
+    usual = json_refusal(reply, now)
     if reply.status == 413:
         # Google's requests know no sequence, so halves of a batch may be sent instead.
         return PlatformRowsError("The batch is too large for Google.", platform_code="413")

@@ -54,17 +54,8 @@ class Reply:
             return None
 
     def object(self) -> dict[str, Any]:
-        """The body as a JSON object; PlatformTransientError when a success does not hold one.
-
-        A proxy's page or half a document says nothing about what the platform did, and the same
-        request can be sent again.
-        """
-        parsed = self.parsed()
-        if not isinstance(parsed, dict):
-            raise PlatformTransientError(
-                "The platform's answer is not the JSON object it should be.",
-                platform_code=str(self.status),
-            )
+        """The body of an accepted reply, which `json_refusal` found to be a JSON object."""
+        parsed: dict[str, Any] = self.parsed()
         return parsed
 
 
@@ -88,6 +79,21 @@ def http_refusal(reply: Reply, now: datetime) -> PlatformError | None:
     if status == 413:
         return PlatformError("The request is too large for the platform.", platform_code=code)
     return PlatformError(f"The platform answered {status}.", platform_code=code)
+
+
+def json_refusal(reply: Reply, now: datetime) -> PlatformError | None:
+    """The same where a success must hold a JSON object.
+
+    A proxy's page or half a document says nothing about what the platform did, and the same
+    request can be sent again.
+    """
+    error = http_refusal(reply, now)
+    if error is None and not isinstance(reply.parsed(), dict):
+        return PlatformTransientError(
+            "The platform's answer is not the JSON object it should be.",
+            platform_code=str(reply.status),
+        )
+    return error
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

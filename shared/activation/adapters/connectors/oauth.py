@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from activation.adapters.connectors.http import PlatformHTTP, Reply, http_refusal
+from activation.adapters.connectors.http import PlatformHTTP, Reply, json_refusal
 from activation.errors import PlatformAuthError, PlatformError
 
 SCOPE = "https://www.googleapis.com/auth/datamanager"
@@ -125,4 +125,4 @@ def _token_refusal(reply: Reply, now: datetime) -> PlatformError | None:
     code = parsed.get("error") if isinstance(parsed, dict) else None
     if reply.status in (400, 401, 403) and isinstance(code, str):
         return PlatformAuthError("The token endpoint refuses the credentials.", platform_code=code)
-    return http_refusal(reply, now)
+    return json_refusal(reply, now)
