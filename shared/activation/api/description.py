@@ -7,6 +7,7 @@ from typing import Any
 
 from activation.api.imports import FILE_TYPES
 from activation.api.responses import JSON
+from activation.domain.member_import import ImportDraft
 
 _ERROR = {
     "description": "The envelope of every failure.",
@@ -35,6 +36,7 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
     components = document["components"]
     components["responses"] = {"Error": _ERROR}
     components["parameters"] = _HEADERS
+    components["schemas"]["ImportDraft"] = _import_options()
     for item in document["paths"].values():
         for method, operation in item.items():
             _completed(method, operation)
@@ -42,6 +44,7 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _completed(method: str, operation: dict[str, Any]) -> None:
+    operation["description"] = operation.get("description", "").replace("<br/>", " ").strip()
     responses = operation["responses"]
     responses.pop("422", None)  # the library's own; ours is among the 4XX
     for status in ("4XX", "5XX"):
@@ -51,7 +54,7 @@ def _completed(method: str, operation: dict[str, Any]) -> None:
         responses.pop("204", None)
     if method == "post":
         _parameter(operation, "IdempotencyKey")
-    if method in ("put", "patch", "delete"):
+    if method in ("put", "patch", "delete") and operation["operationId"] != "remove_members":
         _parameter(operation, "IfMatch")
     if operation["operationId"] == "create_import":
         operation["requestBody"] = _import_body()
@@ -64,6 +67,12 @@ def _parameter(operation: dict[str, Any], name: str) -> None:
 
 def _file(content_type: str, description: str) -> dict[str, Any]:
     return {"description": description, "content": {content_type: {"schema": {"type": "string"}}}}
+
+
+def _import_options() -> dict[str, Any]:
+    """The one schema the library does not see; its parts are those of the query."""
+    schema = ImportDraft.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {name: part for name, part in schema.items() if name != "$defs"}
 
 
 def _import_body() -> dict[str, Any]:

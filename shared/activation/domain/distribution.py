@@ -242,7 +242,7 @@ class MatchReport:
 # What callers send ------------------------------------------------------------------------------
 
 
-class MetadataDraft(Draft):
+class DistributionMetadataDraft(Draft):
     """What people note about a distribution."""
 
     campaign_name: str | None = Field(default=None, max_length=255)
@@ -262,4 +262,4 @@ class DistributionDraft(PlanDraft):
     """A new distribution; without `scheduled_at` it starts at once."""
 
     scheduled_at: Instant | None = None
-    metadata: MetadataDraft = MetadataDraft()
+    metadata: DistributionMetadataDraft = DistributionMetadataDraft()

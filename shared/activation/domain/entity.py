@@ -7,7 +7,14 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+)
 from pydantic.alias_generators import to_camel
 
 from activation.errors import InvalidStateError, ValidationError
@@ -106,8 +113,9 @@ class Draft(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        alias_generator=to_camel,
-        populate_by_name=True,
+        alias_generator=AliasGenerator(
+            validation_alias=lambda name: AliasChoices(name, to_camel(name))
+        ),
         str_strip_whitespace=True,
     )
 
