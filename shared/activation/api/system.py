@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import flask
@@ -19,9 +20,9 @@ OPEN_ENDPOINTS = frozenset(
 """What needs no token."""
 
 _ASSETS = {
-    "swagger-ui.css": "css/swagger-ui.css",
-    "swagger-ui-bundle.js": "js/swagger-ui-bundle.js",
-    "swagger-ui-standalone-preset.js": "js/swagger-ui-standalone-preset.js",
+    "swagger-ui.css": ("css/swagger-ui.css", "text/css"),
+    "swagger-ui-bundle.js": ("js/swagger-ui-bundle.js", "text/javascript"),
+    "swagger-ui-standalone-preset.js": ("js/swagger-ui-standalone-preset.js", "text/javascript"),
 }
 _START = """window.ui = SwaggerUIBundle({
   url: "openapi.json",
@@ -97,5 +98,6 @@ def asset(name: str) -> flask.Response:
         raise NotFound
     import flask_openapi3_swagger  # type: ignore[import-untyped]
 
-    folder = flask_openapi3_swagger.__path__[0]
-    return flask.send_from_directory(f"{folder}/templates/swagger", _ASSETS[name])
+    path, kind = _ASSETS[name]
+    folder = Path(flask_openapi3_swagger.__path__[0]) / "templates" / "swagger"
+    return flask.Response((folder / path).read_bytes(), content_type=kind)
