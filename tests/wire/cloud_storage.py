@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from werkzeug.wrappers import Request, Response
 
-from tests.wire.faults import Faults
+from tests.wire.faults import Traffic
 from tests.wire.objects import Objects, RefusedError, Session, StoredObject
 from tests.wire.signatures import SignedRequests
 
@@ -26,11 +26,12 @@ class CloudStorageServer:
 
     objects: Objects
     signatures: SignedRequests
-    faults: Faults = field(default_factory=Faults)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def __call__(self, request: Request) -> Response:
         """Answer one request, or run into a planted fault."""
-        fault = self.faults.meet(request.method, request.full_path)
+        request.get_data()  # an answer before the end of the request would reset the connection
+        fault = self.traffic.meet(request.method, request.full_path)
         if fault is None:
             return self._answer(request)
         if fault.cut:
@@ -52,12 +53,15 @@ class CloudStorageServer:
             case (_, "upload", "storage", "v1", "b", bucket, "o"):
                 self._require_bucket(bucket)
                 return self._upload(request)
+            case ("GET", "storage", "v1", "b", bucket):
+                self._require_bucket(bucket)
+                return _json({"name": bucket, "location": "EUROPE-WEST1", "projectNumber": "1"})
             case ("GET", "storage", "v1", "b", bucket, "o"):
                 self._require_bucket(bucket)
                 return self._list(request.args)
             case ("GET", "download", "storage", "v1", "b", bucket, "o", name):
                 self._require_bucket(bucket)
-                return _media(self.objects.find(name), request.headers.get("Range"))
+                return self._media(self.objects.find(name), request.headers.get("Range"))
             case (_, "storage", "v1", "b", bucket, "o", name, *action):
                 self._require_bucket(bucket)
                 return self._object(request, name, action)
@@ -160,22 +164,24 @@ class CloudStorageServer:
         self.objects.create(name, data, resource, conditions)
         return Response(status=200)
 
+    def _media(self, found: StoredObject, asked: str | None) -> Response:
+        """The content or a range of it; the headers carry the checksum of the whole."""
+        size = len(found.data)
+        headers = {"X-Goog-Hash": f"crc32c={found.crc32c}", "Content-Type": "binary/octet-stream"}
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "bytes=0-")
+        if span is None:
+            raise RefusedError(400, "invalid")
+        start, end = int(span[1]), min(int(span[2] or size), size - 1)
+        if asked and start >= size:
+            raise RefusedError(416, "requestedRangeNotSatisfiable")
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{end}/{size}"
+        data = found.data[start : end + 1]
+        self.traffic.sent_bytes += len(data)
+        return Response(data, 206 if asked else 200, headers)
+
     def _shown(self, found: StoredObject) -> Response:
         return _json(found.resource(self.objects.bucket))
-
-
-def _media(found: StoredObject, asked: str | None) -> Response:
-    """The content or a range of it; the headers carry the checksum of the whole."""
-    size, data = len(found.data), found.data
-    headers = {"X-Goog-Hash": f"crc32c={found.crc32c}", "Content-Type": "binary/octet-stream"}
-    span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
-    if span is None:
-        return Response(data, 200, headers)
-    start, end = int(span[1]), min(int(span[2] or size), size - 1)
-    if start >= size:
-        raise RefusedError(416, "requestedRangeNotSatisfiable")
-    headers["Content-Range"] = f"bytes {start}-{end}/{size}"
-    return Response(data[start : end + 1], 206, headers)
 
 
 def _parts(request: Request) -> tuple[dict[str, Any], bytes]:

@@ -23,7 +23,7 @@ from google.oauth2.service_account import Credentials
 from activation.adapters.clock import MovableClock
 from tests.wire.cloud_kms import CloudKmsServer, served_kms
 from tests.wire.cloud_storage import CloudStorageServer
-from tests.wire.faults import Faults
+from tests.wire.faults import Traffic
 from tests.wire.http import served
 from tests.wire.objects import Objects
 from tests.wire.signatures import SignedRequests
@@ -52,21 +52,24 @@ class StorageServer:
     url: str
     bucket: str
     clock: MovableClock
-    faults: Faults
+    traffic: Traffic
     objects: Objects
 
-    def client(self) -> Client:
-        """A real client, authenticated as the service account whose signatures count."""
-        pem = signing_key().private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        signer = crypt.RSASigner.from_string(pem)
-        credentials: Any = LocalCredentials
-        account = credentials(signer, SIGNER, token_uri=self.url)
+    def client(self, credentials: Any = None) -> Client:
+        """A real client, by default as the service account whose signatures count."""
+        account = credentials or _account(self.url)
         options = {"api_endpoint": self.url}
         return Client(project="tests", credentials=account, client_options=options)
+
+
+def _account(url: str) -> Any:
+    pem = signing_key().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    credentials: Any = LocalCredentials
+    return credentials(crypt.RSASigner.from_string(pem), SIGNER, token_uri=url)
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ class KmsServer:
 def storage_server() -> Iterator[StorageServer]:
     """A storage server of its own for one test; its clock starts now, as clients sign by theirs."""
     clock = MovableClock(datetime.now(UTC))
-    objects, faults = Objects(BUCKET, clock), Faults()
+    objects, traffic = Objects(BUCKET, clock), Traffic()
     signatures = SignedRequests(SIGNER, signing_key().public_key(), clock)
-    with served(CloudStorageServer(objects, signatures, faults)) as url:
-        yield StorageServer(url, BUCKET, clock, faults, objects)
+    with served(CloudStorageServer(objects, signatures, traffic)) as url:
+        yield StorageServer(url, BUCKET, clock, traffic, objects)
 
 
 @pytest.fixture

@@ -37,15 +37,11 @@ class StoredObject:
     data: bytes
     generation: int
     created_at: datetime
+    crc32c: str
     storage_class: str = "STANDARD"
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     components: int | None = None
-
-    @property
-    def crc32c(self) -> str:
-        """The checksum, as Cloud Storage writes it."""
-        return base64.b64encode(google_crc32c.value(self.data).to_bytes(4, "big")).decode()
 
     def resource(self, bucket: str) -> dict[str, Any]:
         """The JSON resource."""
@@ -68,6 +64,11 @@ class StoredObject:
             **({"contentType": self.content_type} if self.content_type else {}),
             **({"metadata": dict(self.metadata)} if self.metadata else {}),
         }
+
+
+def checksum(data: bytes) -> str:
+    """CRC32C, as Cloud Storage writes it."""
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
 
 
 @dataclass
@@ -119,6 +120,7 @@ class Objects:
                 data=data,
                 generation=self._generation,
                 created_at=self.clock.now(),
+                crc32c=checksum(data),
                 storage_class=storage_class,
                 content_type=resource.get("contentType"),
                 metadata=resource.get("metadata") or {},
@@ -165,6 +167,11 @@ class Objects:
             self.find(name, conditions.get("generation"))
             self.require(name, conditions)
             del self._live[name]
+
+    def damage(self, name: str) -> None:
+        """Lose the last byte of the content, as a fault on the way would."""
+        found = self._live[name]
+        self._live[name] = replace(found, data=found.data[:-1])
 
     def listed(self, prefix: str, after: str, limit: int) -> tuple[list[StoredObject], bool]:
         """Up to `limit` objects in name order, and whether there are more."""

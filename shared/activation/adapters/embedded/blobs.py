@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -62,6 +63,7 @@ class Note:
 class FileBlobs:
     """Port BlobStore on a folder; the folder's name is the area's name.
 
+    `signing_key` signs upload addresses; without one they are good for this instance only.
     `base_url` is where clients reach the API; None makes upload addresses relative to it. `sync`
     makes a file or folder durable. When the disk is full or fails, StorageUnavailableError is
     raised and nothing is stored. A name that other objects have as their folder counts as taken.
@@ -70,7 +72,7 @@ class FileBlobs:
     root: Path
     clock: Clock
     _: KW_ONLY
-    signing_key: bytes = field(repr=False)
+    signing_key: bytes = field(default_factory=partial(os.urandom, 32), repr=False)
     base_url: str | None = None
     sync: Callable[[int], None] = field(default=os.fsync, repr=False)
 
@@ -209,7 +211,11 @@ class FileBlobs:
                 raise taken()
             self._put_note(key, note)
             os.link(temporary, path)
-        self._disk.sync_folder(path.parent)
+        try:
+            self._disk.sync_folder(path.parent)
+        except OSError:
+            path.unlink(missing_ok=True)  # nobody was told of it, and it may not last
+            raise
 
     def _put_note(self, key: BlobKey, note: Note) -> None:
         """Put a note in place durably; one that a crash left there must not stay."""

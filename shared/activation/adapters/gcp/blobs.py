@@ -78,7 +78,7 @@ class CloudStorageBlobs:
 
     def get(self, key: BlobKey, start: int = 0, end: int | None = None) -> bytes:
         """The bytes [start, end); the checksum is verified when that is the whole object."""
-        from google.api_core.exceptions import RequestRangeNotSatisfiable
+        from google.api_core.exceptions import NotFound, RequestRangeNotSatisfiable
 
         if end is not None and end <= start:
             self._found(key)
@@ -92,6 +92,8 @@ class CloudStorageBlobs:
                 return bytes(blob.download_as_bytes(checksum=checksum, **part, **self._bounds))
             except RequestRangeNotSatisfiable:
                 return b""
+            except NotFound as error:
+                raise missing() from error
 
     def stat(self, key: BlobKey) -> BlobInfo | None:
         """Return what is known of the object, or None."""
@@ -111,16 +113,20 @@ class CloudStorageBlobs:
 
     def compose(self, sources: Sequence[BlobKey], target: BlobKey) -> BlobInfo:
         """Join up to 32 objects into a new one, which gets the content type of the first."""
+        from google.api_core.exceptions import NotFound
+
         require_composable(sources)
         blob = self._blob(target)
         blob.content_type = self._found(sources[0]).content_type
         parts = [self._blob(source) for source in sources]
-        return self._created(
-            target,
-            blob,
-            lambda: blob.compose(parts, if_generation_match=0, **self._bounds),
-            {},
-        )
+
+        def join() -> None:
+            try:
+                blob.compose(parts, if_generation_match=0, **self._bounds)
+            except NotFound as error:
+                raise missing() from error
+
+        return self._created(target, blob, join, {})
 
     def set_class(self, key: BlobKey, storage_class: str) -> None:
         """Rewrite an object in place into another storage class."""
@@ -288,15 +294,13 @@ def _described(key: BlobKey, blob: Any) -> BlobInfo:
 @contextmanager
 def _failures_named() -> Iterator[None]:
     """Whatever Cloud Storage still says after the retries means: not now."""
-    from google.api_core.exceptions import GoogleAPIError, NotFound
+    from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
     from requests.exceptions import RequestException
 
     try:
         yield
-    except NotFound as error:
-        raise missing() from error
     except (
         GoogleAPIError,
         GoogleAuthError,
