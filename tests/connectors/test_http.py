@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import httpx
+import orjson
 import pytest
 
 from activation.adapters.clock import MovableClock
@@ -112,6 +113,24 @@ def test_googles_own_reasons(status: int, reason: str, kind: type[PlatformError]
     assert type(error) is kind
     assert isinstance(error, PlatformError)
     assert error.platform_code == (reason or "413")
+
+
+@pytest.mark.parametrize(
+    ("field", "rows"),
+    [
+        ("audience_members[3].user_data.user_identifiers[1]", (3,)),
+        ("audience_members.members[4].user_data", (4,)),
+        ("audienceMembers[5]", (5,)),
+        ("destinations[2]", ()),
+        (None, ()),
+    ],
+)
+def test_google_names_rows_in_several_ways(field: str | None, rows: tuple[int, ...]) -> None:
+    details = [{"reason": "INVALID_FORMAT"}, {"fieldViolations": [{"field": field}]}]
+    content = orjson.dumps({"error": {"code": 400, "details": details}})
+    error = google_wire.refusal(Reply(400, {}, content), NOW)
+    assert isinstance(error, PlatformRowsError)
+    assert error.rows == rows
 
 
 @pytest.mark.parametrize(

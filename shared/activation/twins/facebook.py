@@ -147,7 +147,7 @@ class FacebookTwin(Twin):
             return self._create(given)
         if method != "GET":
             raise refused(100, "Unsupported request.", subcode=33)
-        require_known(given, ("fields", "limit", "after"))
+        require_known(given, ("fields", "limit", "after", "summary"))
         limit, start = str(given.get("limit", "25")), str(given.get("after", "0"))
         if not (limit.isdigit() and start.isdigit() and 1 <= int(limit) <= MAX_PAGE):
             raise refused(100, "Invalid paging.")

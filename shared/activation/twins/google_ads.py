@@ -14,7 +14,6 @@ from activation.ports import Clock
 from activation.twins.google_oauth import TOKEN_PATH, GoogleLogins, TokenEndpoint
 from activation.twins.google_rules import (
     parsed,
-    passes,
     refused,
     require_declarations,
     require_duration,
@@ -23,6 +22,7 @@ from activation.twins.google_rules import (
     require_list_kind,
     require_query,
     the_data_field,
+    wanted_code,
 )
 from activation.twins.google_shapes import ACCOUNT_TYPE, INGEST, REMOVE, USER_LIST
 from activation.twins.members import TwinAudience, is_matched
@@ -142,7 +142,8 @@ class GoogleAdsTwin(Twin):
             raise refused(400, "INVALID_ARGUMENT", "page_size", "page_size")
         if not start.isdigit():
             raise refused(400, "INVALID_PAGE_TOKEN", "page_token", "page_token")
-        found = [a for a in self.lists.values() if passes(a, request.args.get("filter"))]
+        code = wanted_code(request.args.get("filter"))
+        found = [a for a in self.lists.values() if code in (None, a.external_id)]
         end = int(start) + (int(size) or 50)
         page = {"userLists": [self._shown(a) for a in found[int(start) : end]]}
         return json_response(page | ({"nextPageToken": str(end)} if end < len(found) else {}))

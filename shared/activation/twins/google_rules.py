@@ -89,14 +89,14 @@ def require_duration(duration: str | None) -> None:
         raise refused(400, "MEMBERSHIP_DURATION_TOO_LONG", "at most 540 days", where)
 
 
-def passes(audience: TwinAudience, filter_text: str | None) -> bool:
-    """Whether a list passes the only filter that the twin understands."""
+def wanted_code(filter_text: str | None) -> str | None:
+    """The integration code that a filter asks for; the twin understands no other filter."""
     if not filter_text:
-        return True
+        return None
     wanted = _FILTER.fullmatch(filter_text)
     if wanted is None:
         raise refused(400, "INVALID_FILTER", "unsupported filter", "filter")
-    return audience.external_id == wanted[1]
+    return wanted[1]
 
 
 def the_data_field(members: Sequence[Mapping[str, Any]]) -> str:

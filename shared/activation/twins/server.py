@@ -78,7 +78,7 @@ class TwinServer:
             return self._platforms(environ, start_response)
         try:
             response = self._control(Request(environ))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             response = json_response({"error": f"{type(error).__name__}: {error}"}, 400)
         return response(environ, start_response)
 

@@ -1,0 +1,153 @@
+"""What the registry tells and refuses, without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activation.adapters.connectors.registry import (
+    ConnectorRegistry,
+    spec_for,
+    specs,
+    validate_platform,
+)
+from activation.domain.identifier import IdentifierType, Variant
+from activation.domain.platform import PlatformType
+from activation.errors import ValidationError
+from activation.ports import Connectors
+from tests.connectors.support import WEBHOOK_SECRET
+
+GOOGLE = {"account_id": "1234567890", "terms_accepted": True}
+LOGIN = {"client_id": "a", "client_secret": "b", "refresh_token": "c"}
+META = {"ad_account_id": "1001"}
+TOKEN = {"access_token": "t"}
+HOOK = {"url": "https://hooks.example.com/in"}
+KEY = {"signing_secret": WEBHOOK_SECRET}
+
+GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("google_ads", LOGIN, GOOGLE),
+    ("google_ads", {"service_account_json": '{"client_email":"r","private_key":"k"}'}, GOOGLE),
+    (
+        "google_ads",
+        LOGIN,
+        {
+            **GOOGLE,
+            "upload_key_type": "MOBILE_ID",
+            "mobile_key_space": "IOS",
+            "mobile_app_id": "1",
+        },
+    ),
+    ("facebook", TOKEN, META),
+    ("facebook", {**TOKEN, "app_secret": "s"}, {**META, "api_version": "v25.0"}),
+    ("webhook", KEY, HOOK),
+    ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
+    ("file_drop", {}, {}),
+    ("file_drop", {}, {"folder": "crm/daily"}),
+]
+
+BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("google_ads", {}, GOOGLE, "credentials.client_id"),
+    ("google_ads", {"client_id": "a", "client_secret": "b"}, GOOGLE, "credentials.refresh_token"),
+    (
+        "google_ads",
+        {"service_account_json": "{}"},
+        GOOGLE,
+        "credentials.service_account_json",
+    ),
+    ("google_ads", {**LOGIN, "password": "x"}, GOOGLE, "credentials.password"),
+    ("google_ads", LOGIN, {}, "settings.account_id"),
+    ("google_ads", LOGIN, {**GOOGLE, "account_id": "123-456"}, "settings.account_id"),
+    ("google_ads", LOGIN, {**GOOGLE, "account_id": 123}, "settings.account_id"),
+    ("google_ads", LOGIN, {**GOOGLE, "terms_accepted": False}, "settings.terms_accepted"),
+    ("google_ads", LOGIN, {**GOOGLE, "terms_accepted": 1}, "settings.terms_accepted"),
+    ("google_ads", LOGIN, {**GOOGLE, "account_type": "X"}, "settings.account_type"),
+    ("google_ads", LOGIN, {**GOOGLE, "upload_key_type": "X"}, "settings.upload_key_type"),
+    ("google_ads", LOGIN, {**GOOGLE, "membership_days": 541}, "settings.membership_days"),
+    ("google_ads", LOGIN, {**GOOGLE, "membership_days": True}, "settings.membership_days"),
+    (
+        "google_ads",
+        LOGIN,
+        {**GOOGLE, "upload_key_type": "MOBILE_ID"},
+        "settings.mobile_key_space",
+    ),
+    ("google_ads", LOGIN, {**GOOGLE, "api_url": "http://127.0.0.1/"}, "settings.api_url"),
+    ("facebook", {}, META, "credentials.access_token"),
+    ("facebook", {"access_token": ""}, META, "credentials.access_token"),
+    ("facebook", TOKEN, {"ad_account_id": "act_1"}, "settings.ad_account_id"),
+    ("facebook", TOKEN, {**META, "api_version": "26"}, "settings.api_version"),
+    ("facebook", TOKEN, {**META, "customer_file_source": "X"}, "settings.customer_file_source"),
+    ("facebook", TOKEN, {**META, "folder": "x"}, "settings.folder"),
+    ("webhook", {}, HOOK, "credentials.signing_secret"),
+    ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
+    ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),
+    (
+        "webhook",
+        {**KEY, "signing_secret_previous": "no"},
+        HOOK,
+        "credentials.signing_secret_previous",
+    ),
+    ("webhook", KEY, {}, "settings.url"),
+    ("webhook", KEY, {"url": "https://10.0.0.1/"}, "settings.url"),
+    ("webhook", KEY, {**HOOK, "format": "xml"}, "settings.format"),
+    ("file_drop", {}, {"folder": "../up"}, "settings.folder"),
+    ("file_drop", {"password": "x"}, {}, "credentials.password"),
+]
+
+
+@pytest.mark.parametrize(("kind", "credentials", "config"), GOOD)
+def test_what_is_complete_passes(
+    kind: str, credentials: dict[str, Any], config: dict[str, Any]
+) -> None:
+    validate_platform(PlatformType(kind), credentials, config)
+
+
+@pytest.mark.parametrize(("kind", "credentials", "config", "field"), BAD)
+def test_what_is_wrong_is_named_and_not_quoted(
+    kind: str, credentials: dict[str, Any], config: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        validate_platform(PlatformType(kind), credentials, config)
+    assert caught.value.field == field
+    for value in credentials.values():
+        assert len(str(value)) < 3 or str(value) not in caught.value.message
+
+
+def test_there_is_a_spec_for_every_kind_of_platform() -> None:
+    assert {spec.platform_type for spec in specs()} == set(PlatformType)
+    for spec in specs():
+        assert spec.max_rows > 0
+        assert spec.requests_per_minute > 0
+        assert all(field.description for field in (*spec.credentials, *spec.settings))
+
+
+def test_identifiers_follow_the_settings() -> None:
+    mobile = spec_for(PlatformType.GOOGLE_ADS, {"upload_key_type": "MOBILE_ID"})
+    assert mobile.identifiers == {IdentifierType.MAID: Variant.RAW}
+    assert not mobile.multi_key
+    assert IdentifierType.EMAIL in spec_for(PlatformType.GOOGLE_ADS, {}).identifiers
+    assert spec_for(PlatformType.FACEBOOK, {}).identifiers[IdentifierType.PHONE] is Variant.DIGITS
+
+
+def test_the_registry_is_the_port(registry: ConnectorRegistry) -> None:
+    port: Connectors = registry
+    port.validate(PlatformType.WEBHOOK, KEY, {"url": "http://127.0.0.1:9/"})
+    for kind in PlatformType:
+        assert port.connector(kind, {}).spec == port.spec_for(kind, {})
+    assert len(port.specs()) == len(PlatformType)
+
+
+def test_listing_loads_no_client() -> None:
+    script = (
+        "import sys; from activation.adapters.connectors import registry; registry.specs();"
+        "heavy = {'httpx', 'httpcore', 'stamina', 'jwt', 'cryptography', 'google.auth', 'grpc'};"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    shared = Path(__file__).parents[2] / "shared"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=shared, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
