@@ -1,0 +1,213 @@
+"""The one client of the commands: the public API over HTTP, remote or of this very process.
+
+A local store is reached through the local runner, started in this process on a free loopback
+port: the same functions, checks and workers as everywhere, and nothing to keep in step.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from activation.errors import ActivationError, InvalidStateError, NotFoundError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from activation.cli.options import Options
+    from activation.local import LocalServer
+
+PREFIX = "/api/v1"
+PAGE = 200
+PIECE_BYTES = 1024 * 1024
+TIMEOUT_SECONDS = 60.0
+LOCAL_TICK_SECONDS = 1.0
+
+OnBytes = Callable[[int], None]
+
+
+class RefusedError(ActivationError):
+    """The API refused; message and reason are those of its envelope."""
+
+    code, status = "REFUSED", 400
+
+
+class ServerFailedError(ActivationError):
+    """The API failed; message and reason are those of its envelope."""
+
+    code, status = "SERVER_FAILED", 502
+
+
+class UnreachableError(ActivationError):
+    """No answer came."""
+
+    code, status, retryable = "UNREACHABLE", 503, True
+
+
+class Api:
+    """Calls to `/api/v1`. Raises RefusedError or ServerFailedError for an error answer,
+    UnreachableError for none."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """The JSON object at a path."""
+        return self._json("GET", path, params=query)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to a body; a repetition by the network acts once."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._json("POST", path, json=body, headers=headers)
+
+    def all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """Every record of a list, newest first, page by page."""
+        following: dict[str, str] = {}
+        while True:
+            page = self.get(path, limit=PAGE, **query, **following)
+            yield from page["data"]
+            if page["next_cursor"] is None:
+                return
+            following = {"cursor": page["next_cursor"]}
+
+    def upload(self, target: Mapping[str, Any], file: IO[bytes], size: int, sent: OnBytes) -> None:
+        """Put a file at the address that an import gave; `sent` hears of every piece.
+
+        The address carries its own right, so our token does not travel with it.
+        """
+        import httpx
+
+        headers = {**target["headers"], "Content-Length": str(size)}
+        address = self._http.base_url.join(target["url"])
+        with _reached():
+            response = httpx.request(
+                target["method"],
+                address,
+                headers=headers,
+                content=_pieces(file, sent),
+                timeout=TIMEOUT_SECONDS,
+            )
+        _checked(response)
+
+    def save(self, path: str, target: Path) -> None:
+        """Write a file of the API to `target`, piece by piece."""
+        with _reached(), self._http.stream("GET", PREFIX + path) as response:
+            if response.is_error:
+                response.read()
+            _checked(response)
+            with target.open("wb") as file:
+                for piece in response.iter_bytes(PIECE_BYTES):
+                    file.write(piece)
+
+    def plain(self, path: str) -> dict[str, Any]:
+        """The JSON object at a path outside `/api/v1`, e.g. `/ready`."""
+        with _reached():
+            response = self._http.get(path)
+        answer: dict[str, Any] = _checked(response).json()
+        return answer
+
+    def find(self, path: str, kind: str, id_or_name: str) -> dict[str, Any]:
+        """The record with this id or, failing that, this name.
+
+        Raises NotFoundError without one, InvalidStateError when several have the name.
+        """
+        if _is_id(id_or_name):
+            return self.get(f"{path}/{id_or_name}")
+        found = [record for record in self.all(path) if record["name"] == id_or_name]
+        if not found:
+            raise NotFoundError(f"There is no {kind} {id_or_name!r}.", reason="not_found")
+        if len(found) > 1:
+            raise InvalidStateError(f"{len(found)} have the name {id_or_name!r}; use an id.")
+        return found[0]
+
+    def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        with _reached():
+            response = self._http.request(method, PREFIX + path, **arguments)
+        answer: dict[str, Any] = _checked(response).json()
+        return answer
+
+
+@contextmanager
+def connected(options: Options, *, create: bool = False) -> Iterator[Api]:
+    """The API at `--url`, or that of the local store; `create` allows a store that is not there.
+
+    While a local store is open, its workers run in this process.
+    """
+    if options.url is not None:
+        with http_client(options.url, options.bearer) as http:
+            yield Api(http)
+        return
+    from activation.local import LocalServer
+
+    settings = options.settings(log_level="ERROR")
+    if not create and not settings.data_path.is_dir():
+        raise NotFoundError(f"There is no store in {settings.data_folder}.", reason="no_store")
+    server = LocalServer(settings, port=0, tick_seconds=LOCAL_TICK_SECONDS)
+    with of_server(server, options.organization, options.user) as api:
+        yield api
+
+
+@contextmanager
+def of_server(server: LocalServer, organization: str, user: str) -> Iterator[Api]:
+    """The API of a local runner that runs as long as the context; as an admin."""
+    from activation.domain.caller import Role
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would print every request
+
+    def token() -> str:
+        return server.issuer.token(organization, user, Role.ADMIN)
+
+    with server.running() as url, http_client(url, token) as http:
+        yield Api(http)
+
+
+@contextmanager
+def http_client(url: str, token: Callable[[], str]) -> Iterator[httpx.Client]:
+    """A client that asks for its token at every call, so that a long job outlives one token."""
+    import httpx
+
+    def signed(request: httpx.Request) -> httpx.Request:
+        request.headers["Authorization"] = f"Bearer {token()}"
+        return request
+
+    with httpx.Client(base_url=url, auth=signed, timeout=TIMEOUT_SECONDS) as client:
+        yield client
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    import httpx
+
+    try:
+        yield
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise UnreachableError("The API cannot be reached.", reason=type(error).__name__) from error
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if not response.is_error:
+        return response
+    try:
+        envelope = response.json()["error"]
+        message, reason = envelope["message"], envelope["details"]["reason"] or envelope["code"]
+    except (ValueError, KeyError, TypeError):  # not one of our answers
+        message, reason = f"The API answered with status {response.status_code}.", None
+    kind = RefusedError if response.is_client_error else ServerFailedError
+    raise kind(message, reason=reason)
+
+
+def _pieces(file: IO[bytes], sent: OnBytes) -> Iterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+        sent(len(piece))
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,81 @@
+"""`activation dead-letters`: messages that a function could not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from activation.cli.options import Group, options
+from activation.cli.output import output, table
+from activation.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from activation.app import App
+
+WHY = "dead letters lie in the message bus, which has no public API."
+
+
+@contextmanager
+def opened() -> Iterator[App]:
+    """The App of the store, or of the environment's Google project."""
+    from activation.app import App
+
+    options().require_local(WHY)
+    settings = options().settings()
+    if settings.backend == "embedded" and not settings.data_path.is_dir():
+        raise NotFoundError(f"There is no store in {settings.data_folder}.", reason="no_store")
+    app = App(settings)
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+def _functions(name: str | None) -> list[str]:
+    from activation.function_manifest import functions
+
+    known = [function.name for function in functions() if function.topic]
+    if name is not None and name not in known:
+        raise NotFoundError(f"No function {name!r} takes messages; there are {', '.join(known)}.")
+    return known if name is None else [name]
+
+
+@click.group("dead-letters", cls=Group)
+def dead_letters() -> None:
+    """List and redrive messages that a function could not take."""
+
+
+@dead_letters.command("list")
+@click.option("--function", metavar="NAME", help="Only those of this function.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
+def list_letters(function: str | None, limit: int) -> None:
+    """List dead letters, oldest first."""
+    with opened() as app:
+        found = [x for name in _functions(function) for x in app.bus.dead_letters(name, limit)]
+    records = [
+        {
+            "function": letter.subscription,
+            "topic": letter.message.topic,
+            "message_id": letter.message.id,
+            "organization_id": letter.message.organization_id,
+            "attempts": letter.attempts,
+            "reason": letter.reason,
+        }
+        for letter in found
+    ]
+    columns = ("function", "organization_id", "attempts", "reason", "message_id")
+    rows = [[record[column] for column in columns] for record in records]
+    output().answer(records, table([c.replace("_id", "") for c in columns], rows))
+
+
+@dead_letters.command("redrive")
+@click.argument("function", metavar="FUNCTION")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
+def redrive(function: str, limit: int) -> None:
+    """Publish the dead letters of FUNCTION again, once their cause is gone."""
+    with opened() as app:
+        count = sum(app.bus.redrive(name, limit) for name in _functions(function))
+    output().answer({"function": function, "redriven": count}, f"Published {count:,} again.")

@@ -1,0 +1,168 @@
+"""`activation plan`, `distribute` and `distributions`: bringing an audience to a platform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from activation.cli.api import Api, connected
+from activation.cli.audiences import find_audience
+from activation.cli.options import Command, Group, options
+from activation.cli.output import facts, moment, output, percent, table
+from activation.cli.platforms import find_platform
+from activation.cli.progress import follow_distribution
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+DISTRIBUTE_EPILOG = """\b
+Examples:
+  activation distribute "Loyal customers" "Meta, Germany"
+  activation distribute "Loyal customers" "Meta, Germany" --segment vip --matches
+  activation distribute "Loyal customers" "Meta, Germany" --no-wait --url https://api.example.com
+
+On a local store the work is done while the command waits, or by `activation serve`.
+"""
+COLUMNS = ("platform", "status", "planned", "sent", "rejected", "pending", "matched", "match rate")
+
+
+@click.command(cls=Command)
+@click.argument("audience", metavar="AUDIENCE")
+@click.argument("platform", metavar="PLATFORM")
+@click.option("--segment", "segments", multiple=True, help="Only this part of the audience.")
+def plan(audience: str, platform: str, segments: tuple[str, ...]) -> None:
+    """Say what a distribution would do, without doing it."""
+    with connected(options()) as api:
+        body = _body(api, audience, platform, segments)
+        found = api.post("/distributions/plan", body)
+    output().answer(found, *plan_report(found))
+
+
+@click.command(cls=Command, epilog=DISTRIBUTE_EPILOG)
+@click.argument("audience", metavar="AUDIENCE")
+@click.argument("platform", metavar="PLATFORM")
+@click.option("--segment", "segments", multiple=True, help="Only this part of the audience.")
+@click.option("--wait/--no-wait", default=True, help="Follow it to its end (the default).")
+@click.option("--matches", is_flag=True, help="Wait until the platform has counted its matches.")
+def distribute(
+    audience: str, platform: str, segments: tuple[str, ...], wait: bool, matches: bool
+) -> None:
+    """Bring an audience to a platform."""
+    out = output()
+    with connected(options()) as api:
+        account = find_platform(api, platform)
+        body = _body(api, audience, account["platform_id"], segments)
+        job = api.post("/distributions", body)
+        if wait or matches:
+            job = follow_distribution(
+                api, out, job["distribution_id"], account["name"], matches=matches
+            )
+    out.answer(job, *distribution_report([(account["name"], job)]))
+    require_delivered(job)
+
+
+def _body(api: Api, audience: str, platform: str, segments: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "audience_id": find_audience(api, audience)["audience_id"],
+        "platform_id": find_platform(api, platform)["platform_id"],
+        "segments_distributed": list(segments),
+    }
+
+
+def plan_report(found: dict[str, Any]) -> list[RenderableType]:
+    """A plan as lines."""
+    withheld = {f"withheld: {name}": count for name, count in sorted(found["withheld"].items())}
+    return [
+        facts(
+            {
+                "members": found["members"],
+                **withheld,
+                "identifiers to send": found["identifiers"],
+                **{f"  of type {k}": n for k, n in sorted(found["identifiers_by_type"].items())},
+                "rows to send": found["rows"],
+                "requests": found["requests"],
+                "at the platform's rate": f"{found['minutes']:.1f} minutes",
+                "cost estimate": found["cost_estimate"] or None,
+                "estimated matches": found["estimated_matches"],
+            }
+        ),
+        *(f"  [yellow]{warning}[/yellow]" for warning in found["warnings"]),
+    ]
+
+
+def distribution_report(jobs: list[tuple[str, dict[str, Any]]]) -> list[RenderableType]:
+    """Results of distributions, one a row: planned = sent + rejected + pending."""
+    report: list[RenderableType] = [table(COLUMNS, [(name, *_results(job)) for name, job in jobs])]
+    for name, job in jobs:
+        reasons = job["progress"]["rejected_by_reason"]
+        report += [f"  {name} rejected {count:,}: {reason}" for reason, count in reasons.items()]
+        if job["status"] in ("completed", "partial") and not job["match_results"]["final"]:
+            shown = f"activation distributions show {job['distribution_id']}"
+            report.append(f"  Matches of {name} are not counted yet; look again with `{shown}`.")
+    return report
+
+
+def _results(job: dict[str, Any]) -> tuple[Any, ...]:
+    progress, matches = job["progress"], job["match_results"]
+    return (
+        job["status"],
+        *(progress[name] for name in ("planned", "sent", "rejected", "pending")),
+        matches["matched_records"],
+        percent(matches["match_rate"]) or matches["match_rate_range"],
+    )
+
+
+def require_delivered(job: dict[str, Any]) -> None:
+    """Raise Failure for a distribution that failed or was cancelled."""
+    from activation.cli.group import Failure
+
+    if job["status"] in ("failed", "cancelled"):
+        error = job["error_details"]
+        message = error["error_message"] or f"The distribution is {job['status']}."
+        raise Failure(message, error["error_code"])
+
+
+@click.group(cls=Group)
+def distributions() -> None:
+    """Look at distributions, running and past."""
+
+
+@distributions.command("list")
+@click.option("--status", metavar="STATUS", help="Only those with this status, e.g. completed.")
+def list_distributions(status: str | None) -> None:
+    """List distributions, newest first."""
+    query = {} if status is None else {"status": status}
+    with connected(options()) as api:
+        found = list(api.all("/distributions", **query))
+        names = {p["platform_id"]: p["name"] for p in api.all("/platforms")}
+    rows = [
+        (
+            job["audience_name"],
+            names.get(job["platform_id"]),
+            *_results(job),
+            moment(job["created_at"]),
+            job["distribution_id"],
+        )
+        for job in found
+    ]
+    output().answer(found, table(("audience", *COLUMNS, "created", "id"), rows))
+
+
+@distributions.command("show")
+@click.argument("distribution_id", metavar="ID")
+def show_distribution(distribution_id: str) -> None:
+    """Show a distribution with its progress and results."""
+    with connected(options()) as api:
+        job = api.get(f"/distributions/{distribution_id}")
+        platform = api.get(f"/platforms/{job['platform_id']}")
+    details = facts(
+        {
+            "audience": f"{job['audience_name']}, version {job['audience_version']}",
+            "at the platform": job["match_results"]["platform_audience_id"],
+            "created": moment(job["created_at"]),
+            "completed": moment(job["completed_at"]),
+            "error": job["error_details"]["error_message"],
+        }
+    )
+    output().answer(job, details, *distribution_report([(platform["name"], job)]))

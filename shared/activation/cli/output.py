@@ -1,0 +1,143 @@
+"""What commands print: tables and lines for people, or one JSON document for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from activation.cli.options import options
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from activation.cli.progress import Bar
+
+WIDTH_WITHOUT_TERMINAL = 200
+"""Wide enough that no table of ours wraps in a log."""
+RIGHT = frozenset({"share", "match rate", "took"})
+"""Columns of texts that are numbers to people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a command prints. With `--json` people's lines go to standard error."""
+
+    console: Console
+    as_json: bool
+
+    def line(self, text: RenderableType = "") -> None:
+        """Print for people; `text` may hold rich markup."""
+        self.console.print(text, highlight=False)
+
+    def answer(self, document: Any, *shown: RenderableType) -> None:
+        """The result: `document` as JSON, or `shown` for people."""
+        if self.as_json:
+            click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+            return
+        for part in shown:
+            self.line(part)
+
+    @contextmanager
+    def bar(self, what: str, unit: str = "rows", total: float | None = None) -> Iterator[Bar]:
+        """A progress bar; without a terminal, a line now and then."""
+        from activation.cli.progress import AnimatedBar, PlainBar
+
+        animated = self.console.is_terminal and not self.console.is_dumb_terminal
+        kind = AnimatedBar if animated else PlainBar
+        with kind(self.console, what, unit, total) as bar:
+            yield bar
+
+
+def output() -> Output:
+    """The output of the running command."""
+    from rich.console import Console
+
+    as_json = options().as_json
+    console = Console(stderr=as_json, emoji=False)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, emoji=False, width=WIDTH_WITHOUT_TERMINAL)
+    return Output(console, as_json)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None
+) -> RenderableType:
+    """A table; a column whose cells are numbers is right-aligned, with thousands separators."""
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return Text("  None.", style="dim")
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title_justify="left")
+    shown.title, shown.title_style = title, "dim"
+    for number, column in enumerate(columns):
+        numeric = any(isinstance(row[number], int | float) for row in rows)
+        justify: Literal["left", "right"] = "right" if numeric or column in RIGHT else "left"
+        shown.add_column(column, justify=justify, overflow="fold", no_wrap=column == "id")
+    for row in rows:
+        shown.add_row(*(Text(text_of(cell)) for cell in row))
+    return Padding(shown, (0, 0, 0, 2), expand=False)
+
+
+def facts(pairs: Mapping[str, Any]) -> RenderableType:
+    """Names and values, one pair a line; what is None is left out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table.grid(padding=(0, 2))
+    shown.add_column(style="dim")
+    shown.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if value is not None:
+            shown.add_row(f"  {name}", Text(text_of(value)))
+    return shown
+
+
+def text_of(value: Any) -> str:
+    """A value for people: thousands separators, yes and no, a dash for nothing."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text_of(item) for item in value) or "-"
+    return str(value)
+
+
+def percent(share: float | None) -> str | None:
+    """A share as people read it, e.g. `49.9 %`."""
+    return None if share is None else f"{share * 100:.1f} %"
+
+
+def moment(timestamp: str | None) -> str | None:
+    """An instant of the API, to the minute."""
+    return None if timestamp is None else timestamp[:16].replace("T", " ") + " UTC"
+
+
+def duration(seconds: float | None) -> str | None:
+    """Seconds as `4.2 s` or `3:07`."""
+    if seconds is None:
+        return None
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def size(octets: float) -> str:
+    """Bytes as `3.4 MB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if octets < 1000:
+            return f"{octets:,.0f} {unit}" if unit == "bytes" else f"{octets:,.1f} {unit}"
+        octets /= 1000
+    return f"{octets:,.1f} GB"

@@ -1,0 +1,67 @@
+"""What a platform must hold after a distribution, worked out from the stored members alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from activation.app import App
+from activation.domain.caller import Caller
+from activation.domain.identifier import Variant
+from activation.domain.platform import ConnectorSpec
+from activation.ports import BlobKey
+from activation.twins.members import member_key, set_digest
+
+COLUMNS = ["identifier_type", "digest", "alternate", "value"]
+KEY_VARIANTS = frozenset({Variant.PLAIN, Variant.E164})
+"""The variants that are the members' own digests; GOOGLE and DIGITS stand next to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A set of identifiers: how many, and the digest of the set."""
+
+    members: int
+    digest: str
+
+
+def expected(app: App, caller: Caller, audience_id: str, platform_id: str) -> Holding:
+    """The identifiers of the audience that the platform takes, in the form it takes them.
+
+    The stored partitions are read as any Parquet reader would; the way of a distribution through
+    list, batches and connector is not used.
+    """
+    platform = app.platforms.get(caller, platform_id).entity
+    spec = app.connectors.spec_for(platform.platform_type, platform.settings.config)
+    keys = set(_keys(app, caller, audience_id, spec))
+    return Holding(len(keys), set_digest(keys))
+
+
+def _keys(app: App, caller: Caller, audience_id: str, spec: ConnectorSpec) -> Iterator[bytes]:
+    import pyarrow.parquet as pq
+
+    for partition in app.audiences.get(caller, audience_id).entity.storage.partitions:
+        with app.member_blobs.open(BlobKey(caller.organization_id, partition.location)) as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=COLUMNS):
+                yield from _batch_keys(batch, spec)
+
+
+def _batch_keys(batch: Any, spec: ConnectorSpec) -> Iterator[bytes]:
+    import pyarrow.compute as pc
+
+    for kind, variant in spec.identifiers.items():
+        chosen = batch.filter(pc.equal(batch["identifier_type"], kind.value))
+        for value in _values(chosen, variant):
+            yield member_key(kind, value)
+
+
+def _values(batch: Any, variant: Variant) -> Iterator[str]:
+    import pyarrow.compute as pc
+
+    if variant is Variant.RAW:
+        return iter(batch["value"].to_pylist())
+    digests = batch["digest"]
+    if variant not in KEY_VARIANTS:
+        digests = pc.coalesce(batch["alternate"], digests)
+    return (digest.hex() for digest in digests.to_pylist())
