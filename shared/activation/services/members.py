@@ -76,7 +76,10 @@ class MemberService:
                 size=audience.size,
             )
 
-        return self._small_change(caller, audience_id, "api:members:add", merge, change)
+        try:
+            return self._small_change(caller, audience_id, "api:members:add", merge, change)
+        finally:
+            self.store.discard_runs(caller.organization_id, [run.path] if run.path else [])
 
     def remove(
         self, caller: Caller, audience_id: str, references: Sequence[MemberReference]
