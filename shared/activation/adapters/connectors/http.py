@@ -33,7 +33,8 @@ MAX_REPLY_SECONDS = 120.0
 ATTEMPTS = 4
 MAX_WAIT_SECONDS = 20.0
 """Waits of one call together; longer ones are the engine's, told by `retry_after_seconds`."""
-MAX_PAUSE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 6.0
+"""Longest pause a platform may ask for that is waited out here, so that all fit into that."""
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 USER_AGENT = "audience-activation"
 
