@@ -1,0 +1,243 @@
+"""Messages in SQLite: a durable queue per subscription, delivered in this process."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from activation.adapters.embedded.database import Database
+from activation.errors import ActivationError
+from activation.message_codec import Subscription, decode, encode
+from activation.ports import Clock, DeadLetter, Message
+
+SCHEMA = (
+    # `ready_at` is when the message may be delivered (seconds since 1970): now, after a pause, or
+    # when its present lease runs out. It is NULL while an earlier message of its lane is there, so
+    # that one step along an index finds the next message, however long the lanes are.
+    """CREATE TABLE IF NOT EXISTS queue (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        subscription TEXT NOT NULL, lane TEXT, data BLOB NOT NULL, attributes BLOB NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, ready_at REAL)""",
+    """CREATE INDEX IF NOT EXISTS queue_ready ON queue (ready_at, seq)
+        WHERE ready_at IS NOT NULL""",
+    "CREATE INDEX IF NOT EXISTS queue_lane ON queue (subscription, lane, seq)",
+    """CREATE TABLE IF NOT EXISTS dead_letters (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        subscription TEXT NOT NULL, lane TEXT, data BLOB NOT NULL, attributes BLOB NOT NULL,
+        attempts INTEGER NOT NULL, reason TEXT NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS dead_letters_of ON dead_letters (subscription, seq)",
+)
+
+_ENQUEUE = """INSERT INTO queue (subscription, lane, data, attributes, ready_at)
+    VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS
+        (SELECT 1 FROM queue WHERE subscription = ?1 AND lane = ?2) THEN NULL ELSE ?5 END)"""
+_NEXT = """SELECT seq, subscription, lane, data, attributes, attempts FROM queue
+    WHERE ready_at <= ? AND subscription IN (SELECT value FROM json_each(?))
+    ORDER BY ready_at, seq LIMIT 1"""
+_NEXT_READY = """SELECT ready_at FROM queue
+    WHERE ready_at IS NOT NULL AND subscription IN (SELECT value FROM json_each(?))
+    ORDER BY ready_at LIMIT 1"""
+_LEASE = "UPDATE queue SET attempts = ?, ready_at = ? WHERE seq = ?"
+_REMOVE = "DELETE FROM queue WHERE seq = ? AND attempts = ?"
+_POSTPONE = "UPDATE queue SET ready_at = ? WHERE seq = ? AND attempts = ?"
+_RELEASE_LANE = """UPDATE queue SET ready_at = ? WHERE seq =
+    (SELECT min(seq) FROM queue WHERE subscription = ? AND lane = ?)"""
+_BURY = """INSERT INTO dead_letters (subscription, lane, data, attributes, attempts, reason)
+    VALUES (?, ?, ?, ?, ?, ?)"""
+_DEAD = """SELECT seq, subscription, lane, data, attributes, attempts, reason FROM dead_letters
+    WHERE subscription = ? ORDER BY seq LIMIT ?"""
+_UNBURY = "DELETE FROM dead_letters WHERE seq = ?"
+
+NO_ANSWER = "no answer within the ack deadline"
+
+Handler = Callable[[str, Message, int], None]
+"""Gets subscription, message and the number of the attempt (1-based); raises to see it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """A message in the hands of one deliverer; `attempt` tells his lease from later ones."""
+
+    seq: int
+    subscription: str
+    lane: str | None
+    data: bytes
+    attributes: bytes
+    attempt: int
+
+    @property
+    def message(self) -> Message:
+        return decode(self.data, orjson.loads(self.attributes), "")
+
+
+class SqliteBus:
+    """The port MessageBus on one file, for any number of threads and processes.
+
+    `subscriptions` says who gets the messages of each topic; a topic that is not in it is our
+    mistake and raises ValueError.
+    """
+
+    def __init__(
+        self, path: Path, clock: Clock, subscriptions: Mapping[str, Sequence[Subscription]]
+    ) -> None:
+        self._clock = clock
+        self._topics = dict(subscriptions)
+        self._known = {s.name: s for group in subscriptions.values() for s in group}
+        self._names = orjson.dumps(sorted(self._known)).decode()
+        self._news = threading.Condition()
+        self._database = Database(path, SCHEMA)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Return when every subscription has its copy on disk."""
+        rows = [row for message in messages for row in self._copies(message)]
+        if rows:
+            self._database.write(lambda connection: self._enqueue(connection, rows))
+            self._announce()
+
+    def dead_letters(self, subscription: str, limit: int = 100) -> list[DeadLetter]:
+        """The oldest dead letters of a subscription."""
+        with self._database.read() as connection:
+            rows = connection.execute(_DEAD, (subscription, limit)).fetchall()
+        return [
+            DeadLetter(name, decode(data, orjson.loads(attributes), ""), attempts, reason)
+            for _, name, _, data, attributes, attempts, reason in rows
+        ]
+
+    def redrive(self, subscription: str, limit: int = 100) -> int:
+        """Put dead letters back at the end of their subscription's queue; returns how many."""
+        moved = self._database.write(lambda c: self._unbury(c, subscription, limit))
+        self._announce()
+        return moved
+
+    def ping(self) -> None:
+        """Return when the bus answers."""
+        with self._database.read() as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    def close(self) -> None:
+        """Release the file, and everybody in `wait`."""
+        self._database.close()
+        self._announce()
+
+    # The delivering side --------------------------------------------------------------------
+
+    def deliver_due(self, handler: Handler, limit: int = 100) -> int:
+        """Call `handler` for up to `limit` messages that are ready; returns the calls made.
+
+        Messages of one ordering key are handled one at a time and in order. When the handler
+        raises, the message comes again after the subscription's back-off (or what the error's
+        `retry_after_seconds` says), and is a dead letter after its last attempt. A deliverer that
+        dies, or takes longer than the ack deadline, is taken for failed.
+        """
+        for delivered in range(limit):
+            lease = self._database.write(self._lease)
+            if lease is None:
+                return delivered
+            self._deliver(lease, handler)
+        return limit
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Block until a message may be ready, `timeout_seconds` at most; whether one may be.
+
+        Messages published by other processes are not announced here: bound the time.
+        """
+        with self._news:
+            delay = self._seconds_to_next()
+            if delay > 0:
+                self._news.wait(min(delay, timeout_seconds))
+                delay = self._seconds_to_next()
+        return delay <= 0
+
+    def _deliver(self, lease: _Lease, handler: Handler) -> None:
+        try:
+            handler(lease.subscription, lease.message, lease.attempt)
+        except Exception as error:  # noqa: BLE001 - every failure of a handler means: once more
+            failure = error
+            self._database.write(lambda connection: self._failed(connection, lease, failure))
+        else:
+            self._database.write(lambda connection: self._finish(connection, lease))
+        self._announce()
+
+    def _lease(self, connection: sqlite3.Connection) -> _Lease | None:
+        """Take the next message; one that was taken for the last time and not answered is dead."""
+        while True:
+            now = self._now()
+            row = connection.execute(_NEXT, (now, self._names)).fetchone()
+            if row is None:
+                return None
+            last = _Lease(*row)
+            policy = self._known[last.subscription]
+            if last.attempt < policy.max_attempts:
+                lease = replace(last, attempt=last.attempt + 1)
+                until = now + policy.ack_deadline_seconds
+                connection.execute(_LEASE, (lease.attempt, until, lease.seq))
+                return lease
+            self._bury(connection, last, NO_ANSWER)
+
+    def _failed(self, connection: sqlite3.Connection, lease: _Lease, error: Exception) -> None:
+        policy = self._known[lease.subscription]
+        if lease.attempt >= policy.max_attempts:
+            self._bury(connection, lease, _reason(error))
+            return
+        told = getattr(error, "retry_after_seconds", None)
+        delay = policy.backoff_seconds(lease.attempt) if told is None else told
+        connection.execute(_POSTPONE, (self._now() + delay, lease.seq, lease.attempt))
+
+    def _bury(self, connection: sqlite3.Connection, lease: _Lease, reason: str) -> None:
+        if self._finish(connection, lease):
+            values = (lease.subscription, lease.lane, lease.data, lease.attributes, lease.attempt)
+            connection.execute(_BURY, (*values, reason))
+
+    def _finish(self, connection: sqlite3.Connection, lease: _Lease) -> bool:
+        """Remove the message and let its lane go on; False when the lease is no longer ours."""
+        if connection.execute(_REMOVE, (lease.seq, lease.attempt)).rowcount == 0:
+            return False
+        if lease.lane is not None:
+            connection.execute(_RELEASE_LANE, (self._now(), lease.subscription, lease.lane))
+        return True
+
+    def _unbury(self, connection: sqlite3.Connection, subscription: str, limit: int) -> int:
+        rows = connection.execute(_DEAD, (subscription, limit)).fetchall()
+        self._enqueue(connection, (row[1:5] for row in rows))
+        connection.executemany(_UNBURY, [row[:1] for row in rows])
+        return len(rows)
+
+    def _enqueue(
+        self, connection: sqlite3.Connection, rows: Iterable[tuple[str, str | None, bytes, bytes]]
+    ) -> None:
+        now = self._now()
+        connection.executemany(_ENQUEUE, [(*row, now) for row in rows])
+
+    def _copies(self, message: Message) -> list[tuple[str, str | None, bytes, bytes]]:
+        if message.topic not in self._topics:
+            raise ValueError(f"There is no topic {message.topic}.")
+        data, attributes = encode(message)
+        packed = orjson.dumps(attributes)
+        return [
+            (subscription.name, message.ordering_key, data, packed)
+            for subscription in self._topics[message.topic]
+        ]
+
+    def _seconds_to_next(self) -> float:
+        with self._database.read() as connection:
+            row = connection.execute(_NEXT_READY, (self._names,)).fetchone()
+        return float("inf") if row is None else float(row[0]) - self._now()
+
+    def _announce(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def _reason(error: Exception) -> str:
+    """What may be kept of a failure: our own errors in full, of others only the kind."""
+    if isinstance(error, ActivationError):
+        return f"{error.code}: {error.message}"
+    return type(error).__name__
