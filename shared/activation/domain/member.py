@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from activation.domain.entity import Instant, Value
+from activation.domain.entity import Draft, Instant, Value
 from activation.domain.identifier import (
     MAX_IDENTIFIER,
     SPACES,
@@ -91,11 +91,11 @@ def fits(kind: IdentifierType, rule: HashRule) -> bool:
     return rule in FITTING_RULES.get(kind, {HashRule.RAW})
 
 
-class MemberInput(Value):
+class MemberInput(Draft):
     """A member as a caller gives it."""
 
     identifier_type: IdentifierType
-    identifier_value: str = Field(min_length=1, max_length=4 * MAX_IDENTIFIER)
+    identifier_value: str = Field(min_length=1, max_length=4 * MAX_IDENTIFIER, repr=False)
     hash_rule: HashRule = HashRule.RAW
     attributes: dict[str, Any] | None = None
     expires_at: Instant | None = None

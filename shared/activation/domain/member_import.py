@@ -52,7 +52,7 @@ class ColumnMapping(Value):
     hash_rule: HashRule = HashRule.RAW
     role: str | None = None
     """attribute | expires_at | score | consent | segments | identifier_type | identifier_value |
-    attributes; None for an identifier column."""
+    hash_rule | attributes | ignore; None for an identifier column."""
 
 
 class ImportOptions(Value):

@@ -14,6 +14,8 @@ from activation.members.headers import Role
 from activation.members.layout import CONSENTS, schema
 
 MAX_LABEL = 100
+LIST_MARK = "\0"
+"""Begins and parts a list whose items may hold any other separator."""
 
 _YES = frozenset({"granted", "true", "yes", "y", "1", "opt_in", "opt-in", "optin"})
 _NO = frozenset({"denied", "false", "no", "n", "0", "opt_out", "opt-out", "optout"})
@@ -44,9 +46,12 @@ def consent(text: str) -> int:
 
 def labels(text: str) -> list[str] | None:
     """Distinct labels, separated by | ; or comma. Raises ValueError when too many or too long."""
-    found = [part.strip() for part in _SEPARATORS.split(text)]
+    parts = text.split(LIST_MARK) if text.startswith(LIST_MARK) else _SEPARATORS.split(text)
+    found = [part.strip() for part in parts]
     distinct = list(dict.fromkeys(label for label in found if label))
-    if len(distinct) > MAX_SEGMENTS or any(len(label) > MAX_LABEL for label in distinct):
+    if len(distinct) > MAX_SEGMENTS or any(
+        len(label) > MAX_LABEL or not label.isprintable() for label in distinct
+    ):
         raise ValueError(text)
     return distinct or None
 

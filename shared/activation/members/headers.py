@@ -21,6 +21,7 @@ class Role(StrEnum):
     IDENTIFIER_TYPE = "identifier_type"
     IDENTIFIER_VALUE = "identifier_value"
     ATTRIBUTES = "attributes"
+    HASH_RULE = "hash_rule"
     IGNORE = "ignore"
 
 
@@ -51,6 +52,7 @@ _NAMES: dict[IdentifierType | Role, str] = {
     Role.SEGMENTS: "segment segments segmentname segmentnames label labels",
     Role.IDENTIFIER_TYPE: "identifiertype idtype typeofidentifier",
     Role.IDENTIFIER_VALUE: "identifiervalue identifier idvalue",
+    Role.HASH_RULE: "hashrule",
     Role.ATTRIBUTES: "attributes attribute attributesjson customattributes",
 }
 _MEANING = {name: meaning for meaning, names in _NAMES.items() for name in names.split()}

@@ -63,8 +63,10 @@ def decided(
     mappings = _unique_roles([given.get(name) or _guessed(name, sample[name]) for name in sample])
     columns = Columns(tuple(mappings))
     _check_shape(columns)
+    ruled = columns.named(Role.HASH_RULE) is not None
     for mapping in mappings:
-        if mapping.role != Role.IGNORE:
+        stated = ruled and mapping.role == Role.IDENTIFIER_VALUE
+        if mapping.role != Role.IGNORE and not stated:
             _check_rule_declared(mapping, sample[mapping.column])
     return columns
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from activation.domain.member import UNREADABLE, RejectReason
 from activation.members.block import Block
+from activation.members.fields import LIST_MARK
 from activation.members.limits import ReadLimits
 from activation.members.lines import line_ends, whole_records
 from activation.members.source import Source
@@ -104,11 +105,11 @@ def _reason(line: bytes) -> RejectReason:
 
 
 def as_text(value: Any) -> str | None:
-    """A JSON value as the text of a cell; a list of texts is joined as segments are."""
+    """A JSON value as the text of a cell; a list of texts begins with a NUL and is joined by it."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "|".join(value)
+        return LIST_MARK + LIST_MARK.join(value)
     return UNREADABLE

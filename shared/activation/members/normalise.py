@@ -19,11 +19,12 @@ from activation.domain.identifier import (
     normalised,
 )
 from activation.domain.member import RejectReason, reject_reason
-from activation.members.layout import Digests
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from activation.members.layout import Digests
 
     Codes = npt.NDArray[np.uint8]
     Mask = npt.NDArray[np.bool_]

@@ -18,6 +18,8 @@ from activation.members.mapping import Columns, decided
 from activation.members.ndjson import NdjsonReader, as_text, decoded
 from activation.members.source import Source, refused
 
+__all__ = ["Opened", "ReadLimits", "open_file", "preflight"]
+
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_ROWS = 1000
 _BOM = b"\xef\xbb\xbf"
@@ -33,6 +35,14 @@ class Opened:
     position: int
     row: int
     detected: dict[str, Any]
+
+
+def preflight(raw: IO[bytes], options: ImportOptions) -> None:
+    """Raise UploadRefusedError or PayloadTooLargeError when `raw` cannot be an import.
+
+    Looks at the beginning of the file only; reading on may still find it damaged.
+    """
+    open_file(raw, options, ReadLimits())
 
 
 def open_file(raw: IO[bytes], options: ImportOptions, limits: ReadLimits) -> Opened:
