@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -155,4 +156,6 @@ def test_ids_sort_by_time() -> None:
     later = datetime(2026, 11, 21, 0, 0, 1, tzinfo=UTC)
     early, late = new_id(NOW), new_id(later)
     assert early < first_id(later) <= late
-    assert len({new_id(NOW) for _ in range(1000)}) == 1000
+    many = [new_id(NOW) for _ in range(1000)]
+    assert sorted(set(many)) == many, "in one millisecond, in the order they were made"
+    assert all(uuid.UUID(value).version == 7 for value in many)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -35,11 +36,32 @@ Instant = Annotated[
 """A datetime that is always UTC inside and `timestamp` text in JSON."""
 
 
+class _Sequence:
+    """The random part of the last id, so that ids of one millisecond sort as they were made."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = (0, 0)
+
+    def next(self, milliseconds: int) -> int:
+        """74 bits: random in a new millisecond, else a random step above those before."""
+        with self._lock:
+            before, bits = self._last
+            fresh = milliseconds != before or bits >> 73
+            bits = secrets.randbits(73) if fresh else bits + 1 + secrets.randbits(32)
+            self._last = (milliseconds, bits)
+            return bits
+
+
+_sequence = _Sequence()
+
+
 def new_id(now: datetime) -> str:
-    """A UUID version 7 (RFC 9562): sorts by `now` to the millisecond, else random."""
+    """A UUID version 7 (RFC 9562, method 2): sorts by `now`, then by the order of making."""
     milliseconds = int(now.timestamp() * 1000)
+    bits = _sequence.next(milliseconds)
     value = (milliseconds & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    value |= 0x7 << 76 | bits >> 62 << 64 | 0b10 << 62 | bits & ((1 << 62) - 1)
     return str(uuid.UUID(int=value))
 
 

@@ -32,19 +32,19 @@ from activation.domain.personal_data import refuse_personal_data
 from activation.domain.version import AudienceVersion
 from activation.errors import (
     ConflictError,
-    ForbiddenError,
     InvalidStateError,
     NameTakenError,
     ValidationError,
 )
 from activation.ports import ABSENT, Clock, DocumentStore, Key, Query, Revision, Write
-from activation.services.access import get_visible, listing, require_current, retry_conflicts
+from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
+from activation.services.records import Records, require_owner
 from activation.services.versions import version_of, version_write
 
 
 @dataclass(frozen=True, slots=True)
-class AudienceService:
+class AudienceService(Records[Audience]):
     """Use cases of audiences. Raises NotFoundError for ids the caller may not see."""
 
     documents: DocumentStore
@@ -110,23 +110,6 @@ class AudienceService:
         shown = audience.model_copy(update={"storage": storage})
         return Stored(shown, stored.key, stored.revision)
 
-    def list(
-        self,
-        caller: Caller,
-        equal: Mapping[str, str],
-        limit: int = 50,
-        after: str | None = None,
-        since: str | None = None,
-    ) -> Page[Audience]:
-        """Audiences the caller may see, newest first."""
-        return self.records.page(
-            listing(self.records, caller, equal, limit=limit, after=after, since=since)
-        )
-
-    def count(self, caller: Caller, equal: Mapping[str, str], since: str | None = None) -> int:
-        """How many audiences `list` has in all."""
-        return self.documents.count(listing(self.records, caller, equal, since=since))
-
     def update(
         self,
         caller: Caller,
@@ -182,7 +165,7 @@ class AudienceService:
 
         def use_case() -> AudienceVersion:
             stored = self.find(caller, audience_id)
-            return self._changed(caller, stored, {}, "api:audience:snapshot", description)[1]
+            return self._versioned(caller, stored, {}, "api:audience:snapshot", description)[1]
 
         return retry_conflicts(use_case)
 
@@ -203,7 +186,9 @@ class AudienceService:
             fields["metadata"] = before.metadata.model_copy(update=fields["metadata"])
         if fields.get("name", before.name) is None or fields.get("name") == before.name:
             fields.pop("name", None)
-        return self._changed(caller, stored, fields, "api:audience:update", "Definition changed")[0]
+        return self._versioned(caller, stored, fields, "api:audience:update", "Definition changed")[
+            0
+        ]
 
     def _set_status(
         self,
@@ -220,7 +205,7 @@ class AudienceService:
                 "An import is running; wait for its end or cancel it.", field="status"
             )
         fields = {"status": before.moved_to(wanted), "status_reason": None}
-        return self._changed(
+        return self._versioned(
             caller,
             stored,
             {**fields, "metadata": dated(before, wanted, self.clock)},
@@ -235,7 +220,7 @@ class AudienceService:
         require_current(stored, expected)
         require_owner(caller, stored.entity.user_id)
         shared = tuple(sorted(set(draft.shared_with) - {stored.entity.user_id}))
-        return self._changed(
+        return self._versioned(
             caller, stored, {"shared_with": shared}, "api:audience:share", "Sharing changed"
         )[0]
 
@@ -248,7 +233,7 @@ class AudienceService:
         writes = [stored.deleted(), Write(_name_key(stored.entity), None)]
         self.commits.commit(caller, "api:audience:delete", writes, before=stored.entity)
 
-    def _changed(
+    def _versioned(
         self,
         caller: Caller,
         stored: Stored[Audience],
@@ -282,12 +267,6 @@ class AudienceService:
                 field="name",
                 reason="taken",
             ) from error
-
-
-def require_owner(caller: Caller, user_id: str) -> None:
-    """Raise ForbiddenError unless the caller owns the record or is admin."""
-    if caller.user_id != user_id and not caller.sees_all:
-        raise ForbiddenError("Only the owner or an admin may do this.")
 
 
 def dated(audience: Audience, status: AudienceStatus, clock: Clock) -> AudienceMetadata:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from activation.documents import Collection, Page, Stored
+from activation.documents import Collection, Stored
 from activation.domain.audience import Audience, AudienceStatus
 from activation.domain.caller import Caller
 from activation.domain.distribution import (
@@ -29,7 +29,6 @@ from activation.errors import InvalidStateError, ValidationError
 from activation.ports import Clock, Connectors, DocumentStore, Key, Message, Revision
 from activation.services.access import (
     get_visible,
-    listing,
     require_current,
     retry_conflicts,
     visible_to,
@@ -37,6 +36,7 @@ from activation.services.access import (
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
 from activation.services.platforms import DISTRIBUTION_REQUESTS, PlatformService
+from activation.services.records import Records
 
 if TYPE_CHECKING:
     from activation.members.delivery import DeliveryCounts, Selection
@@ -46,7 +46,7 @@ OPERATOR_MAY_SET = frozenset({DistributionStatus.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
-class DistributionService:
+class DistributionService(Records[Distribution]):
     """Use cases of distributions. Raises NotFoundError for ids the caller may not see."""
 
     documents: DocumentStore
@@ -119,23 +119,6 @@ class DistributionService:
     def get(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
         """The distribution with its progress and results."""
         return get_visible(self.records, caller, distribution_id)
-
-    def list(
-        self,
-        caller: Caller,
-        equal: Mapping[str, str],
-        limit: int = 50,
-        after: str | None = None,
-        since: str | None = None,
-    ) -> Page[Distribution]:
-        """Distributions the caller may see, newest first."""
-        return self.records.page(
-            listing(self.records, caller, equal, limit=limit, after=after, since=since)
-        )
-
-    def count(self, caller: Caller, equal: Mapping[str, str], since: str | None = None) -> int:
-        """How many distributions `list` has in all."""
-        return self.documents.count(listing(self.records, caller, equal, since=since))
 
     def set_status(
         self, caller: Caller, distribution_id: str, status: str, expected: Revision | None = None
@@ -247,25 +230,6 @@ class DistributionService:
             next_at=None,
         )
         return self._changed(caller, stored, after, "api:distribution:cancel", [])
-
-    def _changed(
-        self,
-        caller: Caller,
-        stored: Stored[Distribution],
-        after: Distribution,
-        action: str,
-        messages: Sequence[Message],
-    ) -> Stored[Distribution]:
-        revision = self.commits.commit(
-            caller,
-            action,
-            [stored.replaced_by(after)],
-            before=stored.entity,
-            after=after,
-            messages=messages,
-            answer=after.public(),
-        )
-        return Stored(after, stored.key, revision)
 
     def _reject_lines(self, distribution: Distribution) -> Iterator[bytes]:
         yield b"batch,row,reason\n"

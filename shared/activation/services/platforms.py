@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from activation.documents import Collection, Page, Stored
+from activation.documents import Collection, Stored
 from activation.domain.audience import SharingDraft
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
@@ -29,9 +29,9 @@ from activation.domain.platform import (
 )
 from activation.errors import ValidationError
 from activation.ports import Clock, Connectors, DocumentStore, Message, Revision, Vault, Write
-from activation.services.access import get_visible, listing, require_current, retry_conflicts
-from activation.services.audiences import require_owner
+from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
+from activation.services.records import Records, require_owner
 
 DISTRIBUTION_REQUESTS = "distribution-requests"
 ACCOUNT_ID = "account_id"
@@ -43,7 +43,7 @@ def credentials_context(organization_id: str, platform_id: str, version: int) ->
 
 
 @dataclass(frozen=True, slots=True)
-class PlatformService:
+class PlatformService(Records[Platform]):
     """Use cases of platforms. It can seal credentials and never opens them."""
 
     documents: DocumentStore
@@ -97,23 +97,6 @@ class PlatformService:
     def get(self, caller: Caller, platform_id: str) -> Stored[Platform]:
         """The account; its credentials stay sealed."""
         return get_visible(self.records, caller, platform_id)
-
-    def list(
-        self,
-        caller: Caller,
-        equal: Mapping[str, str],
-        limit: int = 50,
-        after: str | None = None,
-        since: str | None = None,
-    ) -> Page[Platform]:
-        """Accounts the caller may see, newest first."""
-        return self.records.page(
-            listing(self.records, caller, equal, limit=limit, after=after, since=since)
-        )
-
-    def count(self, caller: Caller, equal: Mapping[str, str], since: str | None = None) -> int:
-        """How many accounts `list` has in all."""
-        return self.documents.count(listing(self.records, caller, equal, since=since))
 
     def update(
         self,
@@ -228,26 +211,6 @@ class PlatformService:
         sealed = self._sealed(after, secrets)
         secret = Write(self.secrets.key(caller.organization_id, platform_id), sealed.stored())
         return self._changed(caller, stored, after, "api:platform:rotate", extra=[secret])
-
-    def _changed(
-        self,
-        caller: Caller,
-        stored: Stored[Platform],
-        after: Platform,
-        action: str,
-        messages: Sequence[Message] = (),
-        extra: Sequence[Write] = (),
-    ) -> Stored[Platform]:
-        revision = self.commits.commit(
-            caller,
-            action,
-            [stored.replaced_by(after), *extra],
-            before=stored.entity,
-            after=after,
-            messages=messages,
-            answer=after.public(),
-        )
-        return Stored(after, stored.key, revision)
 
     def _sealed(self, platform: Platform, credentials: Mapping[str, Any]) -> SealedCredentials:
         version = platform.credentials.version
