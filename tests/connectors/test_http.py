@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -258,6 +259,25 @@ def test_no_error_tells_what_the_platform_said(clock: MovableClock, status: int)
         http.call("GET", URL, headers={"Authorization": "Bearer ya29.token"}, refusal=json_refusal)
     shown = f"{caught.value!r} {vars(caught.value)}"
     assert not [word for word in secret.split() if word in shown]
+
+
+def test_nothing_of_a_request_is_logged(
+    google: Connector, running: RunningTwins, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    account = google_account(running)
+    audience_id = google.create_audience(account, ADD)
+    google.send(account, to(ADD, audience_id), 1, people(1))
+    logged = caplog.text
+    secrets = ("ya29", "twin-secret", "twin-refresh", "userLists", str(people(1)["email"][0]))
+    assert not [secret for secret in secrets if secret in logged]
+
+
+@pytest.mark.parametrize("url", ["https://a..example.com/", "https://xn--/", "https://xn--a-/"])
+def test_a_name_that_cannot_be_one_is_a_platform_error(clock: MovableClock, url: str) -> None:
+    with pytest.raises(PlatformError) as caught:
+        PlatformHTTP(clock).call("GET", url)
+    assert caught.value.reason == "URL_NOT_ALLOWED"
 
 
 # Over a socket ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ and headers may hold secrets. An error carries the status or the platform's own 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -160,13 +161,7 @@ class PlatformHTTP:
         import stamina
 
         self._require(url)
-        request = self._client().build_request(
-            method,
-            url,
-            headers=dict(headers or {}),
-            params=dict(params) if params else None,
-            content=content,
-        )
+        request = self._request(method, url, headers, params, content)
         waits = stamina.retry_context(
             on=pause, attempts=attempts, timeout=MAX_WAIT_SECONDS, wait_initial=0.5, wait_max=8.0
         )
@@ -187,6 +182,25 @@ class PlatformHTTP:
             require_url(url, field="url", allow_private_hosts=self.allow_private_hosts)
         except ValidationError as error:
             raise PlatformError(error.message, field=error.field, reason=NOT_ALLOWED) from None
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        params: Mapping[str, str] | None,
+        content: bytes,
+    ) -> httpx.Request:
+        import httpx
+
+        # Given empty, httpx would drop the query that the address has of its own.
+        query = dict(params) if params else None
+        try:
+            return self._client().build_request(
+                method, url, headers=dict(headers or {}), params=query, content=content
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise PlatformError("The URL cannot be used.", reason=NOT_ALLOWED) from None
 
     def _accepted(self, reply: Reply, refusal: Refusal) -> Reply:
         error = refusal(reply, self.clock.now())
@@ -232,6 +246,9 @@ class PlatformHTTP:
     def _open(self) -> httpx.Client:
         import httpx
 
+        for name in ("httpx", "httpcore"):
+            # They log whole URLs and headers, in which secrets travel.
+            logging.getLogger(name).setLevel(logging.WARNING)
         return httpx.Client(
             transport=self._transport or self._network(),
             timeout=httpx.Timeout(connect=5, read=60, write=60, pool=10),
