@@ -105,7 +105,8 @@ def from_push(body: Any) -> tuple[str, Message]:
     Raises BadRequestError for anything else than a push request with a JSON object in it.
     """
     envelope = _mapping("message", body.get("message") if isinstance(body, Mapping) else None)
-    attributes = _mapping("attributes", envelope.get("attributes") or {})
+    given = envelope.get("attributes")
+    attributes = _mapping("attributes", {} if given is None else given)
     subscription = body.get("subscription")
     if not isinstance(subscription, str) or not subscription:
         raise BadRequestError("The subscription is missing.", field="subscription")

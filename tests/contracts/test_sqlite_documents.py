@@ -13,15 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.contracts.documents import (
-    ORG,
-    DocumentStoreContract,
-    audience,
-    found,
-    put,
-    read,
-    together,
-)
 
 from activation.adapters.clock import MovableClock
 from activation.adapters.embedded.documents import (
@@ -32,6 +23,15 @@ from activation.adapters.embedded.documents import (
 )
 from activation.errors import StorageUnavailableError
 from activation.ports import Batch, Key, Query, Write
+from tests.contracts.documents import (
+    ORG,
+    DocumentStoreContract,
+    audience,
+    found,
+    put,
+    read,
+    together,
+)
 
 PAIRS = """
 import sys
