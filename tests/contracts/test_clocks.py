@@ -43,9 +43,11 @@ class TestMovableClock(ClockContract):
         assert clock.monotonic() == 0
 
     def test_threads_may_sleep_on_one_clock(self, clock: MovableClock) -> None:
-        threads = [
-            threading.Thread(target=lambda: [clock.sleep(1) for _ in range(200)]) for _ in range(8)
-        ]
+        def sleep_often() -> None:
+            for _ in range(200):
+                clock.sleep(1)
+
+        threads = [threading.Thread(target=sleep_often) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
