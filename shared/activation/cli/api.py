@@ -1,7 +1,7 @@
 """The one client of the commands: the public API over HTTP, remote or of this very process.
 
-A local store is reached through the local runner, started in this process on a free loopback
-port: the same functions, checks and workers as everywhere, and nothing to keep in step.
+A local store is reached through the local runner in this process: the same functions, checks and
+workers as everywhere, and no second client to keep in step.
 """
 
 from __future__ import annotations
@@ -132,10 +132,11 @@ class Api:
 
 
 @contextmanager
-def connected(options: Options, *, create: bool = False) -> Iterator[Api]:
+def connected(options: Options, *, create: bool = False, works: bool = False) -> Iterator[Api]:
     """The API at `--url`, or that of the local store; `create` allows a store that is not there.
 
-    While a local store is open, its workers run in this process.
+    With `works` the store's workers run in this process while the context is open, for commands
+    that wait for them; without, nothing is started and answers come at once.
     """
     if options.url is not None:
         with http_client(options.url, options.bearer) as http:
@@ -147,26 +148,44 @@ def connected(options: Options, *, create: bool = False) -> Iterator[Api]:
     if not create and not settings.data_path.is_dir():
         raise NotFoundError(f"There is no store in {settings.data_folder}.", reason="no_store")
     server = LocalServer(settings, port=0, tick_seconds=LOCAL_TICK_SECONDS)
-    with of_server(server, options.organization, options.user) as api:
+    reached = served if works else in_process
+    with reached(server, options.organization, options.user) as api:
         yield api
 
 
 @contextmanager
-def of_server(server: LocalServer, organization: str, user: str) -> Iterator[Api]:
-    """The API of a local runner that runs as long as the context; as an admin."""
-    from activation.domain.caller import Role
-
+def served(server: LocalServer, organization: str, user: str) -> Iterator[Api]:
+    """The API of a local runner, with its workers, as long as the context is open."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would print every request
-
-    def token() -> str:
-        return server.issuer.token(organization, user, Role.ADMIN)
-
+    token = _tokens(server, organization, user)
     with server.running() as url, http_client(url, token) as http:
         yield Api(http)
 
 
 @contextmanager
-def http_client(url: str, token: Callable[[], str]) -> Iterator[httpx.Client]:
+def in_process(server: LocalServer, organization: str, user: str) -> Iterator[Api]:
+    """The API of a local runner that is called without a port, and does no work of its own."""
+    import httpx
+
+    token = _tokens(server, organization, user)
+    try:
+        transport = httpx.WSGITransport(app=server.wsgi)
+        with http_client("http://localhost", token, transport) as http:
+            yield Api(http)
+    finally:
+        server.stop()
+
+
+def _tokens(server: LocalServer, organization: str, user: str) -> Callable[[], str]:
+    from activation.domain.caller import Role
+
+    return lambda: server.issuer.token(organization, user, Role.ADMIN)
+
+
+@contextmanager
+def http_client(
+    url: str, token: Callable[[], str], transport: httpx.BaseTransport | None = None
+) -> Iterator[httpx.Client]:
     """A client that asks for its token at every call, so that a long job outlives one token."""
     import httpx
 
@@ -174,7 +193,9 @@ def http_client(url: str, token: Callable[[], str]) -> Iterator[httpx.Client]:
         request.headers["Authorization"] = f"Bearer {token()}"
         return request
 
-    with httpx.Client(base_url=url, auth=signed, timeout=TIMEOUT_SECONDS) as client:
+    with httpx.Client(
+        base_url=url, auth=signed, transport=transport, timeout=TIMEOUT_SECONDS
+    ) as client:
         yield client
 
 

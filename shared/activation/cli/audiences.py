@@ -28,19 +28,8 @@ def list_audiences(status: str | None) -> None:
     query = {} if status is None else {"status": status}
     with connected(options()) as api:
         found = list(api.all("/audiences", **query))
-    rows = [
-        (
-            a["name"],
-            a["status"],
-            a["size"],
-            a["storage"]["type"],
-            moment(a["created_at"]),
-            a["audience_id"],
-        )
-        for a in found
-    ]
-    columns = ("name", "status", "members", "stored as", "created", "id")
-    output().answer(found, table(columns, rows))
+    rows = [(a["name"], a["status"], a["size"], a["audience_id"]) for a in found]
+    output().answer(found, table(("name", "status", "members", "id"), rows))
 
 
 @audiences.command("show")

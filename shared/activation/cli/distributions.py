@@ -50,7 +50,7 @@ def distribute(
 ) -> None:
     """Bring an audience to a platform."""
     out = output()
-    with connected(options()) as api:
+    with connected(options(), works=wait or matches) as api:
         account = find_platform(api, platform)
         body = _body(api, audience, account["platform_id"], segments)
         job = api.post("/distributions", body)
@@ -141,12 +141,11 @@ def list_distributions(status: str | None) -> None:
             job["audience_name"],
             names.get(job["platform_id"]),
             *_results(job),
-            moment(job["created_at"]),
             job["distribution_id"],
         )
         for job in found
     ]
-    output().answer(found, table(("audience", *COLUMNS, "created", "id"), rows))
+    output().answer(found, table(("audience", *COLUMNS, "id"), rows))
 
 
 @distributions.command("show")

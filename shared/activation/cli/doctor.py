@@ -183,7 +183,11 @@ def _token(app: App, organization_id: str) -> str:
 
     doors = Doors.of(app)
     assert doors.issuer is not None
-    doors.operators.claims(doors.issuer.token(organization_id, "doctor", Role.VIEWER))
+    try:
+        token = doors.issuer.token(organization_id, "doctor", Role.VIEWER)
+    except ValueError as error:  # of the library that reads the key
+        raise InvalidStateError("The token key cannot be read.") from error
+    doors.operators.claims(token)
     return "signs and verifies"
 
 

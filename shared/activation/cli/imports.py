@@ -10,7 +10,7 @@ import click
 from activation.cli.api import Api, connected
 from activation.cli.audiences import TYPES, create_audience, find_audience
 from activation.cli.options import Command, Group, options
-from activation.cli.output import Output, duration, moment, output, percent, table
+from activation.cli.output import Output, duration, output, percent, table
 from activation.cli.progress import follow_import
 from activation.errors import NotFoundError
 
@@ -96,7 +96,7 @@ def import_(
     given = {"format": file_format, "columns": columns or None, "default_region": default_region}
     draft = {name: value for name, value in given.items() if value is not None}
     out = output()
-    with connected(options(), create=create) as api:
+    with connected(options(), create=create, works=True) as api:
         found = _audience(api, audience, data_type, create=create)
         job = run_import(api, out, found["audience_id"], file, draft)
         saved = save_rejects(api, job, rejects or file.with_name(f"{file.name}.rejects.csv"))
@@ -184,32 +184,12 @@ def list_imports(audience: str) -> None:
     with connected(options()) as api:
         audience_id = find_audience(api, audience)["audience_id"]
         found = list(api.all(f"/audiences/{audience_id}/imports"))
+    counted = ("rows", "accepted", "duplicate", "rejected")
     rows = [
-        (
-            job["file_name"],
-            job["status"],
-            job["counts"]["rows"],
-            job["counts"]["accepted"],
-            job["counts"]["duplicate"],
-            job["counts"]["rejected"],
-            duration(job["duration_seconds"]),
-            moment(job["created_at"]),
-            job["import_id"],
-        )
+        (job["file_name"], job["status"], *map(job["counts"].get, counted), job["import_id"])
         for job in found
     ]
-    columns = (
-        "file",
-        "status",
-        "rows",
-        "accepted",
-        "duplicate",
-        "rejected",
-        "took",
-        "created",
-        "id",
-    )
-    output().answer(found, table(columns, rows))
+    output().answer(found, table(("file", "status", *counted, "id"), rows))
 
 
 @imports.command("show")

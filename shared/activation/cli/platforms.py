@@ -9,7 +9,7 @@ import click
 
 from activation.cli.api import Api, connected
 from activation.cli.options import Group, options
-from activation.cli.output import facts, moment, output, table
+from activation.cli.output import facts, output, table
 from activation.cli.progress import watched
 
 TYPES = ("google_ads", "facebook", "webhook", "file_drop")
@@ -37,17 +37,14 @@ def list_platforms() -> None:
     with connected(options()) as api:
         found = list(api.all("/platforms"))
     rows = [
-        (
-            p["name"],
-            p["platform_type"],
-            p["status"],
-            (p["health"] or {}).get("status"),
-            moment(p["last_sync"]),
-            p["platform_id"],
-        )
-        for p in found
+        (p["name"], p["platform_type"], p["status"], _health(p), p["platform_id"]) for p in found
     ]
-    output().answer(found, table(("name", "type", "status", "health", "last sync", "id"), rows))
+    output().answer(found, table(("name", "type", "status", "health", "id"), rows))
+
+
+def _health(platform: dict[str, Any]) -> str | None:
+    health = platform["health"]
+    return None if health is None else health["status"]
 
 
 @platforms.command("types")
@@ -147,7 +144,7 @@ def check(platform: str) -> None:
     """Have the credentials checked at the platform."""
     from activation.cli.group import Failure
 
-    with connected(options()) as api:
+    with connected(options(), works=True) as api:
         tested = check_platform(api, find_platform(api, platform)["platform_id"])
     health = tested["health"]
     output().answer(

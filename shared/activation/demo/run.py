@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from activation.adapters.clock import SystemClock
-from activation.cli.api import LOCAL_TICK_SECONDS, Api, of_server
+from activation.cli.api import LOCAL_TICK_SECONDS, Api, served
 from activation.cli.audiences import create_audience
 from activation.cli.distributions import distribution_report, require_delivered
 from activation.cli.group import Failure
@@ -59,7 +59,7 @@ def run(
         twins = stack.enter_context(twin_process())
         source, contents = stack.enter_context(_source(out, file, rows, settings.data_path, keep))
         server = LocalServer(settings, port=0, tick_seconds=LOCAL_TICK_SECONDS)
-        api = stack.enter_context(of_server(server, given.organization, given.user))
+        api = stack.enter_context(served(server, given.organization, given.user))
         demo = Demo(given, out, api, server, twins, default_region)
         result = demo.all(source, contents)
     took = clock.monotonic() - started
