@@ -161,9 +161,15 @@ class LocalServer:
     @contextmanager
     def running(self) -> Iterator[str]:
         """Serve from threads of this process, on a free port when `port` is 0: at the address."""
-        from werkzeug.serving import make_server
+        from werkzeug.serving import WSGIRequestHandler, make_server
 
-        server = make_server(self.host, self.port, self.wsgi, threaded=True)
+        class Quiet(WSGIRequestHandler):
+            """The edge writes the log line of a request."""
+
+            def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
+                """Nothing."""
+
+        server = make_server(self.host, self.port, self.wsgi, threaded=True, request_handler=Quiet)
         serving = threading.Thread(target=server.serve_forever, name="activation-http", daemon=True)
         serving.start()
         self.start()

@@ -169,12 +169,13 @@ class Api:
         return created
 
     def audience_with_members(self, *addresses: str, name: str = "Buyers") -> dict[str, Any]:
-        """A new audience that holds these e-mail addresses."""
-        created = self.audience(name)
+        """A new active audience that holds these e-mail addresses."""
+        path = f"/audiences/{self.audience(name)['audience_id']}"
         members = [{"identifier_type": "email", "identifier_value": one} for one in addresses]
-        added = self.post(f"/audiences/{created['audience_id']}/members", {"members": members})
+        added = self.post(f"{path}/members", {"members": members})
         assert added.get_json()["added"] == len(addresses)
-        return created
+        active: dict[str, Any] = self.put(f"{path}/status", {"status": "active"}).get_json()
+        return active
 
     def platform(self, name: str = "CRM hook", **fields: Any) -> dict[str, Any]:
         """A new webhook platform."""

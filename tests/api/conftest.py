@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from werkzeug.test import Client
 
-from activation.adapters.clock import MovableClock
+from activation.adapters.clock import MovableClock, SystemClock
+from activation.api.issuer import KEY_FILE, EmbeddedIssuer
 from activation.domain.caller import Role
 from activation.local import LocalServer
 from activation.settings import Settings
@@ -27,20 +30,36 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An issuer key; making one takes longer than most tests."""
+    folder = tmp_path_factory.mktemp("issuer")
+    assert EmbeddedIssuer(folder, SystemClock()).key_id
+    return folder / KEY_FILE
+
+
 @pytest.fixture
-def server(settings: Settings, clock: MovableClock) -> Iterator[LocalServer]:
+def server(settings: Settings, clock: MovableClock, key_file: Path) -> Iterator[LocalServer]:
     """Every function of the manifest; nothing runs in the background."""
+    settings.data_path.mkdir(parents=True)
+    shutil.copy2(key_file, settings.data_path)
     server = LocalServer(settings, clock=clock)
     yield server
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def description(tmp_path_factory: pytest.TempPathFactory) -> Description:
+    """The API as the running system describes it."""
+    settings = Settings(data_folder=str(tmp_path_factory.mktemp("described")))
+    document = Client(LocalServer(settings).wsgi).get("/openapi.json").get_json()
+    return Description(document)
+
+
 @pytest.fixture
-def public(server: LocalServer) -> Api:
+def public(server: LocalServer, description: Description) -> Api:
     """The API without a token."""
-    anonymous = Api(server, Description({"paths": {}}), prefix="")
-    document = anonymous.get("/openapi.json").get_json()
-    return Api(server, Description(document))
+    return Api(server, description)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 DEFAULT_RETRY_AFTER = 2.0
 
 
-class ErrorDetails(BaseModel):
+class ErrorPlace(BaseModel):
     """What part of the request is at fault, and a stable code for why."""
 
     field: str | None
@@ -42,7 +42,7 @@ class ErrorBody(BaseModel):
 
     code: str
     message: str
-    details: ErrorDetails
+    details: ErrorPlace
     timestamp: str
     traceId: str  # noqa: N815 - the name seed 003 gives it
 

@@ -16,6 +16,8 @@ CSV = "text/csv; charset=utf-8"
 
 def answered(result: Any, status: int) -> flask.Response:
     """The response for what a view returned: a record, a list, a dictionary, a file, nothing."""
+    if isinstance(result, flask.Response):
+        return result
     if result is None:
         return flask.Response(status=204)
     if isinstance(result, Iterator):

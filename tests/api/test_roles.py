@@ -1,0 +1,109 @@
+"""Which role may use which route: every cell of the table, taken from the description."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from activation.domain.caller import Role
+from tests.api.client import Api, Description
+
+NEEDS = {
+    "add_members": Role.EDITOR,
+    "cancel_import": Role.EDITOR,
+    "check_platform": Role.ADMIN,
+    "create_audience": Role.EDITOR,
+    "create_distribution": Role.EDITOR,
+    "create_import": Role.EDITOR,
+    "create_platform": Role.ADMIN,
+    "create_version": Role.EDITOR,
+    "delete_audience": Role.ADMIN,
+    "delete_platform": Role.ADMIN,
+    "find_member": Role.VIEWER,
+    "get_audience": Role.VIEWER,
+    "get_distribution": Role.VIEWER,
+    "get_distribution_rejects": Role.VIEWER,
+    "get_import": Role.VIEWER,
+    "get_import_rejects": Role.VIEWER,
+    "get_platform": Role.VIEWER,
+    "list_audiences": Role.VIEWER,
+    "list_distributions": Role.VIEWER,
+    "list_imports": Role.VIEWER,
+    "list_members": Role.VIEWER,
+    "list_platform_types": Role.VIEWER,
+    "list_platforms": Role.VIEWER,
+    "list_versions": Role.VIEWER,
+    "plan_distribution": Role.EDITOR,
+    "remove_members": Role.EDITOR,
+    "retry_distribution": Role.EDITOR,
+    "set_audience_status": Role.EDITOR,
+    "set_audience_status_patch": Role.EDITOR,
+    "set_distribution_status": Role.EDITOR,
+    "set_distribution_status_patch": Role.EDITOR,
+    "set_platform_status": Role.ADMIN,
+    "set_platform_status_patch": Role.ADMIN,
+    "share_audience": Role.EDITOR,
+    "share_platform": Role.ADMIN,
+    "update_audience": Role.EDITOR,
+    "update_audience_put": Role.EDITOR,
+    "update_platform": Role.ADMIN,
+    "update_platform_put": Role.ADMIN,
+}
+"""The table of rights, written down a second time: a changed right must be changed here too."""
+
+BODIES = {
+    "add_members": {"members": [{"identifier_type": "email", "identifier_value": "a@b.de"}]},
+    "create_audience": {"name": "x", "type": "first_party"},
+    "create_distribution": {"audience_id": "x", "platform_id": "x"},
+    "create_import": {},
+    "create_platform": {
+        "platform_type": "webhook",
+        "name": "x",
+        "credentials": {"signing_secret": "x"},
+    },
+    "create_version": {"description": "x"},
+    "find_member": {"identifier_type": "email", "identifier_value": "a@b.de"},
+    "plan_distribution": {"audience_id": "x", "platform_id": "x"},
+    "remove_members": {"members": [{"identifier_type": "email", "identifier_value": "a@b.de"}]},
+    "set_audience_status": {"status": "active"},
+    "set_distribution_status": {"status": "cancelled"},
+    "set_platform_status": {"status": "inactive"},
+    "share_audience": {"shared_with": []},
+    "share_platform": {"shared_with": []},
+    "update_audience": {"name": "x"},
+    "update_platform": {"name": "x"},
+}
+"""A body that passes the schema, per operation that takes one."""
+
+
+def body_of(operation_id: str) -> object:
+    """The body for an operation, also under its second method."""
+    return BODIES.get(operation_id.removesuffix("_put").removesuffix("_patch"))
+
+
+def filled(path: str, identity: str) -> str:
+    """A path template with `identity` for every id, below the prefix."""
+    parts = path.removeprefix("/api/v1").split("/")
+    return "/".join(identity if part.startswith("{") else part for part in parts)
+
+
+def test_every_route_states_the_role_of_the_table(description: Description) -> None:
+    stated = {
+        operation["operationId"]: Role(operation["x-required-role"])
+        for _, _, operation in description.operations
+    }
+    assert stated == NEEDS
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_role_opens_exactly_its_routes(role: Role, public: Api, description: Description) -> None:
+    caller, roles = public.as_(role, user="one"), list(Role)
+    for method, path, operation in description.operations:
+        name = operation["operationId"]
+        body = body_of(name)
+        address = filled(path, str(uuid.uuid4()))
+        response = caller.send(method, address, **({} if body is None else {"json": body}))
+        allowed = roles.index(role) >= roles.index(NEEDS[name])
+        assert (response.status_code == 403) is not allowed, name
+        assert response.status_code < 500, name
