@@ -129,7 +129,7 @@ class CloudStorageBlobs:
         return self._created(target, blob, join, {})
 
     def set_class(self, key: BlobKey, storage_class: str) -> None:
-        """Rewrite an object in place into another storage class."""
+        """Rewrite an object in place into another storage class; the copy counts as new."""
         wanted, blob = require_storage_class(storage_class), self._found(key)
         if blob.storage_class == wanted:
             return
