@@ -18,6 +18,17 @@ from activation.settings import Settings
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import RunningTwins, serve
+from tests.e2e.google import running_on_google, use_google
+from tests.google_emulators import firestore_emulator, google_project, pubsub_emulator
+from tests.wire.fixtures import KmsServer, StorageServer, kms_server, storage_server
+
+__all__ = [
+    "firestore_emulator",
+    "google_project",
+    "kms_server",
+    "pubsub_emulator",
+    "storage_server",
+]
 
 PEOPLE = 2_000
 BROKEN = 40
@@ -61,6 +72,22 @@ def twins() -> Iterator[RunningTwins]:
 def embedded(tmp_path: Path, twins: RunningTwins) -> Iterator[Story]:
     server = LocalServer(settings(tmp_path), port=0, tick_seconds=0.3)
     with server.running() as url:
+        yield Story(url, server, twins)
+
+
+@pytest.fixture
+def on_google(
+    tmp_path: Path,
+    twins: RunningTwins,
+    firestore_emulator: str,
+    pubsub_emulator: str,
+    google_project: str,
+    storage_server: StorageServer,
+    kms_server: KmsServer,
+) -> Iterator[Story]:
+    server = LocalServer(settings(tmp_path), port=0)
+    bus = use_google(server.app, google_project, storage_server, kms_server)
+    with running_on_google(server, bus) as url:
         yield Story(url, server, twins)
 
 
@@ -205,3 +232,8 @@ def _distribute(acme: httpx.Client, wanted: dict[str, str]) -> Any:
 
 def test_the_main_job_on_the_embedded_back_ends(embedded: Story) -> None:
     main_job(embedded)
+
+
+@pytest.mark.emulator
+def test_the_main_job_on_google_services(on_google: Story) -> None:
+    main_job(on_google)

@@ -42,10 +42,9 @@ def by_reason(rejects: Sequence[Reject]) -> dict[str, int]:
 
 
 def reject_file(rejects: Sequence[Reject]) -> bytes:
-    """The rejects as CSV with header, in the order of rows."""
+    """The rejects as CSV without a header, in the order of rows: part of an import's file."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("row", "column", "reason"))
     ordered = sorted(rejects, key=lambda reject: (reject.row, reject.column))
     writer.writerows((r.row, _harmless(r.column), r.reason.value) for r in ordered)
     return text.getvalue().encode()
