@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from activation.adapters.clock import MovableClock, SystemClock
-from activation.adapters.embedded.bus import NO_ANSWER, SqliteBus
+from activation.adapters.embedded.bus import _NEXT, _NEXT_READY, NO_ANSWER, SqliteBus
 from activation.errors import InvalidStateError, RateLimitedError, StorageUnavailableError
 from activation.message_codec import Subscription
 from activation.ports import Message
@@ -243,6 +243,18 @@ def test_a_subscription_that_is_gone_holds_up_nobody(path: Path, clock: MovableC
     assert after.deliver_due(recorder) == 1
     assert recorder.calls == [("new", "m2", 1)]
     after.close()
+
+
+@pytest.mark.parametrize("statement", [_NEXT, _NEXT_READY])
+def test_the_next_message_is_found_by_one_step_along_an_index(
+    queue: SqliteBus, statement: str
+) -> None:
+    with queue._database.read() as connection:
+        values = [0, queue._names][-statement.count("?") :]
+        plan = connection.execute("EXPLAIN QUERY PLAN " + statement, values).fetchall()
+    steps = [step[3] for step in plan]
+    assert "queue_ready" in steps[0]
+    assert not any("TEMP B-TREE" in step for step in steps)
 
 
 PUBLISHER = """

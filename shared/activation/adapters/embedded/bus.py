@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -36,10 +37,11 @@ SCHEMA = (
 _ENQUEUE = """INSERT INTO queue (subscription, lane, data, attributes, ready_at)
     VALUES (?1, ?2, ?3, ?4, CASE WHEN EXISTS
         (SELECT 1 FROM queue WHERE subscription = ?1 AND lane = ?2) THEN NULL ELSE ?5 END)"""
-_NEXT = """SELECT seq, subscription, lane, data, attributes, attempts FROM queue
+_NEXT = """SELECT seq, subscription, lane, data, attributes, attempts
+    FROM queue INDEXED BY queue_ready
     WHERE ready_at <= ? AND subscription IN (SELECT value FROM json_each(?))
     ORDER BY ready_at, seq LIMIT 1"""
-_NEXT_READY = """SELECT ready_at FROM queue
+_NEXT_READY = """SELECT ready_at FROM queue INDEXED BY queue_ready
     WHERE ready_at IS NOT NULL AND subscription IN (SELECT value FROM json_each(?))
     ORDER BY ready_at LIMIT 1"""
 _LEASE = "UPDATE queue SET attempts = ?, ready_at = ? WHERE seq = ?"
@@ -127,19 +129,21 @@ class SqliteBus:
     # The delivering side --------------------------------------------------------------------
 
     def deliver_due(self, handler: Handler, limit: int = 100) -> int:
-        """Call `handler` for up to `limit` messages that are ready; returns the calls made.
+        """Call `handler` for up to `limit` (at least 1) ready messages; returns the calls made.
 
         Messages of one ordering key are handled one at a time and in order. When the handler
         raises, the message comes again after the subscription's back-off (or what the error's
         `retry_after_seconds` says), and is a dead letter after its last attempt. A deliverer that
         dies, or takes longer than the ack deadline, is taken for failed.
         """
-        for delivered in range(limit):
-            lease = self._database.write(self._lease)
-            if lease is None:
-                return delivered
-            self._deliver(lease, handler)
-        return limit
+        delivered = 0
+        lease = self._database.write(self._lease)
+        while lease is not None:
+            settle = self._handled(lease, handler)
+            delivered += 1
+            lease = self._database.write(partial(self._go_on, settle, delivered < limit))
+            self._announce()
+        return delivered
 
     def wait(self, timeout_seconds: float) -> bool:
         """Block until a message may be ready, `timeout_seconds` at most; whether one may be.
@@ -153,15 +157,23 @@ class SqliteBus:
                 delay = self._seconds_to_next()
         return delay <= 0
 
-    def _deliver(self, lease: _Lease, handler: Handler) -> None:
+    def _handled(self, lease: _Lease, handler: Handler) -> Callable[[sqlite3.Connection], object]:
+        """Call the handler; returns what is to be written of it."""
         try:
             handler(lease.subscription, lease.message, lease.attempt)
         except Exception as error:  # noqa: BLE001 - every failure of a handler means: once more
-            failure = error
-            self._database.write(lambda connection: self._failed(connection, lease, failure))
-        else:
-            self._database.write(lambda connection: self._finish(connection, lease))
-        self._announce()
+            return partial(self._failed, lease, error)
+        return partial(self._finish, lease)
+
+    def _go_on(
+        self,
+        settle: Callable[[sqlite3.Connection], object],
+        more: bool,
+        connection: sqlite3.Connection,
+    ) -> _Lease | None:
+        """Settle one message and take the next, with one sync of the disk for both."""
+        settle(connection)
+        return self._lease(connection) if more else None
 
     def _lease(self, connection: sqlite3.Connection) -> _Lease | None:
         """Take the next message; one that was taken for the last time and not answered is dead."""
@@ -177,23 +189,23 @@ class SqliteBus:
                 until = now + policy.ack_deadline_seconds
                 connection.execute(_LEASE, (lease.attempt, until, lease.seq))
                 return lease
-            self._bury(connection, last, NO_ANSWER)
+            self._bury(last, NO_ANSWER, connection)
 
-    def _failed(self, connection: sqlite3.Connection, lease: _Lease, error: Exception) -> None:
+    def _failed(self, lease: _Lease, error: Exception, connection: sqlite3.Connection) -> None:
         policy = self._known[lease.subscription]
         if lease.attempt >= policy.max_attempts:
-            self._bury(connection, lease, _reason(error))
+            self._bury(lease, _reason(error), connection)
             return
         told = getattr(error, "retry_after_seconds", None)
         delay = policy.backoff_seconds(lease.attempt) if told is None else told
         connection.execute(_POSTPONE, (self._now() + delay, lease.seq, lease.attempt))
 
-    def _bury(self, connection: sqlite3.Connection, lease: _Lease, reason: str) -> None:
-        if self._finish(connection, lease):
+    def _bury(self, lease: _Lease, reason: str, connection: sqlite3.Connection) -> None:
+        if self._finish(lease, connection):
             values = (lease.subscription, lease.lane, lease.data, lease.attributes, lease.attempt)
             connection.execute(_BURY, (*values, reason))
 
-    def _finish(self, connection: sqlite3.Connection, lease: _Lease) -> bool:
+    def _finish(self, lease: _Lease, connection: sqlite3.Connection) -> bool:
         """Remove the message and let its lane go on; False when the lease is no longer ours."""
         if connection.execute(_REMOVE, (lease.seq, lease.attempt)).rowcount == 0:
             return False
