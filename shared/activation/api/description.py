@@ -36,7 +36,7 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
     components = document["components"]
     components["responses"] = {"Error": _ERROR}
     components["parameters"] = _HEADERS
-    components["schemas"]["ImportDraft"] = _import_options()
+    components["schemas"] |= _import_options()
     for item in document["paths"].values():
         for method, operation in item.items():
             _completed(method, operation)
@@ -70,9 +70,10 @@ def _file(content_type: str, description: str) -> dict[str, Any]:
 
 
 def _import_options() -> dict[str, Any]:
-    """The one schema the library does not see; its parts are those of the query."""
+    """The one body that the library does not see, and its parts."""
     schema = ImportDraft.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {name: part for name, part in schema.items() if name != "$defs"}
+    parts: dict[str, Any] = schema.pop("$defs")
+    return {**parts, "ImportDraft": schema}
 
 
 def _import_body() -> dict[str, Any]:

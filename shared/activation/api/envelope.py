@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 from pydantic import BaseModel
@@ -28,6 +28,8 @@ _CODES = {
 _INTERNAL = "Something failed on our side. The trace id leads us to it."
 _SAFE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 DEFAULT_RETRY_AFTER = 2.0
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class ErrorPlace(BaseModel):
@@ -91,6 +93,14 @@ def _headers(error: ActivationError) -> dict[str, str]:
     if wait is None and error.status == 503:
         wait = DEFAULT_RETRY_AFTER
     return {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
+
+
+def valid(model: type[M], value: Any) -> M:
+    """`value` as a `model`; ValidationError with the place of the first fault."""
+    try:
+        return model.model_validate(value)
+    except pydantic.ValidationError as error:
+        raise schema_error(error) from None
 
 
 def schema_error(error: pydantic.ValidationError) -> ValidationError:

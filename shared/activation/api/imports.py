@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import flask
 import flask_openapi3.models as openapi
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import Field, create_model
 
 from activation.api import body
 from activation.api.answers import ImportAnswer, UploadAnswer
 from activation.api.audiences import ONE
+from activation.api.envelope import valid
 from activation.api.listing import ListQuery, Query, list_of, listed
 from activation.api.paths import AudiencePath, ImportPath
 from activation.api.responses import JSON, answered
@@ -19,7 +20,6 @@ from activation.api.routes import Ask, Resource, no_body
 from activation.documents import Stored
 from activation.domain.caller import Role
 from activation.domain.member_import import (
-    ColumnDraft,
     FileFormat,
     ImportDraft,
     ImportStatus,
@@ -55,26 +55,29 @@ class ImportFile(openapi.RawModel):
     mimetypes: ClassVar[list[str]] = [JSON, *FILE_TYPES]  # type: ignore[misc]
 
 
-def _columns(value: Any) -> Any:
-    return body.parse(value.encode()) if isinstance(value, str) else value
-
-
 class FileOptions(Query):
     """How to read a file that is the body of the request."""
 
     file_name: str | None = Field(default=None, max_length=255)
     format: FileFormat | None = None
-    columns: Annotated[tuple[ColumnDraft, ...] | None, BeforeValidator(_columns)] = Field(
-        default=None, description="A JSON array of column mappings."
+    columns: str | None = Field(
+        default=None, max_length=8192, description="A JSON array of column mappings (ColumnDraft)."
     )
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     default_region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
     max_reject_ratio: float | None = Field(default=None, ge=0, le=1)
     canaries: list[str] = Field(default=[], max_length=10)
 
+    def draft(self, file_format: FileFormat | None) -> ImportDraft:
+        """The options as a draft; `file_format` is what the content type says."""
+        given = {"format": file_format, **self.model_dump(exclude_none=True)}
+        if self.columns is not None:
+            given["columns"] = body.parse(self.columns.encode())
+        return valid(ImportDraft, given)
+
 
 def _upload_type(file_format: FileFormat | None) -> str:
-    types = (kind for kind, known in FILE_TYPES.items() if known is file_format)
+    types = (kind for kind, known in FILE_TYPES.items() if known == file_format)
     return next(types)
 
 
@@ -119,7 +122,7 @@ def create_import(
     """
     kind = flask.request.mimetype
     if kind == JSON:
-        draft = ImportDraft.model_validate(flask.request.get_json())
+        draft = valid(ImportDraft, flask.request.get_json())
         stored, target = ask.app.imports.create_upload(
             ask.caller, path.audience_id, draft, _upload_type(draft.format)
         )
@@ -127,10 +130,10 @@ def create_import(
     if kind not in FILE_TYPES:
         known = ", ".join((JSON, *FILE_TYPES))
         raise UnsupportedMediaTypeError(f"Send one of {known}.", field="Content-Type")
-    given = {"format": FILE_TYPES[kind], **query.model_dump(exclude_none=True)}
-    draft = ImportDraft.model_validate(given)
-    stream = flask.request.stream
-    return answered(ask.app.imports.create_direct(ask.caller, path.audience_id, draft, stream), 202)
+    stored = ask.app.imports.create_direct(
+        ask.caller, path.audience_id, query.draft(FILE_TYPES[kind]), flask.request.stream
+    )
+    return answered(stored, 202)
 
 
 @imports.route("GET", IMPORTS, role=Role.VIEWER, answer=list_of(ImportAnswer))
