@@ -160,7 +160,8 @@ class ImportService:
     def _reject_lines(self, organization_id: str, paths: Sequence[str]) -> Iterator[bytes]:
         yield REJECTS_HEADER
         for path in paths:
-            yield self.member_blobs.get(BlobKey(organization_id, path))
+            data = self.member_blobs.get(BlobKey(organization_id, path))
+            yield data.removeprefix(REJECTS_HEADER)
 
     def _writable(self, caller: Caller, audience_id: str) -> Audience:
         audience = self.audiences.find(caller, audience_id).entity
