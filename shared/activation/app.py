@@ -17,6 +17,7 @@ from activation.services.platforms import PlatformService
 from activation.settings import Settings, from_environment
 
 if TYPE_CHECKING:
+    from activation.adapters.embedded.keys import LocalKeys
     from activation.members.store import MemberStore
     from activation.services.dispatch import Dispatcher
     from activation.services.import_worker import ImportWorker
@@ -79,9 +80,7 @@ class App:
         from activation.adapters.envelope import EnvelopeVault
 
         if self._embedded:
-            from activation.adapters.embedded.keys import LocalKeys
-
-            return EnvelopeVault(LocalKeys(self.settings.data_path / "keys.json"))
+            return EnvelopeVault(self._local_keys)
         from activation.adapters.gcp.keys import CloudKmsKeys
 
         return EnvelopeVault(CloudKmsKeys(self.settings.kms_key))
@@ -231,6 +230,12 @@ class App:
         return self.settings.backend == "embedded"
 
     @property
+    def _local_keys(self) -> LocalKeys:
+        from activation.adapters.embedded.keys import LocalKeys
+
+        return LocalKeys(self.settings.data_path / "keys.json")
+
+    @property
     def _encryption(self) -> Encryption | None:
         if self._embedded:
             return None
@@ -240,7 +245,9 @@ class App:
         if self._embedded:
             from activation.adapters.embedded.blobs import FileBlobs
 
-            return FileBlobs(self.settings.data_path / area, self.clock)
+            signing_key = self._local_keys.derived(f"uploads/{area}")
+            root = self.settings.data_path / area
+            return FileBlobs(root, self.clock, signing_key=signing_key)
         from activation.adapters.gcp.blobs import CloudStorageBlobs
 
         return CloudStorageBlobs(bucket, self.clock)

@@ -128,3 +128,11 @@ def test_a_key_file_that_cannot_be_made_is_a_store_that_does_not_answer(tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(StorageUnavailableError):
         LocalKeys(tmp_path / "file" / "keys.json").wrap(bytes(32), b"")
+
+
+def test_derived_keys_outlive_a_rotation_and_differ_by_purpose(path: Path) -> None:
+    derived = LocalKeys(path).derived("uploads")
+    LocalKeys(path).rotate()
+    assert LocalKeys(path).derived("uploads") == derived
+    assert len(derived) == 32
+    assert LocalKeys(path).derived("other") != derived

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import os
 import stat
@@ -68,6 +69,11 @@ class LocalKeys:
             temporary.replace(self.path)
             self._disk.sync_folder(self.path.parent)
         return str(version)
+
+    def derived(self, purpose: str) -> bytes:
+        """32 bytes for another purpose, the same for as long as the file lives."""
+        keys = self._found_or_made()
+        return hmac.digest(keys[min(keys)], purpose.encode(), "sha256")
 
     def ping(self) -> None:
         """Return when the key file can be used."""
