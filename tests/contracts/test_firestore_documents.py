@@ -14,8 +14,8 @@ from activation.adapters.clock import MovableClock
 from activation.adapters.gcp.documents import FirestoreDocuments, firestore_indexes
 from activation.errors import PayloadTooLargeError, StorageUnavailableError
 from activation.indexes import INDEXES, SWEPT
-from activation.ports import Batch, Write
-from tests.contracts.documents import DocumentStoreContract, audience
+from activation.ports import Batch, Query, Write
+from tests.contracts.documents import ORG, DocumentStoreContract, audience
 
 
 @pytest.mark.emulator
@@ -66,6 +66,27 @@ def _deaf_client() -> Any:
         transport=FirestoreGrpcTransport(channel=channel)
     )
     return client
+
+
+def test_queries_need_no_composite_index() -> None:
+    """The emulator answers any query; production only those that single-field indexes serve."""
+    store = FirestoreDocuments("nowhere", "(default)", MovableClock(), _deaf_client())
+    filters = {"status": "active", "tags": "a.b", "visible_to": "u"}
+    selected = store._selected(Query(ORG, "audiences", filters, since="a"))
+    asked = selected._to_protobuf()
+    compared = {
+        (part.field_filter.field.field_path, part.field_filter.op.name)
+        for part in asked.where.composite_filter.filters
+    }
+    served = {o["fieldPath"] for o in firestore_indexes()["fieldOverrides"] if o["indexes"]}
+    equal = {path.split(".")[0] for path, operator in compared if operator == "EQUAL"}
+    assert equal == {"index", "organization_id"} <= served
+    assert {pair for pair in compared if pair[1] != "EQUAL"} == {
+        ("__name__", "GREATER_THAN_OR_EQUAL")
+    }
+    order = [(part.field.field_path, part.direction.name) for part in asked.order_by]
+    assert order == [("__name__", "DESCENDING")]
+    store.close()
 
 
 def test_the_index_file_names_the_fields_that_queries_use() -> None:

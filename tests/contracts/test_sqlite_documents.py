@@ -242,6 +242,16 @@ def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
         SqliteDocuments(tmp_path / "file" / "documents.db", MovableClock())
 
 
+def test_a_file_that_is_no_database_is_unavailable_and_released(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"something else altogether" * 1000)
+    before = threading.active_count()
+    with pytest.raises(StorageUnavailableError) as refused:
+        SqliteDocuments(path, MovableClock())
+    assert refused.value.reason == "SQLITE_NOTADB"
+    assert threading.active_count() == before
+
+
 @pytest.mark.slow
 def test_a_thousand_concurrent_saves_lose_nothing(sqlite_store: SqliteDocuments) -> None:
     took: list[float] = []

@@ -52,7 +52,11 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = _connect(path)
             self._writer.execute("PRAGMA journal_mode = WAL")
-        self.write(lambda connection: _create(connection, schema))
+        try:
+            self.write(lambda connection: _create(connection, schema))
+        except StorageUnavailableError:
+            self.close()
+            raise
 
     def write(self, work: Work[T]) -> T:
         """Run `work` in a transaction of the writer thread; return once it is on disk.
