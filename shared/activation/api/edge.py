@@ -205,6 +205,7 @@ def _drain(request: flask.Request, limit: int) -> None:
     if "stream" in request.__dict__ or not length:
         return
     rest = LimitedStream(request.environ["wsgi.input"], length)
+    request.stream = io.BytesIO()  # the framework would go on reading
     try:
         while rest.read(DRAIN_PIECE):
             pass

@@ -1,0 +1,83 @@
+"""The function manifest is the truth about what is deployed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from werkzeug.test import Client
+
+from activation.api.catalog import RESOURCES
+from activation.function_manifest import FOLDER, Function, functions, subscriptions
+from activation.local import loaded
+from activation.services.imports import MEMBER_IMPORTS
+from activation.services.platforms import DISTRIBUTION_REQUESTS
+
+BY_NAME = {one.name: one for one in functions()}
+
+
+def test_every_folder_is_in_the_manifest_and_the_reverse() -> None:
+    folders = {path.parent.name for path in FOLDER.glob("*/main.py")}
+    assert folders == set(BY_NAME)
+    assert len(functions()) == len(BY_NAME)
+
+
+def test_entry_points_are_unique() -> None:
+    assert len({one.entry_point for one in functions()}) == len(functions())
+
+
+@pytest.mark.parametrize("function", functions(), ids=lambda one: one.name)
+def test_trigger_has_what_it_needs(function: Function) -> None:
+    assert bool(function.routes) is (function.trigger == "http")
+    assert bool(function.topic) is (function.trigger == "topic")
+    assert bool(function.schedule) is (function.trigger == "schedule")
+
+
+@pytest.mark.parametrize("function", functions(), ids=lambda one: one.name)
+def test_concurrency_above_one_has_a_whole_processor(function: Function) -> None:
+    assert function.concurrency == 1 or function.cpu >= 1
+    assert function.timeout_seconds <= (3600 if function.trigger == "http" else 540)
+    assert function.ack_deadline_seconds >= min(function.timeout_seconds, 600) or (
+        function.trigger != "topic"
+    )
+
+
+def test_every_topic_we_publish_to_has_a_subscriber() -> None:
+    assert set(subscriptions()) == {MEMBER_IMPORTS, DISTRIBUTION_REQUESTS}
+
+
+def test_routes_of_the_manifest_are_those_of_the_code() -> None:
+    for name, resources in RESOURCES.items():
+        rules = {path for one in resources for path in one.blueprint.paths}
+        first = {"/" + path.removeprefix("/api/v1/").split("/")[0] for path in rules}
+        assert first == set(BY_NAME[name].routes)
+
+
+def test_only_the_dispatcher_opens_credentials() -> None:
+    decrypt = [one.name for one in functions() if "cryptoKeyDecrypter" in " ".join(one.roles)]
+    encrypt = [one.name for one in functions() if "cryptoKeyEncrypter" in " ".join(one.roles)]
+    assert (decrypt, encrypt) == (["dispatch_distribution"], ["platforms"])
+
+
+def test_no_role_is_basic_or_of_a_whole_project() -> None:
+    shape = re.compile(r"(database|self|(topic|bucket|key)/[a-z-]+):[a-zA-Z.]+")
+    roles = [role for one in functions() for role in one.roles]
+    assert roles
+    assert [role for role in roles if not shape.fullmatch(role)] == []
+    assert not [role for role in roles if re.search(r"admin|owner|editor", role, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("function", functions(), ids=lambda one: one.name)
+def test_main_is_ten_lines_of_plain_function(function: Function) -> None:
+    text = Path(function.source).read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) <= 12
+    assert f"\ndef {function.entry_point}(request: flask.Request)" in text
+    assert f'("{function.name}"' in text
+
+
+@pytest.mark.parametrize("function", functions(), ids=lambda one: one.name)
+def test_function_starts_under_the_framework_and_answers(function: Function) -> None:
+    response = Client(loaded(function)).get("/robots.txt")
+    assert response.status_code == 404
+    assert response.get_json()["error"]["traceId"] == response.headers["X-Trace-Id"]
