@@ -44,7 +44,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected() -> str:
     """The digest of what the platform must hold in the end."""
     return set_digest(
-        member_key("EMAIL", hashlib.sha256(f"person{n}@example.com".encode()).hexdigest())
+        member_key("email", hashlib.sha256(f"person{n}@example.com".encode()).hexdigest())
         for n in range(PEOPLE)
     )
 
