@@ -79,6 +79,9 @@ MAX_IDENTIFIER = 254
 SPACES = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 """What is trimmed from both ends, next to non-ASCII white space."""
 
+UNREADABLE = "\ufffd"
+"""Stands in text for what was not UTF-8, and for values without a text form."""
+
 GOOGLE_DOMAINS = ("gmail.com", "googlemail.com")
 UID2_DOMAINS = ("gmail.com",)
 
@@ -109,7 +112,7 @@ def email_plain(value: str) -> str | None:
     plain = value.strip(SPACES).strip().lower()
     if len(plain) > MAX_IDENTIFIER or not plain.isprintable() or not _EMAIL.fullmatch(plain):
         return None
-    if any(character.isspace() for character in plain):
+    if UNREADABLE in plain or any(character.isspace() for character in plain):
         return None
     return None if folded(plain, GOOGLE_DOMAINS).startswith("@") else plain
 

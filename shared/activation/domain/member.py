@@ -13,6 +13,7 @@ from activation.domain.entity import Draft, Instant, Value
 from activation.domain.identifier import (
     MAX_IDENTIFIER,
     SPACES,
+    UNREADABLE,
     Consent,
     IdentifierType,
     lacks_region,
@@ -63,9 +64,6 @@ INVALID = {
     IdentifierType.CUSTOMER_ID: RejectReason.INVALID_CUSTOMER_ID,
 }
 """The reason for a value that has no stored form, by type."""
-
-UNREADABLE = "\ufffd"
-"""Stands in text for what was not UTF-8, and for values without a text form."""
 
 
 def reject_reason(kind: IdentifierType, value: str, region: str | None = None) -> RejectReason:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.member import MAX_ATTRIBUTES_BYTES, UNREADABLE, RejectReason
+from activation.domain.identifier import UNREADABLE
+from activation.domain.member import MAX_ATTRIBUTES_BYTES, RejectReason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +34,9 @@ def built(columns: Mapping[str, Any], literals: Mapping[str, Any]) -> Any:
     for name, cells in columns.items():
         literal = literals[name] if name in literals else _quoted(cells)
         entries.append(pc.binary_join_element_wise(_key(name), literal, ":"))
-    joined = pc.binary_join_element_wise(*entries, ",", null_handling="skip")
-    wrapped = pc.binary_join_element_wise("{", joined, "}", "")
+    # Arrow drops rows whose texts are all null; the empty first one keeps them.
+    joined = pc.binary_join_element_wise("", *entries, ",", null_handling="skip")
+    wrapped = pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(joined, 1), "}", "")
     return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), wrapped)
 
 

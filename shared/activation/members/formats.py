@@ -14,7 +14,7 @@ from activation.members.csv_text import CsvReader, blank_records, parsed, valid_
 from activation.members.headers import Role
 from activation.members.limits import MIB, ReadLimits
 from activation.members.lines import csv_ends, line_ends
-from activation.members.mapping import Columns, decided
+from activation.members.mapping import Columns, check_names, decided
 from activation.members.ndjson import NdjsonReader, as_text, decoded
 from activation.members.source import Source, refused
 
@@ -136,6 +136,7 @@ def _csv(
     first = int(blanks.argmin())  # the header is the first record that is not an empty line
     start = int(ends[first - 1]) if first else 0
     names = _header(text[start : ends[first]], delimiter, limits)
+    check_names(names)
     rest = text[ends[first] : ends[-1]]
     sample = _csv_sample(rest, ends[first + 1 :] - ends[first], names, delimiter)
     columns = decided(sample, options.columns)

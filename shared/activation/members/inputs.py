@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from activation.domain.member import UNREADABLE, MemberInput
+from activation.domain.identifier import UNREADABLE
+from activation.domain.member import MemberInput
 from activation.domain.member_import import ColumnMapping
 from activation.members.block import Block
 from activation.members.headers import Role

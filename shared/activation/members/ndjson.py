@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.member import UNREADABLE, RejectReason
+from activation.domain.identifier import UNREADABLE
+from activation.domain.member import RejectReason
 from activation.members.block import Block
 from activation.members.fields import LIST_MARK
 from activation.members.limits import ReadLimits
