@@ -90,7 +90,11 @@ class App:
         """Ad platforms."""
         from activation.adapters.connectors.registry import ConnectorRegistry
 
-        return ConnectorRegistry(self.clock, allow_private_hosts=self.settings.allow_private_hosts)
+        return ConnectorRegistry(
+            self.clock,
+            allow_private_hosts=self.settings.allow_private_hosts,
+            drop_root=self.settings.data_path / "drops" if self._embedded else None,
+        )
 
     # services -----------------------------------------------------------------------------------
 
