@@ -9,6 +9,7 @@ from activation.api.imports import FILE_TYPES
 from activation.api.responses import JSON
 from activation.domain.member_import import ImportDraft
 
+READS = frozenset({"find_member", "plan_distribution"})
 _ERROR = {
     "description": "The envelope of every failure.",
     "headers": {"X-Trace-Id": {"schema": {"type": "string"}}},
@@ -52,7 +53,7 @@ def _completed(method: str, operation: dict[str, Any]) -> None:
     if operation["operationId"].endswith("_rejects"):
         responses["200"] = _file("text/csv", "Rows and reasons.")
         responses.pop("204", None)
-    if method == "post":
+    if method == "post" and operation["operationId"] not in READS:
         _parameter(operation, "IdempotencyKey")
     if method in ("put", "patch", "delete") and operation["operationId"] != "remove_members":
         _parameter(operation, "IfMatch")

@@ -44,7 +44,7 @@ def create_distribution(ask: Ask, body: DistributionDraft) -> Stored[Distributio
     return ask.app.distributions.create(ask.caller, body)
 
 
-@distributions.route("POST", f"{LIST}/plan", role=Role.EDITOR, answer=Plan)
+@distributions.route("POST", f"{LIST}/plan", role=Role.EDITOR, answer=Plan, reads=True)
 def plan_distribution(ask: Ask, body: PlanDraft) -> dict[str, Any]:
     """Say what a distribution would do, without doing it."""
     return ask.app.distributions.plan(ask.caller, body).model_dump(mode="json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from activation.api.auth import TokenPolicy, TokenVerifier
 from activation.api.issuer import TOKEN_TYPE, EmbeddedIssuer, issuer_name
 from activation.api.keys import KeySource, PublishedKeys
 from activation.app import App, get_app
+from activation.errors import ValidationError
+from activation.observability import event
 
 ENVIRON = "activation.doors"
 """Under this WSGI key a server hands its own doors in; without it, `get_app()` decides."""
@@ -78,5 +81,14 @@ def _process_doors() -> Doors:
     global _default
     with _lock:
         if _default is None:
-            _default = Doors.of(get_app())
+            _default = Doors.of(_configured_app())
         return _default
+
+
+def _configured_app() -> App:
+    """The process's App; settings that are wrong are our fault, not the caller's."""
+    try:
+        return get_app()
+    except ValidationError as error:
+        event(f"settings: {error.message}", level=logging.CRITICAL)
+        raise RuntimeError("The settings are wrong.") from error

@@ -13,11 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import flask
-from werkzeug.exceptions import (
-    HTTPException,
-    MethodNotAllowed,
-    RequestURITooLarge,
-)
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestURITooLarge
 from werkzeug.wsgi import LimitedStream
 
 from activation import observability
@@ -26,7 +22,7 @@ from activation.api import auth, trace
 from activation.api.cors import allow_origin
 from activation.api.doors import Doors, doors
 from activation.api.envelope import ErrorAnswer, problem_of, schema_error
-from activation.api.responses import JSON, json_response
+from activation.api.responses import JSON, empty, json_response
 from activation.domain.entity import timestamp
 from activation.errors import PayloadTooLargeError, UnsupportedMediaTypeError
 
@@ -153,7 +149,7 @@ def _enter(function: str) -> flask.Response | None:
     refused = request.routing_exception
     if request.method == "OPTIONS" and isinstance(refused, MethodNotAllowed):
         allowed = ", ".join(sorted({*(refused.valid_methods or ()), "OPTIONS"}))
-        return flask.Response(status=204, headers={"Allow": allowed})
+        return empty(Allow=allowed)
     if refused is not None:
         raise refused
     if request.endpoint in flask.current_app.config["OPEN_ENDPOINTS"]:

@@ -83,7 +83,7 @@ def list_members(ask: Ask, path: AudiencePath, query: MemberQuery) -> dict[str, 
     return {**answer, "total": None if query.narrows else stored.entity.size}
 
 
-@members.route("POST", f"{MEMBERS}/lookup", role=Role.VIEWER, answer=Member)
+@members.route("POST", f"{MEMBERS}/lookup", role=Role.VIEWER, answer=Member, reads=True)
 def find_member(ask: Ask, path: AudiencePath, body: MemberReference) -> Member:
     """Find one member by identifier, given raw or as its hex digest."""
     return ask.app.members.find(ask.caller, path.audience_id, body)

@@ -14,7 +14,7 @@ import flask
 
 from activation import observability
 from activation.api import auth, edge
-from activation.api.responses import json_response
+from activation.api.responses import empty, json_response
 from activation.app import App
 from activation.errors import (
     ActivationError,
@@ -42,7 +42,7 @@ def receive(function: str, request: flask.Request, handle: Handler) -> flask.Res
             if error.retryable:
                 return _again(error)
             observability.event("message given up", code=error.code, trace=flask.g.trace_id)
-        return flask.Response(status=204)
+        return empty()
 
     return edge.guarded(function, act)
 

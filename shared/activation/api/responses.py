@@ -19,7 +19,7 @@ def answered(result: Any, status: int) -> flask.Response:
     if isinstance(result, flask.Response):
         return result
     if result is None:
-        return flask.Response(status=204)
+        return empty()
     if isinstance(result, Iterator):
         return flask.Response(result, content_type=CSV)
     if isinstance(result, Stored):
@@ -27,6 +27,13 @@ def answered(result: Any, status: int) -> flask.Response:
         response.set_etag(result.revision)
         return response
     return json_response(result.public() if hasattr(result, "public") else result, status)
+
+
+def empty(**headers: str) -> flask.Response:
+    """204: done, and nothing to say."""
+    response = flask.Response(status=204, headers=headers)
+    response.headers.remove("Content-Type")
+    return response
 
 
 def json_response(value: Any, status: int) -> flask.Response:

@@ -14,7 +14,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
-from activation.api.responses import answered
+from activation.api.responses import JSON, answered
 from activation.app import App
 from activation.domain.caller import Caller, Claim, Role
 from activation.errors import BadRequestError, PreconditionFailedError, ValidationError
@@ -69,18 +69,20 @@ class Resource:
         answer: type[BaseModel] | None,
         status: int = 200,
         also: Mapping[int, type[BaseModel]] | None = None,
+        reads: bool = False,
         streams: bool = False,
         replay: Replay | None = None,
     ) -> Callable[[View], View]:
         """Register a view under each of `methods` ("PATCH PUT"), for callers of at least `role`.
 
         `answer` describes the body of a success, None means 204 or a file; `also` describes
-        other successes. A view that `streams` reads its body by itself. `replay` makes the
-        answer of a repeated POST from the stored one, when that is not simply the body.
+        other successes. A POST that only `reads` needs no Idempotency-Key, and its answer is not
+        kept. A view that `streams` reads its body by itself. `replay` makes the answer of a
+        repeated POST from the stored one, when that is not simply the body.
         """
 
         def register(view: View) -> View:
-            door = _door(view, role, status, replay)
+            door = _door(view, role, status, None if reads else replay or _same(status))
             door.streams = streams
             for method in methods.split():
                 add = getattr(self.blueprint, method.lower())
@@ -101,14 +103,17 @@ def _operation_id(view: View, method: str, methods: str) -> str:
     return view.__name__ if first else f"{view.__name__}_{method.lower()}"
 
 
-def _door(view: View, role: Role, status: int, replay: Replay | None) -> Any:
-    repeat: Replay = replay or (lambda _ask, answer: answered(answer, status))
+def _same(status: int) -> Replay:
+    return lambda _ask, answer: answered(answer, status)
 
+
+def _door(view: View, role: Role, status: int, repeat: Replay | None) -> Any:
     @wraps(view)
     def door(**arguments: Any) -> flask.Response:
         ask = flask.g.ask
         ask.caller.require(role)
-        if flask.request.method != "POST" or "Idempotency-Key" not in flask.request.headers:
+        keyed = flask.request.method == "POST" and "Idempotency-Key" in flask.request.headers
+        if repeat is None or not keyed:
             return answered(view(ask, **arguments), status)
         return _once(ask, lambda held: answered(view(held, **arguments), status), repeat)
 
@@ -156,7 +161,7 @@ def _fingerprint() -> str:
 def is_streaming(endpoint: str) -> bool:
     """Whether the view of `endpoint` reads a file from the body of this request by itself."""
     streams = getattr(flask.current_app.view_functions[endpoint], "streams", False)
-    return bool(streams) and flask.request.mimetype != "application/json"
+    return bool(streams) and flask.request.mimetype != JSON
 
 
 def no_body() -> None:
