@@ -11,8 +11,6 @@ idempotent on every platform. The counters obey planned = sent + rejected + pend
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,6 @@ import orjson
 from activation.domain.caller import Caller, service_caller
 from activation.domain.distribution import (
     FINAL,
-    MAX_REJECTED_ROWS,
     BatchRecord,
     BatchState,
     Delivery,
@@ -63,7 +60,7 @@ from activation.services.distributions import (
 from activation.services.leases import Lease, is_held
 from activation.services.matching import Matching
 from activation.services.platforms import PlatformService, credentials_context
-from activation.services.sending import Sent, send_rows
+from activation.services.sending import done, progressed, send_rows
 
 if TYPE_CHECKING:
     from activation.members.delivery import DeliveryList
@@ -259,11 +256,13 @@ class Dispatcher:
         rows = len(next(iter(columns.values())))
         record = self._intent(holder[0].job, seq, rows)
         sent = send_rows(connector, account, delivery, seq, columns)
-        done = _done(record, sent, (seq - 1) * frozen.batch_rows, self.clock)
+        finished = done(record, sent, (seq - 1) * frozen.batch_rows, self.clock)
         job = holder[0].job
         receipts = (*job.receipts, sent.receipt) if sent.receipt else job.receipts
         holder[0] = holder[0].committed(
-            [self._put(done)], progress=_progressed(job.progress, done), receipts=receipts
+            [self._put(finished)],
+            progress=progressed(job.progress, finished),
+            receipts=receipts,
         )
 
     def _intent(self, job: Distribution, seq: int, rows: int) -> BatchRecord:
@@ -373,36 +372,3 @@ class Dispatcher:
             return
         account, connector = self._open(platform.entity)
         self.matching.look(caller, job.distribution_id, account, connector)
-
-
-def _done(record: BatchRecord, sent: Sent, offset: int, clock: Clock) -> BatchRecord:
-    """The record of a batch that is through; rows are numbered over the whole list, from 1."""
-    reasons: Counter[str] = Counter(sent.rejected.values())
-    reasons.update(sent.unplaced)
-    rejected = reasons.total()
-    rows = sorted(sent.rejected.items())[:MAX_REJECTED_ROWS]
-    return record.changed(
-        state=BatchState.DONE,
-        sent=record.rows - rejected,
-        rejected=rejected,
-        rejected_by_reason=dict(reasons),
-        rejected_rows=tuple((offset + row + 1, reason) for row, reason in rows),
-        receipt=sent.receipt,
-        attempts=record.attempts + 1,
-        updated_at=clock.now(),
-    )
-
-
-def _progressed(progress: Progress, done: BatchRecord) -> Progress:
-    reasons: Mapping[str, int] = Counter(progress.rejected_by_reason) + Counter(
-        done.rejected_by_reason
-    )
-    return progress.model_copy(
-        update={
-            "sent": progress.sent + done.sent,
-            "rejected": progress.rejected + done.rejected,
-            "pending": progress.pending - done.rows,
-            "rejected_by_reason": dict(reasons),
-            "batches_done": progress.batches_done + 1,
-        }
-    )

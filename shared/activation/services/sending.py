@@ -1,4 +1,4 @@
-"""Sending one batch, and finding the rows that spoil it."""
+"""Sending one batch, finding the rows that spoil it, and counting what became of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from activation.domain.distribution import Delivery
+from activation.domain.distribution import (
+    MAX_REJECTED_ROWS,
+    BatchRecord,
+    BatchState,
+    Delivery,
+    Progress,
+)
 from activation.errors import PlatformRowsError
-from activation.ports import Account, Connector
+from activation.ports import Account, Clock, Connector
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -79,3 +85,36 @@ def _joined(first: Sent, second: Sent) -> Sent:
     receipts = [sent.receipt for sent in (first, second) if sent.receipt]
     joined = ",".join(receipts) or None
     return Sent({**first.rejected, **second.rejected}, unplaced, joined)
+
+
+def done(record: BatchRecord, sent: Sent, offset: int, clock: Clock) -> BatchRecord:
+    """The record of a batch that is through; rows are numbered over the whole list, from 1."""
+    reasons: Counter[str] = Counter(sent.rejected.values())
+    reasons.update(sent.unplaced)
+    rejected = reasons.total()
+    rows = sorted(sent.rejected.items())[:MAX_REJECTED_ROWS]
+    return record.changed(
+        state=BatchState.DONE,
+        sent=record.rows - rejected,
+        rejected=rejected,
+        rejected_by_reason=dict(reasons),
+        rejected_rows=tuple((offset + row + 1, reason) for row, reason in rows),
+        receipt=sent.receipt,
+        attempts=record.attempts + 1,
+        updated_at=clock.now(),
+    )
+
+
+def progressed(progress: Progress, done: BatchRecord) -> Progress:
+    reasons: Mapping[str, int] = Counter(progress.rejected_by_reason) + Counter(
+        done.rejected_by_reason
+    )
+    return progress.model_copy(
+        update={
+            "sent": progress.sent + done.sent,
+            "rejected": progress.rejected + done.rejected,
+            "pending": progress.pending - done.rows,
+            "rejected_by_reason": dict(reasons),
+            "batches_done": progress.batches_done + 1,
+        }
+    )
