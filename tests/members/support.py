@@ -20,7 +20,7 @@ from activation.ports import BlobKey, BlobStore, Clock
 
 ORGANIZATION = "acme"
 AUDIENCE = "audience-1"
-SMALL = ReadLimits(block_bytes=2_000, chunk_identifiers=200)
+SMALL = ReadLimits(block_bytes=8_000, chunk_identifiers=700)
 """Limits that make several chunks of a small file."""
 
 
