@@ -13,9 +13,9 @@ from typing import Any
 
 MAX_LINE_BYTES = 8 * 1024
 MAX_FRAMES = 30
+MAX_MESSAGE_CHARACTERS = 1000
 
 LOGGER = logging.getLogger("activation")
-_SEVERITIES = {"WARNING": "WARNING", "ERROR": "ERROR", "CRITICAL": "CRITICAL", "DEBUG": "DEBUG"}
 
 
 class JSONLines(logging.Formatter):
@@ -24,15 +24,17 @@ class JSONLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line; one that would be longer than MAX_LINE_BYTES loses its fields."""
         head: dict[str, Any] = {
-            "severity": _SEVERITIES.get(record.levelname, "INFO"),
-            "message": record.getMessage()[:1000],
+            "severity": record.levelname,
+            "message": record.getMessage()[:MAX_MESSAGE_CHARACTERS],
             "logger": record.name,
         }
         failure = record.exc_info
         if failure and failure[0] is not None:
             head |= {"exception": failure[0].__name__, "frames": frames(failure[2])}
         line = _encoded({**head, **getattr(record, "fields", {})})
-        return line if len(line) <= MAX_LINE_BYTES else _encoded({**head, "truncated": True})
+        return (
+            line if len(line.encode()) <= MAX_LINE_BYTES else _encoded({**head, "truncated": True})
+        )
 
 
 def _encoded(line: dict[str, Any]) -> str:

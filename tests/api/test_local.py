@@ -15,7 +15,7 @@ import pytest
 from activation.domain.caller import Role
 from activation.errors import InvalidStateError
 from activation.local import LocalServer
-from activation.observability import MAX_LINE_BYTES, JSONLines, event, failure
+from activation.observability import LOGGER, MAX_LINE_BYTES, JSONLines, event, failure
 from activation.settings import Settings
 
 SECONDS = 20
@@ -78,40 +78,55 @@ def test_runner_is_embedded_only() -> None:
         LocalServer(Settings(backend="google"))
 
 
-class TestLogLines:
-    @pytest.fixture
-    def lines(self, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-        caplog.set_level(logging.INFO, logger="activation")
-        return caplog
+class Lines(logging.Handler):
+    """Keeps the log lines as they would be written."""
 
-    def parsed(self, lines: pytest.LogCaptureFixture) -> dict[str, Any]:
-        text = JSONLines().format(lines.records[-1])
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.setFormatter(JSONLines())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+    def last(self) -> dict[str, Any]:
+        """The last line, which must be one bounded JSON object."""
+        text = self.texts[-1]
         assert "\n" not in text
-        assert len(text) <= MAX_LINE_BYTES
+        assert len(text.encode()) <= MAX_LINE_BYTES
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def test_line_is_one_json_object(self, lines: pytest.LogCaptureFixture) -> None:
+
+class TestLogLines:
+    @pytest.fixture
+    def lines(self) -> Iterator[Lines]:
+        lines, level = Lines(), LOGGER.level
+        LOGGER.addHandler(lines)
+        LOGGER.setLevel(logging.INFO)
+        yield lines
+        LOGGER.removeHandler(lines)
+        LOGGER.setLevel(level)
+
+    def test_line_is_one_json_object(self, lines: Lines) -> None:
         event("request", status=201, route="/a\nb", code=None)
-        found = self.parsed(lines)
+        found = lines.last()
         assert (found["severity"], found["message"], found["status"]) == ("INFO", "request", 201)
         assert found["route"] == "/a\nb"
         assert "code" not in found
 
-    def test_long_line_loses_its_fields(self, lines: pytest.LogCaptureFixture) -> None:
+    def test_long_line_loses_its_fields(self, lines: Lines) -> None:
         event("x" * 5000, route="y" * 100_000)
-        found = self.parsed(lines)
+        found = lines.last()
         assert found["truncated"] is True
         assert len(found["message"]) == 1000
 
-    def test_unexpected_failure_is_logged_without_its_text(
-        self, lines: pytest.LogCaptureFixture
-    ) -> None:
+    def test_unexpected_failure_is_logged_without_its_text(self, lines: Lines) -> None:
         try:
             raise KeyError("bob@example.com")
         except KeyError as error:
             failure("unexpected failure", error, trace="t")
-        found = self.parsed(lines)
+        found = lines.last()
         assert found["exception"] == "KeyError"
         assert "test_local.py" in found["frames"][-1]
         assert "bob@example.com" not in json.dumps(found)

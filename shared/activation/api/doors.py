@@ -14,7 +14,7 @@ from activation.api.issuer import TOKEN_TYPE, EmbeddedIssuer, issuer_name
 from activation.api.keys import KeySource, PublishedKeys
 from activation.app import App, get_app
 from activation.errors import ValidationError
-from activation.observability import event
+from activation.observability import configure, event
 
 ENVIRON = "activation.doors"
 """Under this WSGI key a server hands its own doors in; without it, `get_app()` decides."""
@@ -81,7 +81,9 @@ def _process_doors() -> Doors:
     global _default
     with _lock:
         if _default is None:
-            _default = Doors.of(_configured_app())
+            app = _configured_app()
+            configure(app.settings.log_level)
+            _default = Doors.of(app)
         return _default
 
 
