@@ -11,7 +11,7 @@ from activation.cli.audiences import find_audience
 from activation.cli.options import Command, Group, options
 from activation.cli.output import facts, moment, output, percent, table
 from activation.cli.platforms import find_platform
-from activation.cli.progress import follow_distribution
+from activation.cli.progress import follow_distributions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,9 +55,7 @@ def distribute(
         body = _body(api, audience, account["platform_id"], segments)
         job = api.post("/distributions", body)
         if wait or matches:
-            job = follow_distribution(
-                api, out, job["distribution_id"], account["name"], matches=matches
-            )
+            [job] = follow_distributions(api, out, [job], matches=matches)
     out.answer(job, *distribution_report([(account["name"], job)]))
     require_delivered(job)
 

@@ -117,7 +117,6 @@ def run_import(
     api: Api, out: Output, audience_id: str, file: Path, draft: dict[str, Any]
 ) -> dict[str, Any]:
     """Upload a file, follow its import to the end, and return the job."""
-    created = api.post(f"/audiences/{audience_id}/imports", {"file_name": file.name, **draft})
     octets = file.stat().st_size
     done = 0
     with out.bar("Uploading", "bytes", octets) as bar, file.open("rb") as stream:
@@ -127,8 +126,10 @@ def run_import(
             done += piece
             bar.show(done)
 
-        api.upload(created["upload"], stream, octets, sent)
-    return follow_import(api, out, audience_id, created["import"]["import_id"])
+        import_id = api.import_file(
+            audience_id, {"file_name": file.name, **draft}, stream, octets, sent
+        )
+    return follow_import(api, out, audience_id, import_id)
 
 
 def save_rejects(api: Api, job: dict[str, Any], target: Path) -> Path | None:
@@ -151,10 +152,10 @@ def import_report(job: dict[str, Any], rejects: Path | None) -> list[RenderableT
         for name in ("received", "accepted", "duplicate", "rejected")
     ]
     took = f"{counts['rows']:,} rows in {duration(job['duration_seconds'])}"
-    report: list[RenderableType] = [table(("values", "count", "share"), rows, title=took)]
+    report: list[RenderableType] = [f"  {took}\n", table(("values", "count", "share"), rows)]
     if counts["rejected"]:
         reasons = sorted(counts["rejected_by_reason"].items(), key=lambda item: -item[1])
-        report.append(table(("rejected because", "count"), reasons))
+        report += ["", table(("rejected because", "count"), reasons)]
     if rejects is not None:
         report.append(f"  Rejected rows by number, column and reason: [bold]{rejects}[/bold]")
     report += [f"  [yellow]{warning}[/yellow]" for warning in job["warnings"]]

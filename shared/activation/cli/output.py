@@ -64,9 +64,7 @@ def output() -> Output:
     return Output(console, as_json)
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None
-) -> RenderableType:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
     """A table; a column whose cells are numbers is right-aligned, with thousands separators."""
     from rich import box
     from rich.padding import Padding
@@ -75,8 +73,7 @@ def table(
 
     if not rows:
         return Text("  None.", style="dim")
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title_justify="left")
-    shown.title, shown.title_style = title, "dim"
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = any(isinstance(row[number], int | float) for row in rows)
         justify: Literal["left", "right"] = "right" if numeric or column in RIGHT else "left"
@@ -88,16 +85,12 @@ def table(
 
 def facts(pairs: Mapping[str, Any]) -> RenderableType:
     """Names and values, one pair a line; what is None is left out."""
-    from rich.table import Table
     from rich.text import Text
 
-    shown = Table.grid(padding=(0, 2))
-    shown.add_column(style="dim")
-    shown.add_column(overflow="fold")
-    for name, value in pairs.items():
-        if value is not None:
-            shown.add_row(f"  {name}", Text(text_of(value)))
-    return shown
+    shown = {name: text_of(value) for name, value in pairs.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    lines = [Text.assemble((f"  {name:<{width}}  ", "dim"), shown[name]) for name in shown]
+    return Text("\n").join(lines)
 
 
 def text_of(value: Any) -> str:

@@ -159,7 +159,7 @@ def check_platform(api: Api, platform_id: str) -> dict[str, Any]:
     """The platform once its credentials were checked."""
     path = f"/platforms/{platform_id}"
     api.post(f"{path}/test")
-    return watched(api, path, lambda p: p["health"]["status"] != "checking", lambda _: None)
+    return watched(lambda: api.get(path), lambda p: bool(p["health"]["status"] != "checking"))
 
 
 def find_platform(api: Api, id_or_name: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from activation.adapters.clock import SystemClock
-from activation.cli.output import duration
+from activation.cli.output import duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from activation.cli.output import Output
 
 LINE_EVERY_SECONDS = 5.0
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.25
+READ = 90.0
+"""Percentage at which all of a file is read, and its members are being stored."""
 
 Job = dict[str, Any]
+T = TypeVar("T")
 
 
 class Bar(Protocol):
@@ -61,12 +64,15 @@ class _Meter:
         rate = done / seconds if rate is None and seconds > 0 else rate
         if eta_seconds is None and rate and self.total and done < self.total:
             eta_seconds = (self.total - done) / rate
-        parts = [f"{done:>11,.0f} {self.unit}"]
+        parts = [self._amount(done)]
         if rate and done:
-            parts.append(f"{rate:>9,.0f}/s")
+            parts.append(f"{self._amount(rate)}/s")
         if eta_seconds:
             parts.append(f"ETA {duration(eta_seconds)}")
         return "  ".join([*parts, note] if note else parts)
+
+    def _amount(self, count: float) -> str:
+        return f"{size(count):>9}" if self.unit == "bytes" else f"{count:>11,.0f} {self.unit}"
 
 
 class PlainBar(_Meter):
@@ -152,17 +158,12 @@ class AnimatedBar(_Meter):
         self._progress.stop()
 
 
-def watched(
-    api: Api, path: str, is_done: Callable[[Job], bool], seen: Callable[[Job], None]
-) -> Job:
-    """Look at a job until it is done; `seen` hears of every look."""
+def watched(look: Callable[[], T], is_done: Callable[[T], bool]) -> T:
+    """Look at something until it is done; what it is then."""
     clock = SystemClock()
-    while True:
-        job = api.get(path)
-        seen(job)
-        if is_done(job):
-            return job
+    while not is_done(seen := look()):
         clock.sleep(POLL_SECONDS)
+    return seen
 
 
 def follow_import(api: Api, output: Output, audience_id: str, import_id: str) -> Job:
@@ -171,43 +172,64 @@ def follow_import(api: Api, output: Output, audience_id: str, import_id: str) ->
 
     with output.bar("Importing") as bar:
 
-        def seen(job: Job) -> None:
+        def look() -> Job:
+            job = api.get(path)
             rows, percentage = job["counts"]["rows"], job["percentage"]
             bar.show(
                 rows,
                 total=rows * 100 / percentage if percentage else None,
                 rate=job["rows_per_second"],
                 eta_seconds=job["eta_seconds"],
-                note="" if job["status"] != "processing" or percentage < 90 else "storing",
+                note="storing" if job["status"] == "processing" and percentage >= READ else "",
             )
+            return job
 
-        return watched(api, path, _import_is_final, seen)
+        return watched(look, _import_is_final)
 
 
 def _import_is_final(job: Job) -> bool:
     return job["status"] in ("completed", "failed", "cancelled")
 
 
-def follow_distribution(
-    api: Api, output: Output, distribution_id: str, what: str, *, matches: bool = False
-) -> Job:
-    """Show a distribution until it is final, with `matches` until the platform has counted."""
-    with output.bar(what) as bar:
+def follow_distributions(
+    api: Api, output: Output, jobs: Sequence[Job], *, matches: bool = False
+) -> list[Job]:
+    """Show distributions as one bar until all are final, with `matches` until the platforms have
+    counted; the last states of the jobs."""
+    paths = [f"/distributions/{job['distribution_id']}" for job in jobs]
 
-        def seen(job: Job) -> None:
-            progress, waits = job["progress"], job["status"] in ("completed", "partial")
+    with output.bar("Sending") as bar:
+
+        def look() -> list[Job]:
+            seen = [api.get(path) for path in paths]
+            progress = [job["progress"] for job in seen]
             bar.show(
-                progress["sent"] + progress["rejected"],
-                total=progress["planned"] or None,
-                note="waiting for match results" if waits and not _is_matched(job) else "",
+                sum(p["sent"] + p["rejected"] for p in progress),
+                total=sum(p["planned"] for p in progress) if all(map(_has_list, seen)) else None,
+                note=next(filter(None, map(_pause, seen)), ""),
             )
+            return seen
 
-        def is_done(job: Job) -> bool:
-            final = job["status"] in ("completed", "partial", "failed", "cancelled")
-            return final and (not matches or _is_matched(job))
-
-        return watched(api, f"/distributions/{distribution_id}", is_done, seen)
+        return watched(look, lambda seen: all(_is_over(job, matches) for job in seen))
 
 
-def _is_matched(job: Job) -> bool:
-    return bool(job["match_results"]["final"]) or job["status"] in ("failed", "cancelled")
+def _has_list(job: Job) -> bool:
+    return job["progress"]["planned"] > 0 or _is_final(job)
+
+
+def _is_final(job: Job) -> bool:
+    return job["status"] in ("completed", "partial", "failed", "cancelled")
+
+
+def _is_over(job: Job, matches: bool) -> bool:
+    if matches and job["status"] in ("completed", "partial"):
+        return bool(job["match_results"]["final"])
+    return _is_final(job)
+
+
+def _pause(job: Job) -> str:
+    """What a distribution waits for."""
+    if job["status"] == "processing" and job["next_at"] is not None:
+        return f"the platform asks for patience ({job['error_details']['error_code']})"
+    waits = job["status"] in ("completed", "partial") and not job["match_results"]["final"]
+    return "match results" if waits else ""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from activation.cli.options import Command
 from activation.cli.output import output
+
+if TYPE_CHECKING:
+    from activation.ports import Clock
+    from activation.twins.wsgi import Twin
 
 GOOGLE_ACCOUNT, META_ACCOUNT = "1234567890", "1001"
 CREDENTIALS: dict[str, dict[str, str]] = {
@@ -41,27 +45,37 @@ platforms refuse. GET /_twin/state tells what they hold.
     type=click.FloatRange(0, 1),
     help="Share of the people that the platforms know.",
 )
+@click.option("--only", type=click.Choice(list(CREDENTIALS)), help="Run only this one.")
 @click.option("--until-closed", is_flag=True, hidden=True, help="End with standard input.")
-def twin(host: str, port: int, match_rate: float, until_closed: bool) -> None:
+def twin(host: str, port: int, match_rate: float, only: str | None, until_closed: bool) -> None:
     """Run the twins of Google Ads and Meta, and print the settings to use."""
     from activation.adapters.clock import SystemClock
-    from activation.twins.facebook import FacebookTwin
-    from activation.twins.google_ads import GoogleAdsTwin
     from activation.twins.server import serve
 
     clock = SystemClock()
-    google = GoogleAdsTwin(clock, account_id=GOOGLE_ACCOUNT, match_rate=match_rate)
-    meta = FacebookTwin(
-        clock, ad_account_id=META_ACCOUNT, match_rate=match_rate, match_delay_seconds=1.0
-    )
-    running = serve({"google_ads": google, "facebook": meta}, host, port)
-    accounts = [_account(name, running.url_of(name)) for name in CREDENTIALS]
+    names = list(CREDENTIALS) if only is None else [only]
+    running = serve({name: _twin(name, clock, match_rate) for name in names}, host, port)
+    accounts = [_account(name, running.url_of(name)) for name in names]
     try:
         output().answer({"url": running.url, "platforms": accounts}, *_shown(running.url, accounts))
         sys.stdout.flush()
         _wait(clock, until_closed=until_closed)
     finally:
         running.close()
+
+
+def _twin(name: str, clock: Clock, match_rate: float) -> Twin:
+    """A twin that tells its match results as soon as it is asked."""
+    from activation.twins.facebook import FacebookTwin
+    from activation.twins.google_ads import GoogleAdsTwin
+
+    if name == "google_ads":
+        return GoogleAdsTwin(
+            clock, account_id=GOOGLE_ACCOUNT, match_rate=match_rate, polls_before_final=0
+        )
+    return FacebookTwin(
+        clock, ad_account_id=META_ACCOUNT, match_rate=match_rate, match_delay_seconds=0.0
+    )
 
 
 def _account(name: str, url: str) -> dict[str, Any]:
@@ -78,7 +92,7 @@ def _account(name: str, url: str) -> dict[str, Any]:
 
 
 def _shown(url: str, accounts: list[dict[str, Any]]) -> list[str]:
-    lines = [f"Twins of Google Ads and Meta listen at [bold]{url}[/bold]; stop with Ctrl-C.", ""]
+    lines = [f"The twins listen at [bold]{url}[/bold]; stop with Ctrl-C.", ""]
     for account in accounts:
         settings = account["settings"]["config"].items()
         name = account["platform_type"]
@@ -91,7 +105,7 @@ def _shown(url: str, accounts: list[dict[str, Any]]) -> list[str]:
 QUOTE = '"'
 
 
-def _wait(clock: Any, *, until_closed: bool) -> None:
+def _wait(clock: Clock, *, until_closed: bool) -> None:
     """Until Ctrl-C or, with `until_closed`, until whoever started us is gone."""
     if until_closed:
         sys.stdin.buffer.read()

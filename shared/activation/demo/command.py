@@ -37,8 +37,8 @@ The store stays in ./{DEFAULT} (or --data), to look at afterwards.
 @click.option("--keep", is_flag=True, help="Keep the made-up file, next to the store.")
 def demo(rows: int, file: Path | None, default_region: str, keep: bool) -> None:
     """Import a million made-up customers and bring them to two ad platforms."""
-    from activation.demo.run import run
+    from activation.demo.run import Wishes, run
 
     given = options()
     given.require_local("the demo makes a store of its own.")
-    run(given, output(), rows=rows, file=file, default_region=default_region, keep=keep)
+    run(given, output(), Wishes(rows, file, default_region, keep))

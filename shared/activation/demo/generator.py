@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEED = 2025
+REGION = "DE"
+"""The default region with which the counts of Contents hold."""
 BLOCK_ROWS = 100_000
 REPEATED_SHARE = 0.03
 """Share of rows about people who had a row before."""
@@ -27,7 +29,7 @@ OnRows = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What an import of the file into an empty audience counts, with the default region DE.
+    """What an import of the file into an empty audience counts, with the default region REGION.
 
     `received` and the rest are those of `ImportCounts`; `national_phones` of the accepted or
     repeated values are phone numbers that a missing default region turns into rejects.

@@ -7,9 +7,9 @@ the platforms hold exactly what the audience says.
 from __future__ import annotations
 
 import shlex
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from activation.cli.imports import import_report, require_completed, run_import,
 from activation.cli.options import Options
 from activation.cli.output import Output, duration, facts, size, table
 from activation.cli.platforms import check_platform
-from activation.cli.progress import follow_distribution
+from activation.cli.progress import follow_distributions
 from activation.demo.folder import DEFAULT, fresh
-from activation.demo.generator import Contents, write_export
+from activation.demo.generator import REGION, Contents
 from activation.demo.holdings import Holding, expected
-from activation.demo.twins import TwinProcess, twin_process
+from activation.demo.source import Source, given, made_up
+from activation.demo.twins import TwinProcess, twin_processes
 from activation.domain.caller import service_caller
 from activation.local import LocalServer
 
@@ -35,190 +36,147 @@ AUDIENCE = "Demo customers"
 TITLES = {"google_ads": "Google Ads", "facebook": "Meta"}
 PORT = 8080
 
+Record = dict[str, Any]
 
-def run(
-    given: Options,
-    out: Output,
-    *,
-    rows: int,
-    file: Path | None,
-    default_region: str,
-    keep: bool,
-) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked of the demo."""
+
+    rows: int
+    file: Path | None
+    default_region: str
+    keep: bool
+
+
+def run(options: Options, out: Output, wishes: Wishes) -> None:
     """The whole demo. Raises Failure when a job fails or a platform holds something else."""
-    settings = given.settings(
-        data_folder=given.data or DEFAULT,
+    settings = options.settings(
+        data_folder=options.data or DEFAULT,
         allow_private_hosts=True,
         match_poll_seconds=1.0,
         log_level="ERROR",
     )
-    fresh(settings.data_path)
+    folder = settings.data_path
+    fresh(folder)
     clock = SystemClock()
     started = clock.monotonic()
     with ExitStack() as stack:
-        twins = stack.enter_context(twin_process())
-        source, contents = stack.enter_context(_source(out, file, rows, settings.data_path, keep))
+        twins = stack.enter_context(twin_processes())
+        source = stack.enter_context(_source(out, wishes, folder))
         server = LocalServer(settings, port=0, tick_seconds=LOCAL_TICK_SECONDS)
-        api = stack.enter_context(served(server, given.organization, given.user))
-        demo = Demo(given, out, api, server, twins, default_region)
-        result = demo.all(source, contents)
-    took = clock.monotonic() - started
-    out.answer(
-        {**result, "seconds": round(took, 1)}, *_look_here(given, settings.data_path, result)
-    )
-    out.line(f"\nDone in {duration(took)}.")
-    if not all(holding["equal"] for holding in result["holdings"]):
-        raise Failure("A platform does not hold what the audience says.")
+        api = stack.enter_context(served(server, options.organization, options.user))
+        result = Demo(options, out, api, server, twins, wishes.default_region).all(source)
+    seconds = round(clock.monotonic() - started, 1)
+    out.answer({**result, "seconds": seconds}, *_look_here(options, folder, result))
+    out.line(f"\nDone in {duration(seconds)}.")
 
 
-@contextmanager
-def _source(
-    out: Output, file: Path | None, rows: int, folder: Path, keep: bool
-) -> Iterator[tuple[Path, Contents | None]]:
-    """The file to import; a made-up one is removed afterwards, unless it is to be kept."""
-    if file is not None:
-        _step(out, 1, f"Your file {file.name}, {size(file.stat().st_size)}")
-        yield file, None
-        return
-    with tempfile.TemporaryDirectory(prefix="activation-demo-") as temporary:
-        place = folder.with_name(f"{folder.name}-customers.csv")
-        path = place if keep else Path(temporary) / place.name
-        _step(out, 1, "A made-up CRM export")
-        with out.bar("Writing", total=rows) as bar:
-            written = 0
-
-            def on_rows(count: int) -> None:
-                nonlocal written
-                written += count
-                bar.show(written)
-
-            contents = write_export(path, rows, on_rows=on_rows)
-        out.line(
-            facts(
-                {
-                    "rows": contents.rows,
-                    "people": contents.people,
-                    "size": size(path.stat().st_size),
-                    "file": str(path) if keep else None,
-                }
-            )
-        )
-        yield path, contents
+def _source(out: Output, wishes: Wishes, folder: Path) -> Any:
+    if wishes.file is not None:
+        _step(out, 1, "Your file")
+        return given(out, wishes.file)
+    _step(out, 1, "A made-up export of customers")
+    kept = folder.with_name(f"{folder.name}-customers.csv") if wishes.keep else None
+    return made_up(out, wishes.rows, kept)
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The steps after the file is there."""
+    """The steps once the file is there."""
 
-    given: Options
+    options: Options
     out: Output
     api: Api
     server: LocalServer
-    twins: TwinProcess
+    twins: Sequence[TwinProcess]
     default_region: str
 
-    def all(self, source: Path, contents: Contents | None) -> dict[str, Any]:
+    def all(self, source: Source) -> Record:
         """Every step; returns the records of what was done."""
-        job = self.imported(source, contents)
+        job = self.imported(source)
         audience = self.stored(job["audience_id"])
-        platforms = self.platforms()
-        self.planned(audience, platforms)
-        distributions = self.distributed(audience, platforms)
-        holdings = self.proved(audience, platforms, distributions)
+        platforms = [self.connected(twin) for twin in self._twins_announced()]
+        orders = [self._order(audience, platform) for platform in platforms]
+        self.planned(platforms, orders)
+        distributions = self.distributed(platforms, orders)
+        self.proved(audience, platforms, distributions)
         return {
             "audience": audience,
             "import": job,
             "platforms": platforms,
             "distributions": distributions,
-            "holdings": holdings,
         }
 
-    def imported(self, source: Path, contents: Contents | None) -> dict[str, Any]:
+    def imported(self, source: Source) -> Record:
         """Import the file into a new audience."""
         _step(self.out, 2, f"Import into the audience “{AUDIENCE}”")
         audience = create_audience(self.api, AUDIENCE, "first_party")
         draft = {"default_region": self.default_region}
-        job = run_import(self.api, self.out, audience["audience_id"], source, draft)
-        rejects = save_rejects(
-            self.api, job, self.server.app.settings.data_path / "import.rejects.csv"
-        )
-        for part in import_report(job, rejects):
+        job = run_import(self.api, self.out, audience["audience_id"], source.path, draft)
+        rejects = self.server.app.settings.data_path / "import.rejects.csv"
+        for part in import_report(job, save_rejects(self.api, job, rejects)):
             self.out.line(part)
         require_completed(job)
-        if contents is not None and self.default_region == "DE":
-            self._as_generated(job["counts"], contents)
+        if source.contents is not None and self.default_region == REGION:
+            _require_counts(job["counts"], source.contents)
+            self._check("Every number is the one that the generator wrote.")
         return job
 
-    def _as_generated(self, counts: dict[str, Any], contents: Contents) -> None:
-        wanted = {
-            name: getattr(contents, name)
-            for name in ("rows", "received", "accepted", "duplicate", "rejected_by_reason")
-        }
-        if any(counts[name] != value for name, value in wanted.items()):
-            raise Failure("The import counted otherwise than the generator wrote.")
-        self.out.line("  [green]✓[/green] Every number is the one that the generator wrote.")
-
-    def stored(self, audience_id: str) -> dict[str, Any]:
+    def stored(self, audience_id: str) -> Record:
         """How the members are kept."""
         audience = self.api.get(f"/audiences/{audience_id}")
         storage, members = audience["storage"], audience["size"]
-        _step(self.out, 3, "What is stored: hashes, no address and no number")
-        self.out.line(
-            facts(
-                {
-                    "members": members,
-                    "tier": storage["type"],
-                    "partitions": len(storage["partitions"]),
-                    "size": size(storage["bytes"]),
-                    "per member": f"{storage['bytes'] / max(members, 1):.1f} bytes",
-                }
-            )
-        )
+        _step(self.out, 3, "What is stored: hashes, no address and no phone number")
+        shown = {
+            "members": members,
+            "tier": storage["type"],
+            "partitions": len(storage["partitions"]),
+            "size": size(storage["bytes"]),
+            "per member": f"{storage['bytes'] / max(members, 1):.1f} bytes",
+        }
+        self.out.line(facts(shown))
         return audience
 
-    def platforms(self) -> list[dict[str, Any]]:
-        """Save an account at each twin and have its credentials tested."""
-        _step(self.out, 4, f"Accounts at the twins of two ad platforms, {self.twins.url}")
-        saved = []
-        for account in self.twins.platforms:
-            body = {"name": TITLES[account["platform_type"]], **account}
-            made = self.api.post("/platforms", body)
-            tested = check_platform(self.api, made["platform_id"])
-            health = tested["health"]
-            if health["status"] != "ok":
-                raise Failure(f"{tested['name']}: {health['message']}", health["status"])
-            sealed = ", ".join(tested["credentials"]["fields"])
-            self.out.line(f"  {tested['name']:<12} sealed: {sealed}. {health['message']}")
-            saved.append(tested)
-        return saved
+    def _twins_announced(self) -> Sequence[TwinProcess]:
+        _step(self.out, 4, "Accounts at two ad platforms: strict twins, on this machine")
+        return self.twins
 
-    def planned(self, audience: dict[str, Any], platforms: list[dict[str, Any]]) -> None:
+    def connected(self, twin: TwinProcess) -> Record:
+        """Save an account at a twin and have its sealed credentials tested."""
+        name = TITLES[twin.account["platform_type"]]
+        made = self.api.post("/platforms", {"name": name, **twin.account})
+        tested = check_platform(self.api, made["platform_id"])
+        health = tested["health"]
+        if health["status"] != "ok":
+            raise Failure(f"{name}: {health['message']}", health["status"])
+        sealed = ", ".join(tested["credentials"]["fields"])
+        self._check(f"{name:<12} {twin.url}  sealed: {sealed}; tested: {health['status']}")
+        return tested
+
+    def planned(self, platforms: Sequence[Record], orders: Sequence[Record]) -> None:
         """What the distributions are going to do."""
         _step(self.out, 5, "The plan: what would be sent")
-        rows = []
-        for platform in platforms:
-            plan = self.api.post("/distributions/plan", _body(audience, platform))
-            withheld = sum(plan["withheld"].values())
-            counts = [plan[name] for name in ("members", "identifiers", "rows", "requests")]
-            rows.append([platform["name"], counts[0], withheld, *counts[1:]])
+        plans = [self.api.post("/distributions/plan", order) for order in orders]
+        rows = [
+            (
+                platform["name"],
+                plan["members"],
+                sum(plan["withheld"].values()),
+                *(plan[name] for name in ("identifiers", "rows", "requests")),
+            )
+            for platform, plan in zip(platforms, plans, strict=True)
+        ]
         columns = ("platform", "members", "withheld", "identifiers", "rows", "requests")
         self.out.line(table(columns, rows))
 
-    def distributed(
-        self, audience: dict[str, Any], platforms: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def distributed(self, platforms: Sequence[Record], orders: Sequence[Record]) -> list[Record]:
         """Distribute to all platforms at the same time, and wait for their match results."""
         _step(self.out, 6, "Distribution, to both at the same time")
-        started = [
-            self.api.post("/distributions", _body(audience, platform)) for platform in platforms
-        ]
-        ended = [
-            follow_distribution(
-                self.api, self.out, job["distribution_id"], f"{platform['name']:<10}", matches=True
-            )
-            for platform, job in zip(platforms, started, strict=True)
-        ]
+        started = [self.api.post("/distributions", order) for order in orders]
+        ended = follow_distributions(self.api, self.out, started, matches=True)
         names = [platform["name"] for platform in platforms]
+        self.out.line()
         for part in distribution_report(list(zip(names, ended, strict=True))):
             self.out.line(part)
         for job in ended:
@@ -226,67 +184,69 @@ class Demo:
         return ended
 
     def proved(
-        self,
-        audience: dict[str, Any],
-        platforms: list[dict[str, Any]],
-        distributions: list[dict[str, Any]],
-    ) -> list[dict[str, Any]]:
+        self, audience: Record, platforms: Sequence[Record], distributions: Sequence[Record]
+    ) -> None:
         """Compare what each twin holds with the audience's stored members."""
-        _step(self.out, 7, "Proof: do the platforms hold exactly what the audience says?")
-        organization = self.given.organization
-        caller = service_caller("demo", organization, "demo")
-        found = []
-        for platform, job in zip(platforms, distributions, strict=True):
-            wanted = expected(
-                self.server.app, caller, audience["audience_id"], platform["platform_id"]
-            )
-            held = self._held(platform["platform_type"], job)
-            mark = "[green]✓[/green]" if held == wanted else "[red]✗[/red]"
-            self.out.line(
-                f"  {mark} {platform['name']:<12} audience {wanted.members:>11,}  "
-                f"platform {held.members:>11,}  digest {held.digest[:16]}"
-            )
-            found.append({"platform": platform["name"], "equal": held == wanted, **vars_of(held)})
-        return found
+        _step(self.out, 7, "Proof: the platforms hold exactly what the audience says")
+        caller = service_caller("demo", self.options.organization, "demo")
+        with ThreadPoolExecutor(len(self.twins)) as pool:
+            told = [pool.submit(twin.holdings) for twin in self.twins]
+            for platform, job, state in zip(platforms, distributions, told, strict=True):
+                wanted = expected(
+                    self.server.app, caller, audience["audience_id"], platform["platform_id"]
+                )
+                held = state.result()[job["match_results"]["platform_audience_id"]]
+                _require_equal(platform["name"], wanted, held)
+                self._check(
+                    f"{platform['name']:<12} {held.members:>11,} identifiers on both sides, "
+                    f"digest {held.digest[:16]}"
+                )
 
-    def _held(self, platform_type: str, job: dict[str, Any]) -> Holding:
-        wanted = job["match_results"]["platform_audience_id"]
-        for audience in self.twins.holdings(platform_type):
-            if audience["audience_id"] == wanted:
-                return Holding(audience["members"], audience["digest"])
-        return Holding(0, "")
+    def _check(self, text: str) -> None:
+        self.out.line(f"  [green]✓[/green] {text}")
+
+    def _order(self, audience: Record, platform: Record) -> Record:
+        return {"audience_id": audience["audience_id"], "platform_id": platform["platform_id"]}
 
 
-def vars_of(holding: Holding) -> dict[str, Any]:
-    """A holding as JSON."""
-    return {"identifiers": holding.members, "digest": holding.digest}
+def _require_counts(counts: Record, contents: Contents) -> None:
+    for name in ("rows", "received", "accepted", "duplicate", "rejected_by_reason"):
+        counted, written = counts[name], getattr(contents, name)
+        if counted != written:
+            raise Failure(f"The import counted {name} {counted}, the generator {written}.")
 
 
-def _body(audience: dict[str, Any], platform: dict[str, Any]) -> dict[str, Any]:
-    return {"audience_id": audience["audience_id"], "platform_id": platform["platform_id"]}
+def _require_equal(name: str, wanted: Holding, held: Holding) -> None:
+    if held != wanted:
+        raise Failure(
+            f"{name} holds {held.members:,} identifiers with digest {held.digest[:16]}, the "
+            f"audience says {wanted.members:,} with digest {wanted.digest[:16]}."
+        )
 
 
 def _step(out: Output, number: int, title: str) -> None:
     out.line(f"\n[bold]{number}  {title}[/bold]")
 
 
-def _look_here(given: Options, folder: Path, result: dict[str, Any]) -> list[str]:
+def _look_here(options: Options, folder: Path, result: Record) -> list[str]:
     """How to see the same through the API."""
     store = f"--data {shlex.quote(str(folder))}"
-    whom = f" --organization {shlex.quote(given.organization)} --user {shlex.quote(given.user)}"
+    given = {"organization": options.organization, "user": options.user}
+    usual = {"organization": Options().organization, "user": Options().user}
+    whom = "".join(f" --{k} {shlex.quote(v)}" for k, v in given.items() if v != usual[k])
     address = f"http://127.0.0.1:{PORT}"
     audience = result["audience"]["audience_id"]
+    paths = (
+        f"/audiences/{audience}",
+        f"/audiences/{audience}/members?limit=3",
+        f"/distributions/{result['distributions'][0]['distribution_id']}",
+    )
     return [
         "\n[bold]8  Look for yourself[/bold]",
         f"  activation serve {store} --port {PORT}",
+        "  [dim]and in another terminal:[/dim]",
         f"  export TOKEN=$(activation token {store}{whom})",
-        *(
-            f'  curl -H "Authorization: Bearer $TOKEN" {address}/api/v1{path}'
-            for path in (
-                f"/audiences/{audience}",
-                f"/audiences/{audience}/members?limit=3",
-                f"/distributions/{result['distributions'][0]['distribution_id']}",
-            )
-        ),
+        f"  export API={address}/api/v1",
+        *(f'  curl -H "Authorization: Bearer $TOKEN" "$API{path}"' for path in paths),
         f"  {address}/docs describes the API.",
     ]

@@ -1,4 +1,4 @@
-"""The twins in a process of their own, as far away as a platform would be."""
+"""Each twin in a process of its own, as far away as a platform would be."""
 
 from __future__ import annotations
 
@@ -8,60 +8,77 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
+from activation.demo.holdings import Holding
 from activation.errors import StorageUnavailableError
 
 STOP_SECONDS = 5.0
+STATE_SECONDS = 300.0
+"""A twin sorts all that it holds before it answers."""
 COMMAND = (sys.executable, "-m", "activation.cli", "twin", "--port=0", "--until-closed", "--json")
+NAMES = ("google_ads", "facebook")
 
 
 @dataclass(frozen=True, slots=True)
 class TwinProcess:
-    """Where the twins listen, and what `POST /platforms` takes for each."""
+    """Where a twin listens, and what `POST /platforms` takes for it."""
 
     url: str
-    platforms: list[dict[str, Any]]
+    account: dict[str, Any]
 
-    def holdings(self, platform_type: str) -> list[dict[str, Any]]:
-        """The audiences that a twin holds: id, number of identifiers, digest of the set."""
+    def holdings(self) -> dict[str, Holding]:
+        """What the twin holds, by audience."""
         import httpx
 
-        answer = httpx.get(f"{self.url}/_twin/state", timeout=60)
-        found: list[dict[str, Any]] = answer.json()[platform_type]["audiences"]
-        return found
+        state = httpx.get(f"{self.url}/_twin/state", timeout=STATE_SECONDS).json()
+        audiences = state[self.account["platform_type"]]["audiences"]
+        return {a["audience_id"]: Holding(a["members"], a["digest"]) for a in audiences}
 
 
 @contextmanager
-def twin_process() -> Iterator[TwinProcess]:
+def twin_processes() -> Iterator[list[TwinProcess]]:
     """Twins that live as long as the context, and never longer than this process.
 
     They end when their standard input closes, which a kill of this process does too; a session
     of their own keeps the terminal's Ctrl-C from them.
     """
-    process = subprocess.Popen(  # noqa: S603 - a command of ours, no shell
-        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for name in NAMES:
+            processes.append(  # noqa: PERF401 - what was started is stopped, whatever happens
+                subprocess.Popen(  # noqa: S603 - a command of ours, no shell
+                    (*COMMAND, f"--only={name}"),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            )
+        yield [_announced(process) for process in processes]
+    finally:
+        for process in processes:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
+    process.stdin.close()
     try:
-        yield TwinProcess(**_announced(process.stdout))
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
 
 
-def _announced(lines: IO[bytes]) -> dict[str, Any]:
-    """The JSON document that the twins print once they listen."""
+def _announced(process: subprocess.Popen[bytes]) -> TwinProcess:
+    """What a twin prints, as one JSON document, once it listens."""
+    assert process.stdout is not None
     text = b""
-    for line in lines:
+    for line in process.stdout:
         text += line
         if line.rstrip() == b"}":
-            document: dict[str, Any] = json.loads(text)
-            return document
-    raise StorageUnavailableError("The twins did not start.")
+            document = json.loads(text)
+            return TwinProcess(document["url"], document["platforms"][0])
+    raise StorageUnavailableError("A twin did not start.")

@@ -1,0 +1,80 @@
+"""`activation serve`, `token` and `twin` as processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import jwt
+import pytest
+
+from activation.cli.twin import CREDENTIALS
+from activation.demo.twins import twin_processes
+from tests.cli.conftest import Program
+
+SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answering(url: str) -> httpx.Response:
+    """The first answer of a server that is just starting."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail(f"{url} does not answer.")
+
+
+def test_serves_the_api_until_it_is_told_to_stop(program: Program, tmp_path: Path) -> None:
+    port = free_port()
+    command = (sys.executable, "-m", "activation.cli", "serve", "--data", str(program.folder))
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen((*command, f"--port={port}"), stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            assert answering(f"{url}/health").json() == {"status": "ok"}
+            remote = ("--url", url, "--token", program.ok("token").strip())
+            created = program.json("audiences", "create", "Served", *remote)
+            assert created["name"] == "Served"
+            assert "swagger-ui" in httpx.get(f"{url}/docs").text
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 0
+    assert [a["name"] for a in program.json("audiences", "list")] == ["Served"]
+
+
+def test_a_token_says_who_and_for_how_long(program: Program) -> None:
+    whom = ("--organization", "acme", "--user", "ann", "--role", "viewer", "--minutes", "5")
+    minted = program.json("token", *whom)
+    claims = jwt.decode(minted["token"], options={"verify_signature": False})
+    assert (claims["org"], claims["sub"], claims["role"]) == ("acme", "ann", "viewer")
+    assert claims["exp"] - claims["iat"] == 300
+    assert program.ok("token", *whom).count(".") == 2
+
+
+@pytest.mark.parametrize("minutes", ["0", "61"])
+def test_no_token_lives_over_an_hour(program: Program, minutes: str) -> None:
+    assert "is not in the range" in program.fails(2, "token", "--minutes", minutes)
+
+
+def test_twins_tell_where_they_are_and_end_with_their_starter() -> None:
+    with twin_processes() as twins:
+        assert [twin.account["platform_type"] for twin in twins] == list(CREDENTIALS)
+        assert all(twin.holdings() == {} for twin in twins)
+        urls = [twin.url for twin in twins]
+    for url in urls:
+        with pytest.raises(httpx.TransportError):
+            httpx.get(url)
