@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from activation import observability
@@ -224,8 +224,9 @@ def _gunicorn_options(host: str, port: int) -> dict[str, Any]:
     }
 
 
+@cache
 def loaded(function: Function) -> WSGIApplication:
-    """The function as functions-framework runs it."""
+    """The function as functions-framework runs it; it holds no state, so one serves everybody."""
     import functions_framework
 
     app: WSGIApplication = functions_framework.create_app(

@@ -97,7 +97,11 @@ class EmbeddedIssuer:
         path = self.folder / KEY_FILE
         if not path.exists():
             _create(path)
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        key = load_pem_private_key(
+            path.read_bytes(),
+            password=None,
+            unsafe_skip_rsa_key_validation=True,  # ours, made by `_create`; checking takes longer
+        )
         if not isinstance(key, RSAPrivateKey):
             raise ValidationError(f"{KEY_FILE} does not hold an RSA key.", reason="key_type")
         return key
