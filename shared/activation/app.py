@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from activation.domain.audience import Encryption
 from activation.ports import BlobStore, Clock, Connectors, DocumentStore, MessageBus, Vault
@@ -55,12 +55,16 @@ class App:
     @cached_property
     def uploads(self) -> BlobStore:
         """Uploaded files."""
-        return self._blobs("uploads", self.settings.uploads_bucket)
+        if self._embedded:
+            return self._files("uploads", signing_key=self._local_keys.derived("uploads"))
+        return self._bucket(self.settings.uploads_bucket)
 
     @cached_property
     def member_blobs(self) -> BlobStore:
         """Member partitions, runs of imports, frozen lists."""
-        return self._blobs("members", self.settings.members_bucket)
+        if self._embedded:
+            return self._files("members")
+        return self._bucket(self.settings.members_bucket)
 
     @cached_property
     def bus(self) -> MessageBus:
@@ -245,13 +249,12 @@ class App:
             return None
         return Encryption(algorithm="AES256 (CMEK)", key_reference=self.settings.kms_key)
 
-    def _blobs(self, area: str, bucket: str) -> BlobStore:
-        if self._embedded:
-            from activation.adapters.embedded.blobs import FileBlobs
+    def _files(self, area: str, **options: Any) -> BlobStore:
+        from activation.adapters.embedded.blobs import FileBlobs
 
-            signing_key = self._local_keys.derived(f"uploads/{area}")
-            root = self.settings.data_path / area
-            return FileBlobs(root, self.clock, signing_key=signing_key)
+        return FileBlobs(self.settings.data_path / area, self.clock, **options)
+
+    def _bucket(self, bucket: str) -> BlobStore:
         from activation.adapters.gcp.blobs import CloudStorageBlobs
 
         return CloudStorageBlobs(bucket, self.clock)
