@@ -20,9 +20,9 @@ class ReadLimits:
     max_line_bytes: int = 64 * 1024
     max_columns: int = 50
     ratio_after: int = MIB
-    block_bytes: int = 4 * MIB
+    block_bytes: int = 2 * MIB
     """Text read and taken apart at once."""
-    chunk_identifiers: int = 262_144
+    chunk_identifiers: int = 131_072
     """A chunk is stored when it holds this many identifiers or this many source bytes."""
     chunk_bytes: int = 64 * MIB
     batch_rows: int = 65_536

@@ -247,45 +247,42 @@ class Encoder:
         return rejects_of(block.rows[at], names, reasons)
 
     def _members(self, found: Sequence[_Candidates], fields: dict[str, Any], size: int) -> Any:
+        """The accepted values of all columns, in the order of rows."""
         import numpy as np
         import pyarrow as pa
 
-        persons = _persons(found, size) if len(found) > 1 and not self.columns.is_long else None
-        batches = [self._batch(c, fields, persons) for c in found]
-        if not batches:
+        if not found:
             return schema().empty_table()
+        if len(found) > 1 and not self.columns.is_long:
+            fields = {**fields, "person": _persons(found, size)}
         at = np.concatenate([c.at[c.reasons == 0] for c in found])
-        table = pa.Table.from_batches(batches, schema()).combine_chunks()
-        if len(batches) == 1:
-            return table
-        return table.take(pa.array(np.argsort(at, kind="stable")))
+        order = np.argsort(at, kind="stable")
+        own = pa.Table.from_batches([self._own(c) for c in found]).take(pa.array(order))
+        rows = pa.array(at[order])
+        columns = {name: own.column(name) for name in own.schema.names}
+        columns |= {name: values.take(rows) for name, values in fields.items()}
+        nothing = {f.name: pa.nulls(len(at), f.type) for f in schema() if f.name not in columns}
+        return pa.table({**columns, **nothing}).select(schema().names).cast(schema())
 
-    def _batch(self, candidates: _Candidates, fields: dict[str, Any], persons: Any) -> Any:
-        """The accepted values of one column as members."""
+    def _own(self, candidates: _Candidates) -> Any:
+        """The accepted values of one column, with what does not depend on their rows."""
         import numpy as np
         import pyarrow as pa
 
         hashed = candidates.hashed
         good = candidates.reasons == 0
-        at = pa.array(candidates.at[good])
-        size, mask = len(at), pa.array(good)
-        columns = {
-            "digest": binary_array(hashed.digests[good]),
-            "identifier_type": np.full(size, TYPES.index(candidates.cells.kind), np.uint8),
-            "value": hashed.values.filter(mask),
-            "alternate": hashed.alternate.filter(mask),
-            "uid2_alternate": hashed.uid2_alternate.filter(mask),
-            "hash_rule": np.full(size, RULES.index(candidates.cells.rule), np.uint8),
-            "added_at": pa.repeat(pa.scalar(self.now, schema().field("added_at").type), size),
-            **{name: values.take(at) for name, values in fields.items()},
-        }
-        if persons is not None:
-            columns["person"] = persons.take(at)
-        arrays = [
-            columns[f.name] if f.name in columns else pa.nulls(size, f.type) for f in schema()
-        ]
-        return pa.RecordBatch.from_arrays(
-            [a if isinstance(a, pa.Array) else pa.array(a) for a in arrays], schema=schema()
+        mask, size = pa.array(good), int(good.sum())
+        kind, rule = TYPES.index(candidates.cells.kind), RULES.index(candidates.cells.rule)
+        return pa.RecordBatch.from_pydict(
+            {
+                "digest": binary_array(hashed.digests[good]),
+                "identifier_type": np.full(size, kind, np.uint8),
+                "value": hashed.values.filter(mask),
+                "alternate": hashed.alternate.filter(mask),
+                "uid2_alternate": hashed.uid2_alternate.filter(mask),
+                "hash_rule": np.full(size, rule, np.uint8),
+                "added_at": pa.repeat(pa.scalar(self.now, schema().field("added_at").type), size),
+            }
         )
 
 

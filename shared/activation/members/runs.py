@@ -22,19 +22,20 @@ def write_run(blobs: BlobStore, key: BlobKey, table: Any, by: str = "digest") ->
     import numpy as np
     import pyarrow as pa
 
-    combined = table.combine_chunks()
-    first = digests_of(combined.column(by).chunk(0))[:, 0]
-    ordered = combined.take(pa.array(np.argsort(first, kind="stable")))
+    first = np.concatenate([digests_of(chunk)[:, 0] for chunk in table.column(by).chunks])
+    positions = pa.array(np.argsort(first, kind="stable"))
+    ordered = table.take(positions).combine_chunks().to_batches()[0]
     counts = np.bincount(first, minlength=256).tolist()
     filled = [(byte, rows) for byte, rows in enumerate(counts) if rows]
     index = ",".join(f"{byte}:{rows}" for byte, rows in filled)
     sink = pa.BufferOutputStream()
     schema = ordered.schema.with_metadata({_SLICES: index.encode()})
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    # Slices are small: handing them to threads would cost more than packing them.
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     with pa.ipc.new_file(sink, schema, options=options) as writer:
         start = 0
         for _, rows in filled:
-            writer.write_table(ordered.slice(start, rows).combine_chunks())
+            writer.write_batch(ordered.slice(start, rows))
             start += rows
     blobs.put(key, pa.BufferReader(sink.getvalue()), content_type=CONTENT_TYPE)
 
@@ -46,7 +47,8 @@ class RunReader:
         import pyarrow as pa
 
         self._source = blobs.open(key)
-        self._file = pa.ipc.open_file(pa.PythonFile(self._source, "r"))
+        options = pa.ipc.IpcReadOptions(use_threads=False)
+        self._file = pa.ipc.open_file(pa.PythonFile(self._source, "r"), options=options)
         text = self._file.schema.metadata[_SLICES].decode()
         pairs = [pair.split(":") for pair in text.split(",") if pair]
         self._slices = {int(byte): (n, int(rows)) for n, (byte, rows) in enumerate(pairs)}

@@ -218,7 +218,7 @@ class _Merge:
         import pyarrow as pa
 
         batches = self.runs.batches(first_bytes(number, count))
-        return [pa.Table.from_batches([batch.cast(schema())]) for batch in batches]
+        return [pa.Table.from_batches(batches).replace_schema_metadata()] if batches else []
 
     @property
     def _parts(self) -> dict[int, PartitionObject]:
