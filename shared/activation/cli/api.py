@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import click
+
 from activation.errors import ActivationError, InvalidStateError, NotFoundError
 
 if TYPE_CHECKING:
@@ -162,6 +164,8 @@ def connected(options: Options, *, create: bool = False, works: bool = False) ->
     from activation.local import LocalServer
 
     settings = options.settings(log_level="ERROR")
+    if settings.backend != "embedded":
+        raise click.UsageError(f"The back-end is {settings.backend}: name its API with --url.")
     if not create and not settings.data_path.is_dir():
         raise NotFoundError(f"There is no store in {settings.data_folder}.", reason="no_store")
     server = LocalServer(settings, port=0, tick_seconds=LOCAL_TICK_SECONDS)

@@ -8,6 +8,7 @@ import click
 
 from activation.cli.api import Api, connected
 from activation.cli.audiences import find_audience
+from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
 from activation.cli.output import facts, moment, output, percent, table
 from activation.cli.platforms import find_platform
@@ -113,8 +114,6 @@ def _results(job: dict[str, Any]) -> tuple[Any, ...]:
 
 def require_delivered(job: dict[str, Any]) -> None:
     """Raise Failure for a distribution that failed or was cancelled."""
-    from activation.cli.group import Failure
-
     if job["status"] in ("failed", "cancelled"):
         error = job["error_details"]
         message = error["error_message"] or f"The distribution is {job['status']}."

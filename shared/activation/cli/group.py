@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from activation import __version__
-from activation.cli.options import Group, shared_options
+from activation.cli.options import Group
 from activation.errors import ActivationError
 
 COMMANDS = {
@@ -77,10 +77,7 @@ class Refusal(Failure):
 class Program(Group):
     """The top group: finds commands when they are asked for, and turns errors into one line."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params = [p for p in self.params if not getattr(p, "hidden", False)]
-        self.params += shared_options(hidden=False)
+    hides_shared = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of the help."""

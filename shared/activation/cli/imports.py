@@ -9,6 +9,7 @@ import click
 
 from activation.cli.api import Api, connected
 from activation.cli.audiences import TYPES, create_audience, find_audience
+from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
 from activation.cli.output import Output, duration, output, percent, table
 from activation.cli.progress import follow_import
@@ -157,15 +158,13 @@ def import_report(job: dict[str, Any], rejects: Path | None) -> list[RenderableT
         reasons = sorted(counts["rejected_by_reason"].items(), key=lambda item: -item[1])
         report += ["", table(("rejected because", "count"), reasons)]
     if rejects is not None:
-        report.append(f"  Rejected rows by number, column and reason: [bold]{rejects}[/bold]")
+        report.append(f"\n  Rejected rows by number, column and reason: [bold]{rejects}[/bold]")
     report += [f"  [yellow]{warning}[/yellow]" for warning in job["warnings"]]
     return report
 
 
 def require_completed(job: dict[str, Any]) -> None:
     """Raise Failure for a job that did not complete."""
-    from activation.cli.group import Failure
-
     if job["status"] == "completed":
         return
     error = job["error"] or {}

@@ -107,7 +107,8 @@ class Group(click.Group):
     """A command with commands below it."""
 
     command_class = Command
+    hides_shared = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params = [*self.params, *shared_options(hidden=True)]
+        self.params = [*self.params, *shared_options(hidden=self.hides_shared)]

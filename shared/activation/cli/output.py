@@ -32,7 +32,7 @@ class Output:
 
     def line(self, text: RenderableType = "") -> None:
         """Print for people; `text` may hold rich markup."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=isinstance(text, str))
 
     def answer(self, document: Any, *shown: RenderableType) -> None:
         """The result: `document` as JSON, or `shown` for people."""
@@ -123,7 +123,7 @@ def duration(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

@@ -8,6 +8,7 @@ from typing import IO, Any
 import click
 
 from activation.cli.api import Api, connected
+from activation.cli.group import Failure
 from activation.cli.options import Group, options
 from activation.cli.output import facts, output, table
 from activation.cli.progress import watched
@@ -142,8 +143,6 @@ def _asked(kind: dict[str, Any]) -> dict[str, str]:
 @click.argument("platform", metavar="NAME_OR_ID")
 def check(platform: str) -> None:
     """Have the credentials checked at the platform."""
-    from activation.cli.group import Failure
-
     with connected(options(), works=True) as api:
         tested = check_platform(api, find_platform(api, platform)["platform_id"])
     health = tested["health"]

@@ -68,7 +68,7 @@ class _Meter:
         if rate and done:
             parts.append(f"{self._amount(rate)}/s")
         if eta_seconds:
-            parts.append(f"ETA {duration(eta_seconds)}")
+            parts.append(f"ETA {duration(round(eta_seconds))}")
         return "  ".join([*parts, note] if note else parts)
 
     def _amount(self, count: float) -> str:
@@ -123,7 +123,7 @@ class AnimatedBar(_Meter):
         super().__init__(console, what, unit, total)
         self._progress = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=28),
+            BarColumn(28, complete_style="cyan", finished_style="green"),
             TaskProgressColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=console,
@@ -206,7 +206,7 @@ def follow_distributions(
             bar.show(
                 sum(p["sent"] + p["rejected"] for p in progress),
                 total=sum(p["planned"] for p in progress) if all(map(_has_list, seen)) else None,
-                note=next(filter(None, map(_pause, seen)), ""),
+                note=_note(seen),
             )
             return seen
 
@@ -227,9 +227,11 @@ def _is_over(job: Job, matches: bool) -> bool:
     return _is_final(job)
 
 
-def _pause(job: Job) -> str:
-    """What a distribution waits for."""
-    if job["status"] == "processing" and job["next_at"] is not None:
-        return f"the platform asks for patience ({job['error_details']['error_code']})"
-    waits = job["status"] in ("completed", "partial") and not job["match_results"]["final"]
-    return "match results" if waits else ""
+def _note(jobs: Sequence[Job]) -> str:
+    """What the distributions do or wait for, beside sending."""
+    for job in jobs:
+        if job["status"] == "processing" and job["next_at"] is not None:
+            return f"a platform asks for patience ({job['error_details']['error_code']})"
+    if not all(map(_has_list, jobs)):
+        return "making the list"
+    return "waiting for match results" if all(map(_is_final, jobs)) else ""
