@@ -89,7 +89,7 @@ def test_prints_plain_lines_without_a_terminal(told: Told) -> None:
 
 def test_no_raw_identifier_and_no_credential_is_left_in_any_byte(told: Told) -> None:
     secrets = [text for given in CREDENTIALS.values() for text in given.values()]
-    marks = ["@example", "@gmail", ".demo", "demo1", "-----BEGIN RSA"]
+    marks = ["@example", "@mail.example", "@gmail", "@googlemail", ".demo1", "-----BEGIN RSA"]
     some = told.raw[::SAMPLED]
     assert len(some) > 500
     assert leaks(told.folder, [*some, *secrets, *marks]) == []
