@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def run(options: Options, out: Output, wishes: Wishes) -> None:
     out.line(f"\nDone in {duration(seconds)}.")
 
 
-def _source(out: Output, wishes: Wishes, folder: Path) -> Any:
+def _source(out: Output, wishes: Wishes, folder: Path) -> AbstractContextManager[Source]:
     if wishes.file is not None:
         _step(out, 1, "Your file")
         return given(out, wishes.file)
@@ -96,7 +96,7 @@ class Demo:
         """Every step; returns the records of what was done."""
         job = self.imported(source)
         audience = self.stored(job["audience_id"])
-        platforms = [self.connected(twin) for twin in self._twins_announced()]
+        platforms = self.platforms()
         orders = [self._order(audience, platform) for platform in platforms]
         self.planned(platforms, orders)
         distributions = self.distributed(platforms, orders)
@@ -138,12 +138,13 @@ class Demo:
         self.out.line(facts(shown))
         return audience
 
-    def _twins_announced(self) -> Sequence[TwinProcess]:
+    def platforms(self) -> list[Record]:
+        """An account at each twin."""
         _step(self.out, 4, "Accounts at two ad platforms: strict twins, on this machine")
-        return self.twins
+        return [self._platform(twin) for twin in self.twins]
 
-    def connected(self, twin: TwinProcess) -> Record:
-        """Save an account at a twin and have its sealed credentials tested."""
+    def _platform(self, twin: TwinProcess) -> Record:
+        """Save an account and have its sealed credentials tested."""
         name = TITLES[twin.account["platform_type"]]
         made = self.api.post("/platforms", {"name": name, **twin.account})
         tested = check_platform(self.api, made["platform_id"])
