@@ -170,7 +170,9 @@ class LocalServer:
                 """Nothing."""
 
         server = make_server(self.host, self.port, self.wsgi, threaded=True, request_handler=Quiet)
-        serving = threading.Thread(target=server.serve_forever, name="activation-http", daemon=True)
+        serving = threading.Thread(
+            target=server.serve_forever, args=(0.05,), name="activation-http", daemon=True
+        )
         serving.start()
         self.start()
         try:
@@ -194,7 +196,7 @@ def run(settings: Settings, host: str, port: int, *, tick_seconds: float = 60.0)
         """gunicorn, told everything by us and nothing by files or the environment."""
 
         def load_config(self) -> None:
-            for name, value in _gunicorn_options(host, port).items():
+            for name, value in _gunicorn_options(host, port, settings.data_folder).items():
                 self.cfg.set(name, value)
 
         def load(self) -> WSGIApplication:
@@ -206,9 +208,12 @@ def run(settings: Settings, host: str, port: int, *, tick_seconds: float = 60.0)
     Runner().run()
 
 
-def _gunicorn_options(host: str, port: int) -> dict[str, Any]:
+def _gunicorn_options(host: str, port: int, data_folder: str) -> dict[str, Any]:
     def announce(_server: Any) -> None:
-        text = f"Serving on http://{host}:{port}/docs\nA token: activation token --role admin\n"
+        text = (
+            f"Serving on http://{host}:{port}/docs\n"
+            f"A token: activation token --data {data_folder} --role admin\n"
+        )
         sys.stdout.write(text)
         sys.stdout.flush()
 

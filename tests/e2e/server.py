@@ -84,6 +84,7 @@ class ServerProcess:
     def wait_for(self, path: str, final: set[str], seconds: float = 60) -> Any:
         """Poll a job until its status is one of `final`."""
         deadline = time.monotonic() + seconds
+        found = None
         while time.monotonic() < deadline:
             found = self.call("GET", path)
             if found["status"] in final:

@@ -110,6 +110,7 @@ def ok(response: httpx.Response) -> Any:
 def settled(client: httpx.Client, path: str, done: Any, seconds: float = 60) -> Any:
     """Poll until `done` says so."""
     deadline = time.monotonic() + seconds
+    found = None
     while time.monotonic() < deadline:
         found = ok(client.get(path))
         if done(found):

@@ -93,11 +93,12 @@ MALFORMED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("function", MESSAGE_FUNCTIONS)
 @pytest.mark.parametrize("name", sorted(MALFORMED))
-def test_malformed_message_is_acknowledged_and_not_repeated(
+def test_malformed_message_is_refused_and_ends_as_a_dead_letter(
     name: str, function: str, server: LocalServer
 ) -> None:
     response = Bus(server, function).deliver(data=MALFORMED[name], content_type="application/json")
-    assert (response.status_code, response.data) == (204, b"")
+    assert response.status_code == 400
+    assert response.get_json()["error"]["code"] in ("BAD_REQUEST", "MALFORMED_JSON")
 
 
 @pytest.mark.parametrize("function", MESSAGE_FUNCTIONS)
@@ -106,11 +107,23 @@ def test_malformed_message_is_acknowledged_and_not_repeated(
     [
         {},
         {"import_id": 7, "distribution_id": 7},
+        {"kind": "storage#object", "name": "acme/other/thing"},
+        {"kind": "storage#object", "name": 7},
+    ],
+)
+def test_message_without_a_meaning_is_refused(
+    data: dict[str, Any], function: str, server: LocalServer
+) -> None:
+    assert Bus(server, function).send(data, "acme").status_code == 400
+
+
+@pytest.mark.parametrize("function", MESSAGE_FUNCTIONS)
+@pytest.mark.parametrize(
+    "data",
+    [
         {"import_id": "../x", "distribution_id": "../x"},
         {"import_id": "unknown", "distribution_id": "unknown"},
         {"platform_id": "unknown", "import_id": "unknown"},
-        {"kind": "storage#object", "name": "acme/other/thing"},
-        {"kind": "storage#object", "name": 7},
     ],
 )
 @pytest.mark.parametrize("organization", ["acme", "", "../evil"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from activation.api.auth import SERVICE_ROLE
 from activation.api.keys import unknown_key
 from activation.domain.caller import Role
-from activation.errors import ValidationError
+from activation.errors import StorageUnavailableError, ValidationError
 from activation.ports import Clock
 from activation.settings import Settings
 
@@ -97,14 +97,21 @@ class EmbeddedIssuer:
         path = self.folder / KEY_FILE
         if not path.exists():
             _create(path)
-        key = load_pem_private_key(
-            path.read_bytes(),
-            password=None,
-            unsafe_skip_rsa_key_validation=True,  # ours, made by `_create`; checking takes longer
-        )
+        try:
+            key = load_pem_private_key(
+                path.read_bytes(),
+                password=None,
+                unsafe_skip_rsa_key_validation=True,  # ours, made by `_create`; checking is slow
+            )
+        except ValueError as error:
+            raise _damaged() from error
         if not isinstance(key, RSAPrivateKey):
-            raise ValidationError(f"{KEY_FILE} does not hold an RSA key.", reason="key_type")
+            raise _damaged()
         return key
+
+
+def _damaged() -> StorageUnavailableError:
+    return StorageUnavailableError(f"{KEY_FILE} does not hold an RSA key.", reason="key_file")
 
 
 def _create(path: Path) -> None:

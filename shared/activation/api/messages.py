@@ -1,8 +1,9 @@
 """The door for messages: push requests and CloudEvents in, acknowledgement or refusal out.
 
-204 acknowledges: the work is done, or can never be. 503 asks the bus to deliver again: a store,
-a lease or a platform was not ready. 500 is a fault of ours; the bus tries again and in the end
-keeps the message as a dead letter.
+204 acknowledges: the work is done, or its record is gone. 400 refuses what is no message of ours;
+the bus tries it again and in the end keeps it as a dead letter, where it can be looked at. 503
+asks the bus to deliver again: a store, a lease or a platform was not ready. 500 is a fault of
+ours; that too ends as a dead letter.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def receive(function: str, request: flask.Request, handle: Handler) -> flask.Res
         except ActivationError as error:
             if error.retryable:
                 return _again(error)
+            if isinstance(error, BadRequestError):
+                raise
             observability.event("message given up", code=error.code, trace=flask.g.trace_id)
         return empty()
 

@@ -27,7 +27,10 @@ from activation.errors import (
 from activation.ports import BlobStore, Clock, Write
 from activation.services.audiences import dated
 from activation.services.imports import (
+    LOOK_AGAIN,
+    UPLOAD_EXPECTED,
     ImportService,
+    held,
     import_message,
     rest_of,
     resting,
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 20
+GIVEN_UP = (UploadRefusedError, PayloadTooLargeError, InvalidStateError, NotFoundError)
+"""What ends an import: a bad file, an archived audience, or one that was deleted meanwhile."""
 ENOUGH_TO_JUDGE = 1_000
 """Values received before the share of rejects can stop an import."""
 
@@ -77,7 +82,7 @@ class ImportWorker:
         caller = service_caller("import_members", organization_id, trace_id)
         try:
             self._work(caller, lease)
-        except (UploadRefusedError, PayloadTooLargeError, InvalidStateError) as error:
+        except GIVEN_UP as error:
             self._fail(caller, import_id, error)
         except ConflictError:
             log.info("import %s: another worker or a cancellation was faster", import_id)
@@ -97,6 +102,7 @@ class ImportWorker:
             return None
         try:
             return lease.committed(
+                self._arrived(job),
                 status=ImportStatus.PROCESSING,
                 attempt=job.attempt + 1,
                 started_at=job.started_at or self.clock.now(),
@@ -105,11 +111,19 @@ class ImportWorker:
         except ConflictError:
             return None
 
+    def _arrived(self, job: MemberImport) -> Sequence[Write]:
+        """The file that was awaited is here: the audience shows it."""
+        if job.status is not ImportStatus.AWAITING_UPLOAD:
+            return []
+        caller = service_caller("import_members", job.organization_id, job.trace_id or "")
+        return held(self.imports.audiences.find(caller, job.audience_id), self.clock)
+
     def _missing(self, lease: Lease[MemberImport]) -> None:
-        """A job whose file never came ends when its time is up."""
-        job = lease.job
-        expired = not is_held(job.lease_until, self.clock)
-        if job.status is ImportStatus.AWAITING_UPLOAD and not expired:
+        """Look again later for a file that is awaited; in the end the job has failed."""
+        job, now = lease.job, self.clock.now()
+        if job.status is ImportStatus.AWAITING_UPLOAD and now < job.created_at + UPLOAD_EXPECTED:
+            if not is_held(job.lease_until, self.clock):
+                lease.committed(lease_until=now + LOOK_AGAIN)
             return
         caller = service_caller("import_members", job.organization_id, job.trace_id or "")
         error = UploadRefusedError("The file was never uploaded.", reason="upload_missing")

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 MEMBER_IMPORTS = "member-imports"
 UPLOAD_LIFETIME = timedelta(hours=1)
 UPLOAD_EXPECTED = timedelta(hours=25)
+LOOK_AGAIN = timedelta(minutes=10)
+"""Pause between looks for an awaited file whose notification was lost."""
 PICKED_UP_WITHIN = timedelta(minutes=2)
 REJECTS_HEADER = b"row,column,reason\n"
 
@@ -84,7 +86,7 @@ class ImportService:
         self._writable(caller, audience_id)
         job = self._new_job(caller, audience_id, draft, ImportStatus.AWAITING_UPLOAD)
         target = self.upload_target(job, content_type)
-        job = job.changed(lease_until=self.clock.now() + UPLOAD_EXPECTED)
+        job = job.changed(lease_until=self.clock.now() + LOOK_AGAIN)
         write = self.records.created(job.import_id, job)
         revision = self.commits.commit(
             caller, "api:import:create", [write], after=job, answer=job.public()

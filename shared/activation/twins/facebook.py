@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -69,7 +70,8 @@ class _Session:
     ended_at: datetime | None = None
     received: int = 0
     invalid: int = 0
-    keys: set[bytes] = field(default_factory=set)
+    matched: int = 0
+    """Rows in which the platform knows at least one identifier."""
 
 
 class FacebookTwin(Twin):
@@ -199,13 +201,13 @@ class FacebookTwin(Twin):
         require_known(given, ("payload", "session"))
         payload = given.get("payload")
         kinds, rows = read_payload(payload)
-        keys, samples, invalid = read_rows(kinds, rows)
+        found, samples, invalid = read_rows(kinds, rows)
         session = self._session(audience, given.get("session"), orjson.dumps([operation, payload]))
-        audience.change(operation, keys)
+        audience.change(operation, chain.from_iterable(found))
         if session is not None:
             session.received += len(rows)
             session.invalid += invalid
-            session.keys.update(keys)
+            session.matched += sum(self._knows(keys) for keys in found)
         return json_response(
             {
                 "audience_id": audience.audience_id,
@@ -237,6 +239,9 @@ class FacebookTwin(Twin):
             session.last_seq, session.ended_at = seq, self.clock.now()
         return session
 
+    def _knows(self, keys: list[bytes]) -> bool:
+        return any(is_matched(key, self._match_rate) for key in keys)
+
     def _session_status(self, audience: TwinAudience, given: dict[str, Any]) -> Response:
         require_known(given, ("session_id", "fields"))
         number = str(given.get("session_id", ""))
@@ -245,7 +250,7 @@ class FacebookTwin(Twin):
             return json_response({"data": []})
         ended = session.ended_at
         done = ended is not None and self.clock.now() >= ended + self._delay
-        matched = sum(is_matched(key, self._match_rate) for key in session.keys) if done else -1
+        matched = session.matched if done else -1
         status = {
             "session_id": number,
             "num_received": str(session.received),
@@ -318,9 +323,9 @@ def read_payload(payload: Any) -> tuple[list[str], list[Any]]:
     return [KINDS[key] for key in schema], rows
 
 
-def read_rows(kinds: list[str], rows: list[Any]) -> tuple[list[bytes], dict[str, str], int]:
-    """Keys of the good rows, samples of the bad ones, and how many are bad."""
-    keys: list[bytes] = []
+def read_rows(kinds: list[str], rows: list[Any]) -> tuple[list[list[bytes]], dict[str, str], int]:
+    """The keys of each good row, samples of the bad ones, and how many are bad."""
+    good: list[list[bytes]] = []
     samples: dict[str, str] = {}
     bad = 0
     for index, row in enumerate(rows):
@@ -328,12 +333,12 @@ def read_rows(kinds: list[str], rows: list[Any]) -> tuple[list[bytes], dict[str,
             raise refused(100, "Every row must have one value per key of the schema.")
         found = list(_row_keys(kinds, row))
         if found and None not in found:
-            keys.extend(key for key in found if key)
+            good.append([key for key in found if key])
             continue
         bad += 1
         if len(samples) < MAX_SAMPLES:
             samples[str(index)] = orjson.dumps(row).decode()
-    return keys, samples, bad
+    return good, samples, bad
 
 
 def _row_keys(kinds: list[str], row: list[Any]) -> Iterator[bytes | None]:
