@@ -101,7 +101,9 @@ def with_pandas(source: Path, folder: Path, region: str) -> tuple[int, int]:
 
     folder.mkdir()
     code = {"US": "+1", "DE": "+49"}[region]
-    frame = pd.read_csv(source, dtype=str, keep_default_na=False, on_bad_lines="skip")
+    frame = pd.read_csv(
+        source, dtype=str, keep_default_na=False, on_bad_lines="skip", encoding_errors="replace"
+    )
     if "identifier_type" not in frame:
         frame = _long(frame)
     kind, value = frame["identifier_type"], frame["identifier_value"]

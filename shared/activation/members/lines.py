@@ -73,7 +73,7 @@ def csv_ends(buffer: bytes, delimiter: str) -> Ends:
     """
     import numpy as np
 
-    if buffer.count(b"\r") != buffer.count(b"\r\n"):
+    if b"\r" in buffer and buffer.count(b"\r") != buffer.count(b"\r\n"):
         return _walked(buffer, delimiter)
     octets = np.frombuffer(buffer, np.uint8)
     newlines = np.flatnonzero(octets == _NEWLINE)
@@ -89,10 +89,10 @@ def csv_ends(buffer: bytes, delimiter: str) -> Ends:
 def _opened_at_field_starts(octets: Any, opening: Any, delimiter: str) -> bool:
     import numpy as np
 
-    before = octets[opening - 1]
-    allowed = np.array([ord(delimiter), _NEWLINE, _RETURN, _QUOTE], np.uint8)
-    fine = np.isin(before, allowed) | (opening == 0)
-    return bool(fine.all())
+    allowed = np.zeros(256, bool)
+    allowed[[ord(delimiter), _NEWLINE, _RETURN, _QUOTE]] = True
+    fine = allowed[octets[opening - 1]]
+    return bool(fine[1:].all() and (fine[0] or opening[0] == 0))
 
 
 def _walked(buffer: bytes, delimiter: str) -> Ends:

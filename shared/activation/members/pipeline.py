@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from activation.domain.member_import import ImportChunk, ImportCounts, ImportOptions
+from activation.members.ahead import ahead
 from activation.members.canaries import canary_warnings
 from activation.members.formats import Opened, open_file
 from activation.members.limits import ReadLimits
@@ -54,7 +55,7 @@ class ImportPipeline:
         opened = open_file(self.source, self.options, self.limits)
         encoder = Encoder(opened.columns, self.options.default_region, self.now)
         chunk = _Chunk.after(self.start, opened)
-        for block in opened.reader.blocks(chunk.position, chunk.row):
+        for block in ahead(opened.reader.blocks(chunk.position, chunk.row)):
             chunk.add(encoder.encode(block), block.position, block.last_row)
             if chunk.is_full(self.limits):
                 yield self._stored(chunk, opened)

@@ -24,7 +24,8 @@ def write_run(blobs: BlobStore, key: BlobKey, table: Any, by: str = "digest") ->
 
     first = np.concatenate([digests_of(chunk)[:, 0] for chunk in table.column(by).chunks])
     positions = pa.array(np.argsort(first, kind="stable"))
-    ordered = table.take(positions).combine_chunks().to_batches()[0]
+    columns = [column.combine_chunks().take(positions) for column in table.columns]
+    ordered = pa.RecordBatch.from_arrays(columns, schema=table.schema)
     counts = np.bincount(first, minlength=256).tolist()
     filled = [(byte, rows) for byte, rows in enumerate(counts) if rows]
     index = ",".join(f"{byte}:{rows}" for byte, rows in filled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +153,7 @@ def _row_of(reject: Any) -> int:
 
 @dataclass(slots=True)
 class _Merge:
-    """One merge at work: holds at most one partition of the parent and one of the result."""
+    """One merge at work: holds a partition of the parent, and one or two of the result."""
 
     store: MemberStore
     organization_id: str
@@ -168,14 +168,18 @@ class _Merge:
         removals: Sequence[tuple[IdentifierType, bytes]],
         on_partition: Callable[[int, int], None] | None,
     ) -> MergeResult:
+        from activation.members.ahead import ahead
         from activation.members.merge import Tally
 
         before, after = Tally(), Tally()
         partitions: list[PartitionObject] = []
         count = self._count()
-        gone = _by_partition(removals, count)
-        for number in range(count):
-            part = self._partition(number, count, gone.get(number, []), before, after)
+        changes = self._changes(count, _by_partition(removals, count), before)
+        for number, (unchanged, result) in enumerate(ahead(changes)):
+            part = unchanged
+            if result is not None:
+                after.add(result)
+                part = self._written(number, result)
             if part is not None:
                 partitions.append(part)
             if on_partition is not None:
@@ -191,28 +195,28 @@ class _Merge:
     def _old_count(self) -> int:
         return self.parent.partition_count if self.parent else 0
 
-    def _partition(
-        self,
-        number: int,
-        count: int,
-        removals: Sequence[tuple[int, bytes]],
-        before: Tally,
-        after: Tally,
-    ) -> PartitionObject | None:
-        """The object of one partition: the parent's when nothing changes in it, else a new one."""
+    def _changes(
+        self, count: int, gone: Mapping[int, Sequence[tuple[int, bytes]]], before: Tally
+    ) -> Iterator[tuple[PartitionObject | None, Merged | None]]:
+        """For each partition what becomes of it: the parent's object, or a merge to be stored.
+
+        The members of the parent that are merged are counted in `before`.
+        """
         from activation.members.merge import merged
 
-        fresh = self._fresh(number, count)
-        shared = self._parts.get(number) if count == self._old_count else None
-        if not fresh and not removals and count == self._old_count:
-            return shared
-        old = self._old(number, count)
-        result = merged(old, fresh, removals)
-        if shared is not None and not fresh and not result.removed:
-            return shared
-        before.count(old)
-        after.add(result)
-        return self._written(number, result)
+        for number in range(count):
+            fresh, removals = self._fresh(number, count), gone.get(number, ())
+            shared = self._parts.get(number) if count == self._old_count else None
+            if not fresh and not removals and count == self._old_count:
+                yield shared, None
+                continue
+            old = self._old(number, count)
+            result = merged(old, fresh, removals)
+            if shared is not None and not fresh and not result.removed:
+                yield shared, None
+            else:
+                before.count(old)
+                yield None, result
 
     def _fresh(self, number: int, count: int) -> list[Any]:
         import pyarrow as pa
