@@ -105,16 +105,12 @@ def _people(
 def _counted(block: Block) -> Counter[str]:
     """The block's share of every number in Contents."""
     email, phone, new = block.has_email, block.has_phone, ~block.repeated
-    readable = ~block.of_kind(Kind.WRONG_COLUMN_COUNT, Kind.NO_IDENTIFIER)
-    ids = readable & block.has_new_customer_id
     emails = email & (new | block.has_tagged_mailbox)
     masks = {
         "rows": new | block.repeated,
         "people": new,
-        "customer_id": ids,
         "email": emails,
         "phone": phone & new,
-        "duplicate.customer_id": readable & ~ids,
         "duplicate.email": email & ~emails,
         "duplicate.phone": phone & block.repeated,
         "national_phones": phone & is_national(block),
@@ -130,9 +126,9 @@ def _contents(total: Counter[str]) -> Contents:
     def named(*names: str) -> dict[str, int]:
         return {name: total[name] for name in names if total[name]}
 
-    accepted = named("email", "phone", "customer_id")
+    accepted = named("email", "phone")
     rejected = named("wrong_column_count", "no_identifier", "invalid_email", "invalid_phone")
-    duplicate = sum(named("duplicate.email", "duplicate.phone", "duplicate.customer_id").values())
+    duplicate = sum(named("duplicate.email", "duplicate.phone").values())
     return Contents(
         rows=total["rows"],
         people=total["people"],

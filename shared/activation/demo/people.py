@@ -110,7 +110,6 @@ class Purpose(IntEnum):
     ORIGINAL = 11
     MAIL_STYLE = 12
     PHONE_STYLE = 13
-    NEW_CUSTOMER_ID = 14
 
 
 def kinds(draws: Draws, people: NDArray[np.uint64]) -> NDArray[np.int64]:

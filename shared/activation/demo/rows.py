@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-HEADER = (
-    "Customer ID,First Name,E-Mail,Mobile Phone,Country,City,Loyalty Tier,Lifetime Value,Last Order"
-)
+HEADER = "First Name,E-Mail,Mobile Phone,Country,City,Loyalty Tier,Lifetime Value,Last Order"
 NATIONAL_SHARE = 0.16
 """Share of the home country's phone numbers that are written without country code."""
 
@@ -62,12 +60,6 @@ class Block:
         return self.of_kind(Kind.BAD_EMAIL, Kind.NO_EMAIL, Kind.COMPLETE)
 
     @property
-    def has_new_customer_id(self) -> NDArray[np.bool_]:
-        """Rows under a customer id that no row had before: half of the repeated ones too."""
-        fresh: NDArray[np.bool_] = self.draws.picks(self.rows, Purpose.NEW_CUSTOMER_ID, 2) == 1
-        return fresh | ~self.repeated
-
-    @property
     def has_tagged_mailbox(self) -> NDArray[np.bool_]:
         """Repeated rows that spell a Google mailbox without dots and with a +tag."""
         _, _, google = mailboxes(self.draws, self.people)
@@ -78,7 +70,7 @@ class Block:
         """The rows as CSV."""
         import pyarrow.compute as pc
 
-        cells = [_customer_ids(self), _names(self), _emails(self), _phones(self), *_extras(self)]
+        cells = [_names(self), _emails(self), _phones(self), *_extras(self)]
         whole = pc.binary_join_element_wise(*cells, ",")
         short = pc.binary_join_element_wise(*cells[:3], ",")
         lines = pc.if_else(self.of_kind(Kind.WRONG_COLUMN_COUNT), short, whole)
@@ -86,19 +78,6 @@ class Block:
         _, offsets, data = ended.buffers()
         length = memoryview(offsets).cast("q")[len(ended)]
         return memoryview(data)[:length]
-
-
-def _customer_ids(block: Block) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    def numbered(letter: str, numbers: Any) -> Any:
-        padded = pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), 9, "0")
-        return pc.binary_join_element_wise(letter, padded, "")
-
-    own, other = numbered("K", block.people), numbered("M", block.rows)
-    given = pc.if_else(block.has_new_customer_id & block.repeated, other, own)
-    return pc.if_else(block.of_kind(Kind.NO_IDENTIFIER), "", given)
 
 
 def _names(block: Block) -> Any:

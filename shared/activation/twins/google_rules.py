@@ -142,8 +142,8 @@ def require_keys(body: Mapping[str, Any], data_field: str) -> list[bytes]:
     reason = ""
     for index, member in enumerate(body["audienceMembers"]):
         identifiers = list(_identifiers(member[data_field], data_field))
-        where = f"audience_members[{index}].{_snake(data_field)}"
         if len(identifiers) > MAX_IDENTIFIERS:
+            where = _violation(index, data_field)
             raise refused(400, "TOO_MANY_USER_IDENTIFIERS", "at most 10", where)
         wrong = "" if identifiers else "NO_IDENTIFIERS_PROVIDED"
         for kind, value in identifiers:
@@ -152,10 +152,14 @@ def require_keys(body: Mapping[str, Any], data_field: str) -> list[bytes]:
             keys.append(key)
         if wrong:
             reason = reason or wrong
-            bad.append(where)
+            bad.append(_violation(index, data_field))
     if bad:
         raise refused(400, reason, "The value is not what it should be.", *bad[:MAX_VIOLATIONS])
     return keys
+
+
+def _violation(index: int, data_field: str) -> str:
+    return f"audience_members[{index}].{_snake(data_field)}"
 
 
 def _identifiers(data: Mapping[str, Any], data_field: str) -> Iterator[tuple[str, str]]:
@@ -171,6 +175,8 @@ def _identifiers(data: Mapping[str, Any], data_field: str) -> Iterator[tuple[str
 
 def _key(kind: str, value: str, encoding: str) -> tuple[bytes, str]:
     """The key of an identifier, and why Google would refuse it ("" when it would not)."""
+    if encoding == "HEX" and kind in ("email", "phone") and SHA256_HEX.fullmatch(value):
+        return member_key(kind, value), ""
     if kind == "maid":
         return member_key(kind, value.lower()), "" if _is_guid(value) else (
             "INVALID_MOBILE_ID_FORMAT"

@@ -35,47 +35,49 @@ class Problem:
     kind: str
     """unknown | type | enum"""
 
+    def below(self, name: str) -> Problem:
+        """The same problem, seen from one level up."""
+        dot = "." if self.path and not self.path.startswith("[") else ""
+        return Problem(f"{name}{dot}{self.path}", self.kind)
+
 
 ANY = object()
 """A value that is looked at elsewhere."""
 
 
-def problem(value: Any, shape: Any, path: str = "") -> Problem | None:
+def problem(value: Any, shape: Any) -> Problem | None:
     """The first place where `value` is not of `shape`, or None.
 
     A shape is a type, a `Choice`, `Many`, `ANY`, or a dictionary of the properties an object may
     have. Absent properties are no problem here.
     """
     if isinstance(shape, dict):
-        return _object_problem(value, shape, path)
+        return _object_problem(value, shape)
     if isinstance(shape, Many):
-        return _list_problem(value, shape, path)
+        return _list_problem(value, shape)
     if isinstance(shape, Choice):
         known = value in shape.numbers or (type(value) is int and value in shape.numbers.values())
-        return None if isinstance(value, str | int) and known else Problem(path, "enum")
+        return None if isinstance(value, str | int) and known else Problem("", "enum")
     if shape is ANY or type(value) is shape:
         return None
-    return Problem(path, "type")
+    return Problem("", "type")
 
 
-def _object_problem(value: Any, shape: Mapping[str, Any], path: str) -> Problem | None:
+def _object_problem(value: Any, shape: Mapping[str, Any]) -> Problem | None:
     if type(value) is not dict:
-        return Problem(path, "type")
+        return Problem("", "type")
     for name, inner in value.items():
-        inner_path = f"{path}.{name}" if path else name
-        if name not in shape:
-            return Problem(inner_path, "unknown")
-        found = problem(inner, shape[name], inner_path)
+        found = problem(inner, shape[name]) if name in shape else Problem("", "unknown")
         if found:
-            return found
+            return found.below(name)
     return None
 
 
-def _list_problem(value: Any, shape: Many, path: str) -> Problem | None:
+def _list_problem(value: Any, shape: Many) -> Problem | None:
     if type(value) is not list:
-        return Problem(path, "type")
+        return Problem("", "type")
     for index, item in enumerate(value):
-        found = problem(item, shape.shape, f"{path}[{index}]")
+        found = problem(item, shape.shape)
         if found:
-            return found
+            return found.below(f"[{index}]")
     return None
