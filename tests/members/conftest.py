@@ -15,4 +15,4 @@ from tests.members.support import Workbench
 @pytest.fixture
 def bench(tmp_path: Path, clock: MovableClock) -> Workbench:
     blobs = FileBlobs(tmp_path / "members", clock)
-    return Workbench(blobs, MemberStore(blobs, clock), clock)
+    return Workbench(blobs, MemberStore(blobs, clock, rows_at_once=5), clock)

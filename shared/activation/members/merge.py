@@ -83,6 +83,19 @@ def merged(old: Any, fresh: Sequence[Any], removals: Sequence[tuple[int, bytes]]
     return Merged(members, added, touched, rows - added - touched, removed)
 
 
+def joined(pieces: Sequence[Merged]) -> Merged:
+    """Merges of neighbouring ranges as one."""
+    import pyarrow as pa
+
+    return Merged(
+        pa.concat_tables([piece.members for piece in pieces]),
+        sum(piece.added for piece in pieces),
+        sum(piece.updated for piece in pieces),
+        sum(piece.duplicate for piece in pieces),
+        sum(piece.removed for piece in pieces),
+    )
+
+
 def _without(old: Any, removals: Sequence[tuple[int, bytes]]) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc

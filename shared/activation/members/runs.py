@@ -54,10 +54,9 @@ class RunReader:
         pairs = [pair.split(":") for pair in text.split(",") if pair]
         self._slices = {int(byte): (n, int(rows)) for n, (byte, rows) in enumerate(pairs)}
 
-    @property
-    def rows(self) -> int:
-        """Rows in the run."""
-        return sum(rows for _, rows in self._slices.values())
+    def rows(self, first_bytes: Iterable[int]) -> int:
+        """Rows whose keys begin with one of these bytes."""
+        return sum(self._slices[byte][1] for byte in first_bytes if byte in self._slices)
 
     def batches(self, first_bytes: Iterable[int]) -> list[Any]:
         """The record batches whose keys begin with one of these bytes, in their order."""
@@ -87,10 +86,9 @@ class Runs:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    @property
-    def rows(self) -> int:
-        """Rows in all runs."""
-        return sum(reader.rows for reader in self._readers)
+    def rows(self, first_bytes: range = range(256)) -> int:
+        """Rows of these first bytes in all runs."""
+        return sum(reader.rows(first_bytes) for reader in self._readers)
 
     def batches(self, first_bytes: Iterable[int]) -> list[Any]:
         """The batches of these first bytes, run after run."""

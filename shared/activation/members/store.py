@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +25,6 @@ from activation.ports import BlobKey, BlobStore, Clock
 if TYPE_CHECKING:
     from activation.members.merge import Merged, Tally
     from activation.members.runs import Runs
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,8 @@ class MemberStore:
 
     blobs: BlobStore
     clock: Clock
+    rows_at_once: int = 65_536
+    """Old and new rows that are merged together."""
 
     # changing -----------------------------------------------------------------------------------
 
@@ -189,7 +188,7 @@ class _Merge:
     def _count(self) -> int:
         """Enough partitions for the most members there can be; never fewer than before."""
         size = self.parent.size if self.parent else 0
-        return max(self._old_count, partition_count_for(size + self.runs.rows))
+        return max(self._old_count, partition_count_for(size + self.runs.rows()))
 
     @property
     def _old_count(self) -> int:
@@ -202,26 +201,45 @@ class _Merge:
 
         The members of the parent that are merged are counted in `before`.
         """
-        from activation.members.merge import merged
-
         for number in range(count):
-            fresh, removals = self._fresh(number, count), gone.get(number, ())
+            removals = gone.get(number, ())
+            fresh = self.runs.rows(first_bytes(number, count))
             shared = self._parts.get(number) if count == self._old_count else None
             if not fresh and not removals and count == self._old_count:
                 yield shared, None
                 continue
             old = self._old(number, count)
-            result = merged(old, fresh, removals)
+            result = self._merged(old, fresh, first_bytes(number, count), removals)
             if shared is not None and not fresh and not result.removed:
                 yield shared, None
             else:
                 before.count(old)
                 yield None, result
 
-    def _fresh(self, number: int, count: int) -> list[Any]:
+    def _merged(
+        self, old: Any, fresh: int, wanted: range, removals: Sequence[tuple[int, bytes]]
+    ) -> Merged:
+        """A partition merged range by range, so that only its result is held as a whole."""
+        from activation.members.merge import joined, merged
+
+        wanted_pieces = min(len(wanted), -(-(old.num_rows + fresh) // self.store.rows_at_once) or 1)
+        width = -(-len(wanted) // wanted_pieces)
+        pieces = [wanted[start : start + width] for start in range(0, len(wanted), width)]
+        return joined(
+            [
+                merged(
+                    _slice(old, piece),
+                    self._fresh(piece),
+                    [removal for removal in removals if removal[1][0] in piece],
+                )
+                for piece in pieces
+            ]
+        )
+
+    def _fresh(self, piece: range) -> list[Any]:
         import pyarrow as pa
 
-        batches = self.runs.batches(first_bytes(number, count))
+        batches = self.runs.batches(piece)
         return [pa.Table.from_batches(batches).replace_schema_metadata()] if batches else []
 
     @property
