@@ -21,9 +21,10 @@ from google.auth.exceptions import RefreshError
 from google.oauth2.credentials import Credentials
 
 from activation.adapters.clock import MovableClock
+from activation.adapters.connectors import google_wire
 from activation.adapters.connectors.config import resolved
 from activation.adapters.connectors.google_ads import SPEC
-from activation.adapters.connectors.google_wire import ROW_REASONS, list_body, request_body
+from activation.adapters.connectors.google_wire import ROW_REASONS, list_body
 from activation.domain.identifier import GOOGLE_DOMAINS, email_plain, folded, phone_e164
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import RunningTwins, serve
@@ -65,6 +66,13 @@ def sdk_list(lists: Any) -> str:
     body = orjson.dumps(list_body(SETTINGS, ADD, ADD.audience_name)).decode()
     made = lists.create_user_list(parent=PARENT, user_list=dm.UserList.from_json(body))
     return str(made.id)
+
+
+def request_body(
+    settings: dict[str, Any], delivery: Delivery, columns: dict[str, list[str | None]]
+) -> Any:
+    """What goes over the wire, parsed."""
+    return orjson.loads(orjson.dumps(google_wire.request_body(settings, delivery, columns)))
 
 
 def read_by_sdk(kind: Any, body: dict[str, Any]) -> Any:
