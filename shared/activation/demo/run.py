@@ -7,6 +7,8 @@ the platforms hold exactly what the audience says.
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -235,6 +237,7 @@ def _look_here(options: Options, folder: Path, result: Record) -> list[str]:
     given = {"organization": options.organization, "user": options.user}
     usual = {"organization": Options().organization, "user": Options().user}
     whom = "".join(f" --{k} {shlex.quote(v)}" for k, v in given.items() if v != usual[k])
+    program = _program()
     address = f"http://127.0.0.1:{PORT}"
     audience = result["audience"]["audience_id"]
     paths = (
@@ -244,10 +247,18 @@ def _look_here(options: Options, folder: Path, result: Record) -> list[str]:
     )
     return [
         "\n[bold]8  Look for yourself[/bold]",
-        f"  activation serve {store} --port {PORT}",
+        f"  {program} serve {store} --port {PORT}",
         "  [dim]and in another terminal:[/dim]",
-        f"  export TOKEN=$(activation token {store}{whom})",
+        f"  export TOKEN=$({program} token {store}{whom})",
         f"  export API={address}/api/v1",
         *(f'  curl -H "Authorization: Bearer $TOKEN" "$API{path}"' for path in paths),
         f"  {address}/docs describes the API.",
     ]
+
+
+def _program() -> str:
+    """How to call this program again: its name where the shell finds it, else its path."""
+    called = Path(sys.argv[0])
+    if called.name != "activation" or shutil.which("activation"):
+        return "activation"
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)
