@@ -14,6 +14,7 @@ from activation.members.ahead import ahead
 from activation.members.canaries import canary_warnings
 from activation.members.formats import Opened, open_file
 from activation.members.limits import ReadLimits
+from activation.members.memory import use_lean_pool
 from activation.members.rejects import Reject, reject_file
 from activation.members.rows import Encoded, Encoder
 from activation.members.runs import write_run
@@ -52,6 +53,7 @@ class ImportPipeline:
     start: ImportChunk | None = None
 
     def __iter__(self) -> Iterator[ChunkResult]:
+        use_lean_pool()
         opened = open_file(self.source, self.options, self.limits)
         encoder = Encoder(opened.columns, self.options.default_region, self.now)
         chunk = _Chunk.after(self.start, opened)

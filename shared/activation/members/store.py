@@ -99,8 +99,10 @@ class MemberStore:
         Works partition by partition; partitions that do not change are shared with the parent.
         `on_partition(done, total)` is told the progress and may raise to stop.
         """
+        from activation.members.memory import use_lean_pool
         from activation.members.runs import Runs
 
+        use_lean_pool()
         keys = [BlobKey(organization_id, path) for path in runs]
         with Runs(self.blobs, keys) as opened:
             work = _Merge(self, organization_id, audience_id, manifest_id, parent, opened)
