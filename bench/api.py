@@ -1,6 +1,6 @@
 """The metadata API against the design notes' way: create, get, list, 1,000 concurrent saves.
 
-    python bench/api.py [--audiences 10000] [--saves 1000]
+    python -m bench.api [--audiences 10000] [--saves 1000]
 
 *ours*: the deployed function behind its edge (token, schema, audit, version, idempotency) on the
 embedded store with full durability. *notes*: one JSON file, read, changed and written again under a
