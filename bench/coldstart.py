@@ -1,6 +1,6 @@
 """Cold start: a fresh process loads each function, then answers its first request.
 
-    python bench/coldstart.py [rounds]
+    python -m bench.coldstart [rounds]
 
 Prints, per function, medians in milliseconds over a bare interpreter (load, first answer) and how
 many modules are loaded; the heaviest imports follow.

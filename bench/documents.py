@@ -1,4 +1,4 @@
-"""Documents and messages on SQLite at full durability: python bench/documents.py
+"""Documents and messages on SQLite at full durability: python -m bench.documents
 
 Goals (docs: performance): 1,000 concurrent saves lose nothing, p99 at most 150 ms, 2,000 a second;
 a page of 50 among 10,000 in at most 20 ms (p95).
