@@ -114,11 +114,11 @@ def _object(text: str) -> tuple[str | None, bool]:
         return None, True
     try:
         value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        if not isinstance(value, dict):
+            return None, False
+        return (orjson.dumps(value).decode() if value else None), True
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # no JSON, or nested too deeply
         return None, False
-    if not isinstance(value, dict):
-        return None, False
-    return (orjson.dumps(value).decode() if value else None), True
 
 
 def refused_rows(objects: Any) -> list[tuple[RejectReason, Mask]]:

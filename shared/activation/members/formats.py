@@ -22,6 +22,8 @@ __all__ = ["Opened", "ReadLimits", "open_file", "preflight"]
 
 DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_ROWS = 1000
+PREFLIGHT_BYTES = 16 * MIB
+"""How much of a packed file is unpacked before its import is accepted."""
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -42,7 +44,12 @@ def preflight(raw: IO[bytes], options: ImportOptions) -> None:
 
     Looks at the beginning of the file only; reading on may still find it damaged.
     """
-    open_file(raw, options, ReadLimits())
+    limits = ReadLimits()
+    open_file(raw, options, limits)
+    source = Source(raw, limits)
+    if source.compression is not None:
+        while source.position < PREFLIGHT_BYTES and source.read(MIB):
+            pass  # bombs and broken archives show themselves while they unpack
 
 
 def open_file(raw: IO[bytes], options: ImportOptions, limits: ReadLimits) -> Opened:

@@ -72,7 +72,10 @@ class NdjsonReader:
             if nested is not None and not isinstance(nested, dict):
                 return UNREADABLE
             rest |= nested or {}
-        return orjson.dumps(rest).decode() if rest else None
+        try:
+            return orjson.dumps(rest).decode() if rest else None
+        except orjson.JSONEncodeError:  # nested deeper than it writes, though not than it reads
+            return UNREADABLE
 
 
 def decoded(
