@@ -77,7 +77,7 @@ def _identifiers(source: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
                 continue
             attributes = {k: v for k, v in row.items() if k not in WIDE and k is not None}
             for column, kind in WIDE.items():
-                if row[column]:
+                if row.get(column):
                     yield kind, row[column], attributes
 
 
@@ -142,13 +142,14 @@ def with_pandas(source: Path, folder: Path, region: str) -> tuple[int, int]:
 def _long(frame):  # type: ignore[no-untyped-def]
     import pandas as pd
 
-    rest = frame.drop(columns=list(WIDE))
+    columns = {column: kind for column, kind in WIDE.items() if column in frame}
+    rest = frame.drop(columns=list(columns))
     attributes = [json.dumps(row) for row in rest.to_dict("records")]
     parts = [
         pd.DataFrame(
             {"identifier_type": kind, "identifier_value": frame[column], "attributes": attributes}
         )
-        for column, kind in WIDE.items()
+        for column, kind in columns.items()
     ]
     whole = pd.concat(parts, ignore_index=True)
     return whole[whole["identifier_value"] != ""]
