@@ -60,9 +60,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 def raw_identifiers(path: Path) -> list[str]:
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) > 3][1:]
-    mails = {row[2].strip() for row in rows if "@" in row[2]}
-    phones = {row[3] for row in rows if re.search(r"\d{4}", row[3])}
+        rows = [row for row in csv.reader(file) if len(row) > 2][1:]
+    mails = {row[1].strip() for row in rows if "@" in row[1]}
+    phones = {row[2] for row in rows if re.search(r"\d{4}", row[2])}
     digits = {re.sub(r"\D", "", phone).removeprefix("00") for phone in phones}
     return sorted(mails | phones | digits)
 
@@ -169,24 +169,36 @@ def is_alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from activation.cli import main
+main()
+"""
+"""A shell that runs the tests in its background has switched Ctrl-C off; here it is on again."""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_leaves_no_process_behind_when_it_is_stopped(how: signal.Signals, tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "activation.cli", "demo", "--rows=100000000", "--data")
+    command = (sys.executable, "-c", PROGRAM, "demo", "--rows=100000000", "--data")
     process = subprocess.Popen(
         (*command, str(tmp_path / "store")),
         stdout=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(tmp_path)},  # what a kill leaves there goes with the test
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if b"made-up export" in line:
-            break
-    twins = children_of(process.pid)
-    assert len(twins) == 2
-    process.send_signal(how)
-    assert process.wait(30) != 0
-    process.stdout.close()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if b"made-up export" in line:
+                break
+        twins = children_of(process.pid)
+        assert len(twins) == 2
+        process.send_signal(how)
+        assert process.wait(30) != 0
+    finally:
+        process.kill()
+        process.communicate()
     deadline = time.monotonic() + 10
     while any(map(is_alive, twins)) and time.monotonic() < deadline:
         time.sleep(0.05)

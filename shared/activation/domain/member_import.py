@@ -85,6 +85,7 @@ class ImportCounts(Value):
     rejected: int = 0
     rejected_by_reason: dict[str, int] = Field(default_factory=dict)
     by_type: dict[str, int] = Field(default_factory=dict)
+    """Good values in the file, by identifier type; repeated ones are counted each time."""
 
 
 class ImportChunk(Value):
