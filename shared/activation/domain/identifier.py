@@ -39,7 +39,7 @@ HASHED_TYPES = frozenset({IdentifierType.EMAIL, IdentifierType.PHONE})
 
 
 class Variant(StrEnum):
-    """The form in which a platform wants an identifier (`connectors/facts.md` 0.2).
+    """The form in which a platform wants an identifier (docs/platforms.md).
 
     A hash is SHA-256. PLAIN: trim and lower-case. GOOGLE: PLAIN, and for gmail.com and
     googlemail.com no dots and no +tag in the local part. UID2: the same for gmail.com only.

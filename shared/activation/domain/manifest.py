@@ -10,7 +10,7 @@ from activation.domain.entity import Entity, Value
 
 MIN_PARTITIONS = 16
 MAX_PARTITIONS = 256
-MEMBERS_PER_PARTITION = 400_000
+MEMBERS_PER_PARTITION = 200_000
 
 
 class PartitionObject(Value):
@@ -53,7 +53,7 @@ class Manifest(Entity):
 def partition_count_for(size: int) -> int:
     """How many partitions an audience of `size` members has: a power of two, 16 to 256.
 
-    The next power of two at or above one partition per 400,000 members, so that work on one
+    The next power of two at or above one partition per 200,000 members, so that work on one
     partition fits into bounded memory at every size (docs/adr/0002-partition-by-digest.md).
     """
     wanted = -(-size // MEMBERS_PER_PARTITION)
