@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from activation.domain.entity import Entity
 from activation.errors import NotFoundError
@@ -88,8 +88,3 @@ class Collection(Generic[E]):
 def not_found(collection: str) -> NotFoundError:
     """The one answer for unknown and foreign ids."""
     return NotFoundError(f"There is no such {collection.rstrip('s')}.", reason="not_found")
-
-
-def bare(document: Any) -> dict[str, Any]:
-    """The data of a document as a plain dictionary."""
-    return dict(document.data)

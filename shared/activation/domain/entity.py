@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from activation.errors import InvalidStateError, ValidationError
+from activation.errors import InvalidStateError
 
 
 def _utc(value: datetime) -> datetime:
@@ -114,17 +114,6 @@ def require_transition(
         field="status",
         reason=f"{current} -> {wanted}",
     )
-
-
-def require_text(field: str, value: str, limit: int) -> str:
-    """Return `value` when it is non-empty printable text within `limit` characters."""
-    if not value.strip():
-        raise ValidationError(f"{field} must not be empty.", field=field, reason="empty")
-    if len(value) > limit:
-        raise ValidationError(
-            f"{field} must have at most {limit} characters.", field=field, reason="too_long"
-        )
-    return value
 
 
 class Draft(BaseModel):

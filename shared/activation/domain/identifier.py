@@ -54,13 +54,6 @@ class Variant(StrEnum):
     RAW = "raw"
 
 
-STORED_VARIANT = {
-    IdentifierType.EMAIL: Variant.PLAIN,
-    IdentifierType.PHONE: Variant.E164,
-}
-"""The variant that is a member's key; types not named here are stored RAW."""
-
-
 class Consent(StrEnum):
     """What a person has said to advertising use; unknown when a member carries none."""
 

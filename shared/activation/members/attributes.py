@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.identifier import UNREADABLE
@@ -137,11 +137,6 @@ def refused_rows(objects: Any) -> list[tuple[RejectReason, Mask]]:
         unreadable = _mask(pc.match_substring(texts, UNREADABLE))
         found.append((RejectReason.INVALID_ENCODING, unreadable))
     return found
-
-
-def names_of(columns: Sequence[str]) -> str:
-    """What a reject names as its column when several make the attributes."""
-    return columns[0] if len(columns) == 1 else "attributes"
 
 
 def _mask(array: Any) -> Mask:
