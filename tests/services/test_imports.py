@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,13 @@ from activation.app import App
 from activation.domain.audience import Audience, AudienceDraft, AudienceStatus
 from activation.domain.caller import Caller
 from activation.domain.member_import import ImportDraft, ImportStatus, MemberImport
-from activation.errors import InvalidStateError, NotFoundError, UploadRefusedError
+from activation.errors import (
+    InvalidStateError,
+    NotFoundError,
+    StorageUnavailableError,
+    UploadRefusedError,
+)
+from activation.ports import Batch, DocumentStore, Revision
 from activation.services.imports import source_key
 
 FILE = b"email\na@example.com\nb@example.com\nb@example.com\nnobody\n"
@@ -112,6 +119,7 @@ def test_a_cancelled_import_leaves_the_audience_as_it_was(app: App, ann: Caller)
     assert run(app, ann, audience_id, import_id).status is ImportStatus.CANCELLED
     after = audience(app, ann, audience_id)
     assert (after.size, after.status) == (0, AudienceStatus.DRAFT)
+    assert list(app.uploads.list("acme")) == [], "the file holds readable addresses"
     with pytest.raises(InvalidStateError):
         app.imports.cancel(ann, audience_id, import_id)
 
@@ -167,3 +175,28 @@ def test_imports_of_others_do_not_exist(app: App, ann: Caller, eve: Caller) -> N
         app.imports.get(eve, audience_id, import_id)
     with pytest.raises(NotFoundError):
         app.imports.get(ann, other, import_id)
+
+
+@dataclass(frozen=True)
+class LostAnswers:
+    """A document store whose commits happen while their answers get lost."""
+
+    store: DocumentStore
+
+    def commit(self, batch: Batch) -> list[Revision]:
+        self.store.commit(batch)
+        raise StorageUnavailableError("No answer.")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def test_a_commit_with_a_lost_answer_keeps_its_file(app: App, ann: Caller) -> None:
+    audience_id = new_audience(app, ann)
+    lossy = replace(app.commits, documents=LostAnswers(app.documents))
+    with pytest.raises(StorageUnavailableError):
+        replace(app.imports, commits=lossy).create_direct(
+            ann, audience_id, ImportDraft(), io.BytesIO(FILE)
+        )
+    (job,) = app.imports.list(ann, audience_id).items
+    assert run(app, ann, audience_id, job.import_id).status is ImportStatus.COMPLETED

@@ -24,7 +24,12 @@ from activation.domain.member_import import (
     ImportStatus,
     MemberImport,
 )
-from activation.errors import ActivationError, InvalidStateError, NotFoundError
+from activation.errors import (
+    ActivationError,
+    InvalidStateError,
+    NotFoundError,
+    StorageUnavailableError,
+)
 from activation.ports import BlobKey, BlobStore, Clock, Message, Query, UploadTarget, Write
 from activation.services.access import retry_conflicts
 from activation.services.audiences import AudienceService
@@ -75,6 +80,8 @@ class ImportService:
             with self.uploads.open(key) as source:
                 self.preflight(source, job.options)
             return self._queue(caller, job.changed(source_bytes=info.size_bytes))
+        except StorageUnavailableError:
+            raise  # the commit may have happened: then the file is the import's
         except ActivationError:
             self.uploads.delete(key)
             raise
@@ -126,7 +133,7 @@ class ImportService:
         return self.commits.documents.count(Query(caller.organization_id, "imports", equal))
 
     def cancel(self, caller: Caller, audience_id: str, import_id: str) -> Stored[MemberImport]:
-        """Stop an import; nothing of it reaches the audience."""
+        """Stop an import; nothing of it reaches the audience, and its file is not kept."""
 
         def use_case() -> Stored[MemberImport]:
             stored = self.get(caller, audience_id, import_id)
@@ -151,7 +158,9 @@ class ImportService:
             )
             return Stored(after, stored.key, revision)
 
-        return retry_conflicts(use_case)
+        cancelled = retry_conflicts(use_case)
+        self.uploads.delete(source_key(cancelled.entity))
+        return cancelled
 
     def rejects(self, caller: Caller, audience_id: str, import_id: str) -> Iterator[bytes]:
         """The reject file as CSV: row, column, reason; never a value."""
