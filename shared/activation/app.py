@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.audience import Encryption
+from activation.domain.job import JobKind
+from activation.domain.manifest import TierLimits
 from activation.ports import BlobStore, Clock, Connectors, DocumentStore, MessageBus, Vault
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
 from activation.services.distributions import DistributionService
 from activation.services.due import DueService
 from activation.services.idempotency import IdempotencyService
+from activation.services.jobs import Handler, JobService, JobWorker
 from activation.services.platforms import PlatformService
 from activation.settings import Settings, from_environment
 
@@ -67,6 +71,16 @@ class App:
         return self._bucket(self.settings.members_bucket)
 
     @cached_property
+    def backup_blobs(self) -> BlobStore:
+        """Copies of members of major versions."""
+        return self._area("backup", self.settings.backup_bucket)
+
+    @cached_property
+    def archive_blobs(self) -> BlobStore:
+        """Archives of audiences."""
+        return self._area("archive", self.settings.archive_bucket)
+
+    @cached_property
     def bus(self) -> MessageBus:
         """Messages between functions."""
         if self._embedded:
@@ -118,6 +132,11 @@ class App:
         return AudienceService(self.documents, self.commits, self.clock)
 
     @cached_property
+    def limits(self) -> TierLimits:
+        """Where storage tiers begin."""
+        return TierLimits(self.settings.database_threshold, self.settings.segmented_threshold)
+
+    @cached_property
     def store(self) -> MemberStore:
         """The member engine."""
         from activation.members.store import MemberStore
@@ -135,8 +154,7 @@ class App:
             self.audiences,
             self.store,
             self.clock,
-            self.settings.database_threshold,
-            self.settings.segmented_threshold,
+            self.limits,
             self._encryption,
         )
 
@@ -220,6 +238,23 @@ class App:
         )
 
     @cached_property
+    def jobs(self) -> JobService:
+        """Long work on audiences."""
+        return JobService(self.commits, self.audiences, self.clock)
+
+    @cached_property
+    def job_worker(self) -> JobWorker:
+        """The worker behind jobs."""
+        return JobWorker(
+            self.jobs, self.job_handlers, self.settings.lease_seconds, self.settings.work_seconds
+        )
+
+    @property
+    def job_handlers(self) -> dict[JobKind, Callable[[], Handler]]:
+        """What does the work of each kind of job; built when a job of the kind comes."""
+        return {}
+
+    @cached_property
     def due(self) -> DueService:
         """What comes up by the clock."""
         return DueService(self.documents, self.commits, self.clock)
@@ -248,6 +283,9 @@ class App:
         if self._embedded:
             return None
         return Encryption(algorithm="AES256 (CMEK)", key_reference=self.settings.kms_key)
+
+    def _area(self, area: str, bucket: str) -> BlobStore:
+        return self._files(area) if self._embedded else self._bucket(bucket)
 
     def _files(self, area: str, **options: Any) -> BlobStore:
         from activation.adapters.embedded.blobs import FileBlobs

@@ -12,6 +12,7 @@ ActivationError
 │   ├── InvalidStateError          409  INVALID_STATE
 │   ├── IdempotencyInProgressError 409  IDEMPOTENCY_IN_PROGRESS
 │   └── CredentialUnreadableError  409  CREDENTIAL_UNREADABLE
+├── VersionExpiredError            410  VERSION_EXPIRED    (its members are no longer kept)
 ├── PreconditionFailedError        412  PRECONDITION_FAILED
 ├── PayloadTooLargeError           413  PAYLOAD_TOO_LARGE
 ├── UnsupportedMediaTypeError      415  UNSUPPORTED_MEDIA_TYPE
@@ -126,6 +127,12 @@ class CredentialUnreadableError(ConflictError):
     """A sealed secret does not open: moved, altered, or its key is gone."""
 
     code, retryable = "CREDENTIAL_UNREADABLE", False
+
+
+class VersionExpiredError(ActivationError):
+    """The members of this version are no longer kept, neither stored nor in a backup."""
+
+    code, status = "VERSION_EXPIRED", 410
 
 
 class PreconditionFailedError(ActivationError):

@@ -12,18 +12,23 @@ from types import MappingProxyType
 
 INDEXES = MappingProxyType(
     {
-        "audiences": ("status", "data_type", "subtype", "visible_to", "tags", "campaign_id"),
+        "audiences": (
+            *("status", "data_type", "subtype", "visible_to", "tags", "campaign_id"),
+            "source_audience_id",
+        ),
         "audit": ("target",),
         "distributions": ("audience_id", "platform_id", "status", "visible_to"),
         "imports": ("audience_id", "status"),
+        "jobs": ("audience_id", "kind", "status"),
         "manifests": ("audience_id",),
+        "member_parts": ("audience_id",),
         "platforms": ("status", "platform_type", "visible_to"),
         "versions": ("audience_id",),
     }
 )
 """Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
 
-SWEPT = ("distributions", "idempotency", "imports", "outbox")
+SWEPT = ("distributions", "idempotency", "imports", "jobs", "outbox")
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
 UNFILTERED = ("audience_names", "batches", "credentials")

@@ -30,6 +30,8 @@ class Settings:
     database: str = _setting("(default)", "google: Firestore database")
     uploads_bucket: str = _setting("", "google: bucket of uploaded files")
     members_bucket: str = _setting("", "google: bucket of member partitions")
+    backup_bucket: str = _setting("", "google: bucket of backups of versions")
+    archive_bucket: str = _setting("", "google: bucket of archived audiences")
     topic_prefix: str = _setting("", "google: put before every topic name")
     kms_key: str = _setting("", "google: KMS key that wraps credentials")
     issuer: str = _setting("", "token issuer; embedded: made by itself")

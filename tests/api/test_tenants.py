@@ -11,8 +11,10 @@ import pytest
 from werkzeug.test import TestResponse
 
 from activation.domain.caller import Role
+from activation.domain.job import JobKind
 from tests.api.client import Api, Description
 from tests.api.test_roles import NEEDS, body_of
+from tests.conftest import caller_of
 
 
 @pytest.fixture
@@ -25,8 +27,10 @@ def ids(api: Api) -> dict[str, str]:
     wanted = {"audience_id": audience_id, "platform_id": platform_id}
     distribution = api.post("/distributions", wanted)
     assert distribution.status_code == 202
+    job = api.server.app.jobs.start(caller_of(), JobKind.COMPACT, audience_id)
     return {
         **wanted,
+        "job_id": job.entity.job_id,
         "import_id": upload["import"]["import_id"],
         "distribution_id": distribution.get_json()["distribution_id"],
     }

@@ -12,6 +12,7 @@ from activation.api.catalog import RESOURCES
 from activation.function_manifest import FOLDER, Function, functions, subscriptions
 from activation.local import loaded
 from activation.services.imports import MEMBER_IMPORTS
+from activation.services.jobs import AUDIENCE_JOBS
 from activation.services.platforms import DISTRIBUTION_REQUESTS
 
 BY_NAME = {one.name: one for one in functions()}
@@ -44,7 +45,7 @@ def test_concurrency_above_one_has_a_whole_processor(function: Function) -> None
 
 
 def test_every_topic_we_publish_to_has_a_subscriber() -> None:
-    assert set(subscriptions()) == {MEMBER_IMPORTS, DISTRIBUTION_REQUESTS}
+    assert set(subscriptions()) == {MEMBER_IMPORTS, DISTRIBUTION_REQUESTS, AUDIENCE_JOBS}
 
 
 def test_routes_of_the_manifest_are_those_of_the_code() -> None:

@@ -16,10 +16,9 @@ from activation.domain.audience import (
     AudienceMetadata,
     AudienceStatus,
     AudienceType,
-    StorageTier,
-    tier_for,
 )
 from activation.domain.entity import first_id, new_id
+from activation.domain.manifest import StorageTier, TierLimits
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.version import ChangeType, change_type
 from activation.errors import InvalidStateError, ValidationError
@@ -106,7 +105,7 @@ def test_bad_drafts_name_the_field(body: dict[str, Any], field: str) -> None:
     ],
 )
 def test_tiers_are_half_open(size: int, tier: StorageTier) -> None:
-    assert tier_for(size, 100_000, 10_000_000) is tier
+    assert TierLimits().tier_for(size) is tier
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from activation.domain.audience import Audience, AudienceType
 from activation.domain.distribution import Distribution
 from activation.domain.entity import Entity, Instant, Value
+from activation.domain.job import Job
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
 from activation.domain.version import AudienceVersion
@@ -37,7 +38,7 @@ def public_form(
 
 AudienceAnswer = public_form(
     Audience,
-    frozenset({"resting_status", "manifest_id"}),
+    frozenset({"resting_status", "manifest_id", "members_kept_from"}),
     type=AudienceType,
     total_audience_size=int,
 )
@@ -45,6 +46,7 @@ VersionAnswer = public_form(AudienceVersion)
 ImportAnswer = public_form(
     MemberImport, frozenset({"chunks", "attempt", "lease_until", "source", "read_to_end"})
 )
+JobAnswer = public_form(Job, frozenset({"state", "attempt", "lease_until"}))
 PlatformAnswer = public_form(Platform)
 DistributionAnswer = public_form(
     Distribution, frozenset({"receipts", "list_location", "attempt", "lease_until", "visible_to"})

@@ -8,6 +8,7 @@ from activation.api import system, uploads
 from activation.api.audiences import audiences
 from activation.api.distributions import distributions
 from activation.api.imports import imports
+from activation.api.jobs import jobs
 from activation.api.members import members
 from activation.api.platforms import platforms
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from flask_openapi3.blueprint import APIBlueprint
 
 RESOURCES = {
-    "audiences": (audiences, members, imports),
+    "audiences": (audiences, members, imports, jobs),
     "platforms": (platforms,),
     "distributions": (distributions,),
 }

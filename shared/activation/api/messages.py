@@ -119,6 +119,12 @@ def dispatch_distribution(app: App, message: Message) -> None:
     app.dispatcher.run(message.organization_id, distribution_id, _trace(message))
 
 
+def run_job(app: App, message: Message) -> None:
+    """Work on a job of an audience or an organization."""
+    job_id = _text(message.data.get("job_id"), "job_id")
+    app.job_worker.run(message.organization_id, job_id, _trace(message))
+
+
 def run_due(app: App) -> Mapping[str, int]:
     """Wake everything whose time has come."""
     return app.due.run()

@@ -33,6 +33,12 @@ class ImportPath(AudiencePath):
     import_id: Id
 
 
+class JobPath(BaseModel):
+    """A job."""
+
+    job_id: Id
+
+
 class PlatformPath(BaseModel):
     """A platform account."""
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
+from activation.domain.manifest import StorageTier
+from activation.domain.retention import LegalHold, RetentionPolicy
 
 MAX_NAME = 255
 MAX_TAGS = 100
@@ -37,14 +39,6 @@ class AudienceStatus(StrEnum):
     PAUSED = "paused"
     ARCHIVED = "archived"
     ERROR = "error"
-
-
-class StorageTier(StrEnum):
-    """How members are kept, by their number (K-04, K-05)."""
-
-    DATABASE = "database"
-    SEGMENTED = "segmented"
-    EXTERNAL = "external"
 
 
 _D, _P, _A = AudienceStatus.DRAFT, AudienceStatus.PROCESSING, AudienceStatus.ACTIVE
@@ -136,9 +130,33 @@ class AudienceMetadata(Value):
     notes: str | None = None
     is_test: bool = False
     custom_attributes: dict[str, Any] = Field(default_factory=dict)
+    retention_policy: RetentionPolicy | None = None
+    """Replaces the policy of the audience's retention class."""
     quality_score: float | None = None
     match_rate: float | None = None
     match_rate_platform: str | None = None
+
+
+class Archive(Value):
+    """The verified archive that holds the members of an archived audience."""
+
+    location: str
+    """Object in the archive area."""
+    bytes: int
+    sha256: str
+    members: int
+    manifest_id: str
+    """The manifest that was archived."""
+    archived_at: Instant
+
+
+class Derivation(Value):
+    """An audience whose members are those of another one that its `rules` choose."""
+
+    source_audience_id: str
+    source_manifest_id: str | None = None
+    """The manifest of the source that the members were last chosen from."""
+    derived_at: Instant | None = None
 
 
 class Audience(Entity):
@@ -165,6 +183,13 @@ class Audience(Entity):
     manifest_id: str | None = None
     resting_status: AudienceStatus = AudienceStatus.DRAFT
     """The status to return to when a running import ends."""
+    last_activity_at: Instant | None = None
+    """When people, imports or distributions last used it; the system's own upkeep is none."""
+    members_kept_from: int = 1
+    """Versions before this one have no stored members any more."""
+    archive: Archive | None = None
+    derived_from: Derivation | None = None
+    legal_hold: LegalHold | None = None
 
     def stored(self) -> dict[str, Any]:
         """The stored form, with the fields that lists filter by (`activation.indexes`)."""
@@ -173,30 +198,25 @@ class Audience(Entity):
             "visible_to": sorted({self.user_id, *self.shared_with}),
             "tags": list(self.metadata.tags),
             "campaign_id": self.metadata.campaign_id,
+            "source_audience_id": self.derived_from and self.derived_from.source_audience_id,
         }
 
     @classmethod
     def restored(cls, data: Any) -> Audience:
         """The audience from its stored form."""
-        derived = ("visible_to", "tags", "campaign_id")
+        derived = ("visible_to", "tags", "campaign_id", "source_audience_id")
         return cls.model_validate({k: v for k, v in data.items() if k not in derived})
 
     def public(self) -> dict[str, Any]:
         """What callers see: also `total_audience_size` and `type`, the names of the documents."""
-        shown = self.model_dump(mode="json", exclude={"resting_status", "manifest_id"})
+        hidden = {"resting_status", "manifest_id", "members_kept_from"}
+        shown = self.model_dump(mode="json", exclude=hidden)
         return {**shown, "type": self.data_type.value, "total_audience_size": self.size}
 
     def moved_to(self, status: AudienceStatus) -> AudienceStatus:
         """`status`, when the state machine allows it from here; InvalidStateError otherwise."""
         require_transition("audience", TRANSITIONS, self.status, status)
         return status
-
-
-def tier_for(size: int, database_limit: int, segmented_limit: int) -> StorageTier:
-    """The tier of an audience of `size` members; limits are half-open (K-04)."""
-    if size < database_limit:
-        return StorageTier.DATABASE
-    return StorageTier.SEGMENTED if size < segmented_limit else StorageTier.EXTERNAL
 
 
 # What callers send ------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class AudienceService(Records[Audience]):
             user_id=caller.user_id,
             created_at=now,
             updated_at=now,
+            last_activity_at=now,
             metadata=metadata,
             **fields,
         )
@@ -242,8 +243,10 @@ class AudienceService(Records[Audience]):
         description: str,
     ) -> tuple[Stored[Audience], AudienceVersion]:
         """Commit a changed audience with its version; renaming moves the name's reservation."""
-        before = stored.entity
-        after = before.changed(**fields, version=before.version + 1, updated_at=self.clock.now())
+        before, now = stored.entity, self.clock.now()
+        after = before.changed(
+            **fields, version=before.version + 1, updated_at=now, last_activity_at=now
+        )
         version = version_of(after, before, caller, description)
         writes = [stored.replaced_by(after), version_write(version)]
         if after.name != before.name:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from activation.domain.distribution import Distribution
+from activation.domain.job import Job
 from activation.domain.member_import import MemberImport
 from activation.ports import Batch, Clock, DocumentStore, Write
 from activation.services.commits import Commits
 from activation.services.distributions import request_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
+from activation.services.jobs import job_message
 
 PAGE = 200
 
@@ -29,6 +31,7 @@ class DueService:
             "outbox": self.relay(),
             "imports": self._imports(),
             "distributions": self._distributions(),
+            "jobs": self._jobs(),
             "idempotency": self._old_claims(),
         }
 
@@ -48,6 +51,13 @@ class DueService:
         jobs = [Distribution.restored(document.data) for document in due]
         if jobs:
             self.commits.bus.publish([request_message(job, self.clock) for job in jobs])
+        return len(jobs)
+
+    def _jobs(self) -> int:
+        due = self.documents.due("jobs", self.clock.now(), PAGE)
+        jobs = [Job.restored(document.data) for document in due]
+        if jobs:
+            self.commits.bus.publish([job_message(job, self.clock) for job in jobs])
         return len(jobs)
 
     def _old_claims(self) -> int:

@@ -7,17 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from activation.documents import Collection, Stored
-from activation.domain.audience import (
-    Audience,
-    AudienceStatus,
-    AudienceStorage,
-    Encryption,
-    StorageTier,
-    tier_for,
-)
+from activation.domain.audience import Audience, AudienceStatus, AudienceStorage, Encryption
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
-from activation.domain.manifest import Manifest
+from activation.domain.manifest import Manifest, TierLimits
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_change import MemberChange, MemberReference, MemberReject
 from activation.errors import ConflictError, InvalidStateError, NotFoundError
@@ -46,8 +39,7 @@ class MemberService:
     audiences: AudienceService
     store: MemberStore
     clock: Clock
-    database_limit: int
-    segmented_limit: int
+    limits: TierLimits
     encryption: Encryption | None
 
     @property
@@ -138,21 +130,27 @@ class MemberService:
         *,
         status: Callable[[Audience], Mapping[str, Any]] = lambda _: {},
         answer: Callable[[Audience, MergeResult], Mapping[str, Any]] | None = None,
+        upkeep: bool = False,
     ) -> tuple[Audience, MergeResult]:
         """Merge, then switch the audience to the new manifest in one commit.
 
         When another writer was faster, the merge is done again on his manifest, and the objects
         of the lost one are removed; a crash leaves objects without a manifest, never the reverse.
+        `status` gives further fields of the audience; `extra` further writes. `upkeep` is the
+        system's own work: it counts as no activity, and makes no version when the members stay
+        as they are (nothing added, updated or removed).
         """
         result: MergeResult | None = None
+        merged_on: str | None = None
         for attempt in range(MAX_ATTEMPTS):
             stored = self.audiences.find(caller, audience_id)
             _require_writable(stored.entity)
-            if result is None or result.manifest.parent_id != stored.entity.manifest_id:
+            if result is None or merged_on != stored.entity.manifest_id:
                 self._discard(result)
                 parent = self._manifest(stored)
                 result = merge(parent, new_id(self.clock.now()))
-            audience = self._switched(stored.entity, result.manifest, status)
+                merged_on = stored.entity.manifest_id
+            audience = self._switched(stored.entity, result, status, upkeep=upkeep)
             try:
                 self._commit(caller, action, description, stored, audience, result, extra, answer)
             except ConflictError:
@@ -198,9 +196,11 @@ class MemberService:
         writes = [
             stored.replaced_by(audience),
             Write(manifest_key, manifest.stored(), ABSENT),
-            version_write(version_of(audience, stored.entity, caller, description)),
             *extra(audience, result),
         ]
+        if audience.version > stored.entity.version:
+            version = version_of(audience, stored.entity, caller, description)
+            writes.append(version_write(version))
         details = {"added": result.added, "updated": result.updated, "removed": result.removed}
         self.commits.commit(
             caller,
@@ -215,22 +215,26 @@ class MemberService:
     def _switched(
         self,
         before: Audience,
-        manifest: Manifest,
+        result: MergeResult,
         status: Callable[[Audience], Mapping[str, Any]],
+        *,
+        upkeep: bool,
     ) -> Audience:
+        manifest, now = result.manifest, self.clock.now()
+        same = upkeep and not (result.added or result.updated or result.removed)
         fields = {
             "size": manifest.size,
             "manifest_id": manifest.manifest_id,
             "storage": self._storage(manifest),
-            "version": before.version + 1,
-            "updated_at": self.clock.now(),
+            "version": before.version if same else before.version + 1,
+            "updated_at": now,
+            "last_activity_at": before.last_activity_at if upkeep else now,
         }
         return before.changed(**{**fields, **status(before)})
 
     def _storage(self, manifest: Manifest) -> AudienceStorage:
-        tier: StorageTier = tier_for(manifest.size, self.database_limit, self.segmented_limit)
         return AudienceStorage(
-            type=tier,
+            type=self.limits.tier_for(manifest.size),
             location=f"audience_id={manifest.audience_id}",
             compression="zstd",
             encryption=self.encryption,
