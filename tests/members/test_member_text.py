@@ -16,7 +16,7 @@ from activation.errors import StorageUnavailableError
 from activation.members import member_text
 from activation.members.layout import CONSENTS, RULES, TYPES, schema
 
-INSTANTS = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+INSTANTS = st.integers(0, 2**52).map(lambda us: datetime.fromtimestamp(us / 2**20, UTC))
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 MEMBERS = st.fixed_dictionaries(
     {

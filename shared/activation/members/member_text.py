@@ -48,9 +48,6 @@ def text_of(members: Any) -> bytes:
 def table_of(text: bytes) -> Any:
     """The members of some whole lines. Raises StorageUnavailableError for other text."""
     import pyarrow as pa
-    from pyarrow import json
-
-    import pyarrow as pa
 
     if not text:
         return schema().empty_table()
@@ -232,7 +229,7 @@ def _bytes(texts: Any, width: int) -> Any:
     if (digits > 15).any():
         raise ValueError(width)
     pairs = digits.reshape(len(texts), 2 * width)
-    octets = pairs[:, 0::2] << 4 | pairs[:, 1::2]
+    octets = (pairs[:, 0::2] << 4 | pairs[:, 1::2]).astype(np.uint8)
     present = None if not texts.null_count else texts.is_valid().to_numpy(False)
     return binary_array(octets, present)
 

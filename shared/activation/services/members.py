@@ -131,6 +131,7 @@ class MemberService:
         status: Callable[[Audience], Mapping[str, Any]] = lambda _: {},
         answer: Callable[[Audience, MergeResult], Mapping[str, Any]] | None = None,
         upkeep: bool = False,
+        require: Callable[[Audience], None] | None = None,
     ) -> tuple[Audience, MergeResult]:
         """Merge, then switch the audience to the new manifest in one commit.
 
@@ -138,13 +139,14 @@ class MemberService:
         of the lost one are removed; a crash leaves objects without a manifest, never the reverse.
         `status` gives further fields of the audience; `extra` further writes. `upkeep` is the
         system's own work: it counts as no activity, and makes no version when the members stay
-        as they are (nothing added, updated or removed).
+        as they are (nothing added, updated or removed). `require` raises when the audience as it
+        is now does not allow the change; by default archived ones do not.
         """
         result: MergeResult | None = None
         merged_on: str | None = None
         for attempt in range(MAX_ATTEMPTS):
             stored = self.audiences.find(caller, audience_id)
-            _require_writable(stored.entity)
+            (require or _require_writable)(stored.entity)
             if result is None or merged_on != stored.entity.manifest_id:
                 self._discard(result)
                 parent = self._manifest(stored)
