@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from activation.domain.entity import Entity
+from activation.domain.entity import Entity, Instant, Value
+from activation.domain.identifier import Consent, IdentifierType
 
 
 class ChangeType(StrEnum):
@@ -16,6 +17,42 @@ class ChangeType(StrEnum):
     MINOR_UPDATE = "MINOR_UPDATE"
     RULES_CHANGED = "RULES_CHANGED"
     MAJOR_UPDATE = "MAJOR_UPDATE"
+
+
+class MemberCounts(Value):
+    """How many members a change added, updated and removed."""
+
+    added: int
+    updated: int
+    removed: int
+
+
+class SampleMember(Value):
+    """What may be shown of a member without saying who it is: a pseudonym that is drawn anew each
+    time, and nothing that another system could match (A-104)."""
+
+    pseudonym: str
+    identifier_type: IdentifierType
+    attributes: tuple[str, ...] = ()
+    """Names of its attributes; their values may tell who it is."""
+    segments: tuple[str, ...] = ()
+    consent: Consent | None = None
+    added_month: str
+
+
+MAX_SAMPLES = 100
+
+
+class Backup(Value):
+    """The copy of a version's members in the backup area."""
+
+    location: str
+    bytes: int
+    sha256: str
+    members: int
+    created_at: Instant
+    verified: bool = True
+    """It was read back and compared with the members, row by row."""
 
 
 class AudienceVersion(Entity):
@@ -29,8 +66,19 @@ class AudienceVersion(Entity):
     manifest_id: str | None = None
     size: int = 0
     snapshot: dict[str, Any]
+    members: MemberCounts | None = None
+    """What became of members by the change; None when none were touched."""
+    samples: tuple[SampleMember, ...] = ()
+    """Kept with versions made by hand and with backups."""
+    backup: Backup | None = None
+
+    @property
+    def is_major(self) -> bool:
+        """Whether its members are worth a backup (A-099)."""
+        return self.size > 0 and self.change_type in MAJOR_TYPES
 
 
+MAJOR_TYPES = frozenset({ChangeType.MAJOR_UPDATE, ChangeType.RULES_CHANGED})
 MAJOR_CHANGE = 0.5
 MINOR_CHANGE = 0.1
 

@@ -10,17 +10,19 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activation.documents import Collection, Page, Stored
 from activation.domain.caller import Caller, service_caller
 from activation.domain.entity import new_id
 from activation.domain.job import FINAL, Job, JobKind, JobStatus
 from activation.errors import ActivationError, ConflictError, InvalidStateError, NotFoundError
-from activation.ports import Clock, Message, Query, Write
-from activation.services.audiences import AudienceService
+from activation.ports import ABSENT, Clock, Key, Message, Query, Write
 from activation.services.commits import Commits
 from activation.services.leases import Lease, is_held
+
+if TYPE_CHECKING:
+    from activation.services.audiences import AudienceService
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +55,7 @@ class JobService:
     ) -> tuple[Job, Write, Message]:
         """A queued job, its write (ABSENT) and the message to the worker, for a commit of the
         use case that wants it."""
-        now = self.clock.now()
-        job = Job(
-            organization_id=caller.organization_id,
-            created_at=now,
-            updated_at=now,
-            job_id=job_id or new_id(now),
-            kind=kind,
-            audience_id=audience_id,
-            user_id=caller.user_id,
-            params=dict(params or {}),
-            lease_until=now + PICKED_UP_WITHIN,
-            trace_id=caller.trace_id,
-        )
-        return job, self.records.created(job.job_id, job), job_message(job, self.clock)
+        return new_job(caller, self.clock, kind, audience_id, params, job_id=job_id)
 
     def start(
         self,
@@ -124,6 +113,33 @@ class JobService:
         """How many jobs `list` has in all."""
         equal = {"audience_id": audience_id}
         return self.commits.documents.count(Query(caller.organization_id, "jobs", equal))
+
+
+def new_job(
+    caller: Caller,
+    clock: Clock,
+    kind: JobKind,
+    audience_id: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    *,
+    job_id: str | None = None,
+) -> tuple[Job, Write, Message]:
+    """See `JobService.new`."""
+    now = clock.now()
+    job = Job(
+        organization_id=caller.organization_id,
+        created_at=now,
+        updated_at=now,
+        job_id=job_id or new_id(now),
+        kind=kind,
+        audience_id=audience_id,
+        user_id=caller.user_id,
+        params=dict(params or {}),
+        lease_until=now + PICKED_UP_WITHIN,
+        trace_id=caller.trace_id,
+    )
+    write = Write(Key(job.organization_id, "jobs", job.job_id), job.stored(), ABSENT)
+    return job, write, job_message(job, clock)
 
 
 class OutOfTimeError(Exception):
