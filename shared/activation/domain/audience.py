@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 from activation.domain.manifest import StorageTier
-from activation.domain.retention import LegalHold, RetentionPolicy
+from activation.domain.retention import LegalHold, RetentionClass, RetentionPolicy
 
 MAX_NAME = 255
 MAX_TAGS = 100
@@ -190,6 +190,12 @@ class Audience(Entity):
     archive: Archive | None = None
     derived_from: Derivation | None = None
     legal_hold: LegalHold | None = None
+    archived_as: RetentionClass | None = None
+    """The retention class whose rule archived it; its `retention_days` still hold."""
+    members_deleted_at: Instant | None = None
+    """When retention removed the members for good; the definition stays."""
+    retention_notices: dict[str, Instant] = Field(default_factory=dict)
+    """When each notify rule (`RetentionRule.key`) last told of it."""
 
     def stored(self) -> dict[str, Any]:
         """The stored form, with the fields that lists filter by (`activation.indexes`)."""

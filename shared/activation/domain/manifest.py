@@ -98,6 +98,8 @@ class Manifest(Entity):
     """Whether any member is tied to another one of the same person."""
     compression: str = "zstd"
     """Codec of the partitions, with the level where it is not the usual one: `zstd:19`."""
+    released_at: Instant | None = None
+    """When the sweep found that nothing names it; its members can no longer be restored."""
 
     @property
     def parts(self) -> tuple[StoredPart, ...]:
