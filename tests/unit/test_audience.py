@@ -20,7 +20,6 @@ from activation.domain.audience import (
 from activation.domain.entity import first_id, new_id
 from activation.domain.manifest import StorageTier, TierLimits
 from activation.domain.personal_data import refuse_personal_data
-from activation.domain.version import ChangeType, change_type
 from activation.errors import InvalidStateError, ValidationError
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -106,28 +105,6 @@ def test_bad_drafts_name_the_field(body: dict[str, Any], field: str) -> None:
 )
 def test_tiers_are_half_open(size: int, tier: StorageTier) -> None:
     assert TierLimits().tier_for(size) is tier
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "kind"),
-    [
-        (0, 0, ChangeType.METADATA_UPDATE),
-        (0, 5, ChangeType.MAJOR_UPDATE),
-        (100, 110, ChangeType.METADATA_UPDATE),
-        (100, 111, ChangeType.MINOR_UPDATE),
-        (100, 151, ChangeType.MAJOR_UPDATE),
-        (100, 49, ChangeType.MAJOR_UPDATE),
-        (100, 0, ChangeType.MAJOR_UPDATE),
-    ],
-)
-def test_size_changes_are_classified(old: int, new: int, kind: ChangeType) -> None:
-    assert change_type({"size": old}, {"size": new}) is kind
-
-
-def test_a_rule_change_wins_over_a_size_change() -> None:
-    before = {"rules": [1], "size": 100}
-    assert change_type(before, {"rules": [2], "size": 1}) is ChangeType.RULES_CHANGED
-    assert change_type(None, before) is ChangeType.CREATED
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 from activation.domain.entity import Entity, Instant, Value
 from activation.domain.identifier import Consent, IdentifierType
+from activation.domain.rule_changes import rules_diff
 
 
 class ChangeType(StrEnum):
@@ -84,19 +85,27 @@ MINOR_CHANGE = 0.1
 
 
 def change_type(before: dict[str, Any] | None, after: dict[str, Any]) -> ChangeType:
-    """The kind of change between two snapshots (seed 000; Z-18 fixed).
+    """The kind of change between two snapshots (A-107; Z-18 fixed).
 
-    A rule change wins over everything; then a size change above half of the old size (or any
-    first filling) is major, above a tenth is minor; the rest is metadata.
+    Other rules win over everything; then a size change above half of the old size (or any first
+    filling) is major. A size change above a tenth, another name or another type is minor; the
+    rest is metadata, rules in another order included (`domain.rule_changes`).
     """
     if before is None:
         return ChangeType.CREATED
-    if before.get("rules") != after.get("rules"):
+    if rules_diff(before.get("rules", ()), after.get("rules", ())).changed:
         return ChangeType.RULES_CHANGED
-    old, new = before.get("size", 0), after.get("size", 0)
-    if old == new:
-        return ChangeType.METADATA_UPDATE
-    share = abs(new - old) / old if old else 1.0
+    share = _size_change(before.get("size", 0), after.get("size", 0))
     if share > MAJOR_CHANGE:
         return ChangeType.MAJOR_UPDATE
-    return ChangeType.MINOR_UPDATE if share > MINOR_CHANGE else ChangeType.METADATA_UPDATE
+    named = any(before.get(field) != after.get(field) for field in ("name", "data_type"))
+    if named or share > MINOR_CHANGE:
+        return ChangeType.MINOR_UPDATE
+    return ChangeType.METADATA_UPDATE
+
+
+def _size_change(old: int, new: int) -> float:
+    """The change as a share of the old size; all of it when there was nothing."""
+    if old == new:
+        return 0.0
+    return abs(new - old) / old if old else 1.0
