@@ -45,7 +45,7 @@ def test_every_spelling_of_the_type_has_one_answer(spelling: str, field: str, ap
 
 
 def test_camel_case_is_accepted_and_snake_case_comes_back(api: Api) -> None:
-    rules = [{"variableId": "v1", "operator": "="}]
+    rules = [{"variableId": "v1", "operator": "=", "value": 1, "valueType": "number"}]
     created = api.audience(selectedVariables=["AGE"], rules=rules)
     assert created["selected_variables"] == ["AGE"]
     assert created["rules"][0]["variable_id"] == "v1"

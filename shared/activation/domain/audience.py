@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 from activation.domain.manifest import StorageTier
+from activation.domain.operators import ValueType
 from activation.domain.retention import LegalHold, RetentionClass, RetentionPolicy
 
 MAX_NAME = 255
@@ -64,7 +65,10 @@ class AudienceRule(Value):
     id: str
     variable_id: str = Field(min_length=1, max_length=100)
     operator: str = Field(min_length=1, max_length=50)
+    """The canonical code of an operator of `domain.operators`."""
     value: Any = None
+    value_type: ValueType | None = None
+    """As what attributes are read that have another type; None takes them as they are."""
     order: int = Field(ge=0)
 
 
@@ -243,6 +247,7 @@ class RuleDraft(Draft):
     variable_id: str = Field(min_length=1, max_length=100)
     operator: str = Field(min_length=1, max_length=50)
     value: Any = None
+    value_type: ValueType | None = None
 
 
 class VariableDraft(Draft):
