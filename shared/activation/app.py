@@ -23,6 +23,8 @@ from activation.settings import Settings, from_environment
 if TYPE_CHECKING:
     from activation.adapters.embedded.keys import LocalKeys
     from activation.members.store import MemberStore
+    from activation.services.archives import ArchiveService
+    from activation.services.backups import BackupService
     from activation.services.dispatch import Dispatcher
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
@@ -238,6 +240,20 @@ class App:
         )
 
     @cached_property
+    def archives(self) -> ArchiveService:
+        """Archives."""
+        from activation.services.archives import ArchiveService
+
+        return ArchiveService(self.members, self.jobs, self.archive_blobs, self.clock)
+
+    @cached_property
+    def backups(self) -> BackupService:
+        """Backups of versions."""
+        from activation.services.backups import BackupService
+
+        return BackupService(self.members, self.backup_blobs, self.clock)
+
+    @cached_property
     def jobs(self) -> JobService:
         """Long work on audiences."""
         return JobService(self.commits, self.audiences, self.clock)
@@ -252,7 +268,11 @@ class App:
     @property
     def job_handlers(self) -> dict[JobKind, Callable[[], Handler]]:
         """What does the work of each kind of job; built when a job of the kind comes."""
-        return {}
+        return {
+            JobKind.ARCHIVE: lambda: self.archives.run_archive,
+            JobKind.UNARCHIVE: lambda: self.archives.run_unarchive,
+            JobKind.BACKUP: lambda: self.backups.run,
+        }
 
     @cached_property
     def due(self) -> DueService:

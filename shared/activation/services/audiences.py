@@ -40,7 +40,7 @@ from activation.ports import ABSENT, Clock, DocumentStore, Key, Query, Revision,
 from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
 from activation.services.records import Records, require_owner
-from activation.services.versions import version_of, version_write
+from activation.services.version_records import version_of, version_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,15 @@ class AudienceService(Records[Audience]):
             raise InvalidStateError(
                 "An import is running; wait for its end or cancel it.", field="status"
             )
+        if before.archive is not None and wanted is not before.status:
+            raise InvalidStateError(
+                "The members lie in the archive; unarchive the audience to bring them back.",
+                field="status",
+                reason="archived",
+            )
         fields = {"status": before.moved_to(wanted), "status_reason": None}
+        if wanted is AudienceStatus.ARCHIVED:
+            fields["resting_status"] = before.status
         return self._versioned(
             caller,
             stored,

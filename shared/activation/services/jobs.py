@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +183,12 @@ class JobRun:
         """The write that completes the job, for the commit of its effect. A handler whose commit
         held it returns None."""
         return [self.lease.stored.replaced_by(completed(self.job, result, self.clock))]
+
+
+def asked_by(run: JobRun) -> tuple[Caller, str]:
+    """The caller who acts for the one that asked for the job, and the audience it is about."""
+    assert run.job.audience_id is not None
+    return replace(run.caller, user_id=run.job.user_id), run.job.audience_id
 
 
 Handler = Callable[[JobRun], Mapping[str, Any] | None]

@@ -18,7 +18,7 @@ from activation.ports import ABSENT, Clock, DocumentStore, Key, Write
 from activation.services.access import MAX_ATTEMPTS
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
-from activation.services.versions import version_of, version_write
+from activation.services.version_records import version_of, version_write
 
 if TYPE_CHECKING:
     from activation.members.store import MemberStore, MergeResult

@@ -1,0 +1,137 @@
+"""Records of versions: what is remembered of each change of an audience."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from activation.documents import Collection, Stored
+from activation.domain.audience import Audience
+from activation.domain.caller import Caller
+from activation.domain.job import JobKind
+from activation.domain.manifest import Manifest
+from activation.domain.member import Member
+from activation.domain.version import (
+    MAX_SAMPLES,
+    AudienceVersion,
+    MemberCounts,
+    SampleMember,
+    change_type,
+)
+from activation.errors import NotFoundError, VersionExpiredError
+from activation.ports import ABSENT, Clock, DocumentStore, Key, Message, Write
+from activation.services.jobs import new_job
+
+SNAPSHOT_FIELDS = {
+    "name", "description", "data_type", "subtype", "rules", "original_query",
+    "selected_variables", "variable_details", "segments", "metadata", "size",
+}  # fmt: skip
+"""What a version remembers of a definition."""
+
+
+def version_of(
+    after: Audience,
+    before: Audience | None,
+    caller: Caller,
+    description: str,
+    members: MemberCounts | None = None,
+) -> AudienceVersion:
+    """The version that a change from `before` to `after` makes."""
+    snapshot = after.model_dump(mode="json", include=SNAPSHOT_FIELDS)
+    previous = before.model_dump(mode="json", include=SNAPSHOT_FIELDS) if before else None
+    return AudienceVersion(
+        organization_id=after.organization_id,
+        created_at=after.updated_at,
+        updated_at=after.updated_at,
+        audience_id=after.audience_id,
+        version=after.version,
+        change_type=change_type(previous, snapshot),
+        description=description,
+        changed_by=caller.user_id,
+        manifest_id=after.manifest_id,
+        size=after.size,
+        snapshot=snapshot,
+        members=members,
+    )
+
+
+def version_id(audience_id: str, number: int) -> str:
+    """The id of a version's record; sorts by number."""
+    return f"{audience_id}:{number:010d}"
+
+
+def version_write(version: AudienceVersion) -> Write:
+    """Put a version; its number can be given once only."""
+    address = version_id(version.audience_id, version.version)
+    return Write(Key(version.organization_id, "versions", address), version.stored(), ABSENT)
+
+
+def recorded(
+    version: AudienceVersion, caller: Caller, clock: Clock
+) -> tuple[list[Write], list[Message]]:
+    """What belongs into the commit of a change: its version and, for a major one, the job that
+    copies its members into the backup area."""
+    if not version.is_major:
+        return [version_write(version)], []
+    params = {"version": version.version}
+    _, job, message = new_job(caller, clock, JobKind.BACKUP, version.audience_id, params)
+    return [version_write(version), job], [message]
+
+
+def version_records(documents: DocumentStore) -> Collection[AudienceVersion]:
+    """The records of all versions."""
+    return Collection(documents, "versions", AudienceVersion)
+
+
+def find_version(
+    documents: DocumentStore, audience: Audience, number: int
+) -> Stored[AudienceVersion]:
+    """The record of a version; NotFoundError when the audience has none of this number."""
+    if 1 <= number <= audience.version:
+        address = version_id(audience.audience_id, number)
+        found = version_records(documents).find(audience.organization_id, address)
+        if found is not None:
+            return found
+    raise NotFoundError("There is no such version.", reason="not_found")
+
+
+def holds_members(audience: Audience, version: AudienceVersion) -> bool:
+    """Whether the members of this version are still stored (also when it had none)."""
+    return version.version >= audience.members_kept_from
+
+
+def kept_manifest(
+    documents: DocumentStore, audience: Audience, version: AudienceVersion
+) -> Stored[Manifest] | None:
+    """The manifest of a version, None for one without members.
+
+    Raises VersionExpiredError when the members are no longer stored.
+    """
+    if holds_members(audience, version):
+        if version.manifest_id is None:
+            return None
+        manifests = Collection(documents, "manifests", Manifest)
+        found = manifests.find(audience.organization_id, version.manifest_id)
+        if found is not None:
+            return found
+    raise VersionExpiredError(
+        f"The members of version {version.version} are no longer stored.",
+        field="version",
+        reason="released",
+    )
+
+
+def samples_of(members: Iterable[Member]) -> tuple[SampleMember, ...]:
+    """Up to 100 members without anything that says who they are (A-103, A-104)."""
+    shown = [
+        SampleMember(
+            pseudonym=secrets.token_hex(8),
+            identifier_type=member.identifier_type,
+            attributes=tuple(sorted(member.attributes)),
+            segments=member.segments,
+            consent=member.consent,
+            added_month=f"{member.added_at:%Y-%m}",
+        )
+        for member in members
+    ]
+    return tuple(shown[:MAX_SAMPLES])
