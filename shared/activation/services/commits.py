@@ -71,6 +71,11 @@ class Commits:
         self.publish(messages)
         return revisions[0]
 
+    def note(self, caller: Caller, action: str, target: Key, details: Mapping[str, Any]) -> None:
+        """Put an act that changes no record into the audit log: a read of personal data."""
+        entry = self._audit_entry(caller, action, target, None, None, details)
+        self.documents.commit(Batch([_audit_write(entry)]))
+
     def publish_new(self, messages: Sequence[Message]) -> None:
         """Keep messages that belong to no change of a record, then publish them."""
         self.documents.commit(Batch(messages=messages))
