@@ -40,7 +40,7 @@ from activation.ports import ABSENT, Clock, DocumentStore, Key, Query, Revision,
 from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
 from activation.services.records import Records, require_owner
-from activation.services.version_records import version_of, version_write
+from activation.services.version_records import recorded, version_of, version_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,13 +256,20 @@ class AudienceService(Records[Audience]):
             **fields, version=before.version + 1, updated_at=now, last_activity_at=now
         )
         version = version_of(after, before, caller, description)
-        writes = [stored.replaced_by(after), version_write(version)]
+        kept, messages = recorded(version, caller, self.clock)
+        writes = [stored.replaced_by(after), *kept]
         if after.name != before.name:
             writes += [Write(_name_key(before), None), _name_taken_by(after)]
         answer = version.public() if action.endswith("snapshot") else after.public()
         try:
             revision = self.commits.commit(
-                caller, action, writes, before=before, after=after, answer=answer
+                caller,
+                action,
+                writes,
+                before=before,
+                after=after,
+                messages=messages,
+                answer=answer,
             )
         except ConflictError as error:
             if after.name != before.name:

@@ -13,12 +13,13 @@ from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest, TierLimits
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_change import MemberChange, MemberReference, MemberReject
+from activation.domain.version import MemberCounts
 from activation.errors import ConflictError, InvalidStateError, NotFoundError
-from activation.ports import ABSENT, Clock, DocumentStore, Key, Write
+from activation.ports import ABSENT, Clock, DocumentStore, Key, Message, Write
 from activation.services.access import MAX_ATTEMPTS
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
-from activation.services.version_records import version_of, version_write
+from activation.services.version_records import recorded, version_of
 
 if TYPE_CHECKING:
     from activation.members.store import MemberStore, MergeResult
@@ -200,9 +201,14 @@ class MemberService:
             Write(manifest_key, manifest.stored(), ABSENT),
             *extra(audience, result),
         ]
+        messages: Sequence[Message] = ()
         if audience.version > stored.entity.version:
-            version = version_of(audience, stored.entity, caller, description)
-            writes.append(version_write(version))
+            counts = MemberCounts(
+                added=result.added, updated=result.updated, removed=result.removed
+            )
+            version = version_of(audience, stored.entity, caller, description, counts)
+            kept, messages = recorded(version, caller, self.clock)
+            writes += kept
         details = {"added": result.added, "updated": result.updated, "removed": result.removed}
         self.commits.commit(
             caller,
@@ -210,6 +216,7 @@ class MemberService:
             writes,
             before=stored.entity,
             after=audience,
+            messages=messages,
             answer=answer(audience, result) if answer else None,
             details=details,
         )
