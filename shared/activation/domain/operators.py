@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -326,7 +326,9 @@ def _is(value: Any, kind: OperandType) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; a boolean is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _known_words(value: Any, words: frozenset[str]) -> bool:
