@@ -105,18 +105,21 @@ class ArchiveService:
         audience_id: str,
         keep: Keep,
         archived_as: RetentionClass | None = None,
+        require: Callable[[Audience], None] = lambda _: None,
     ) -> Audience:
         """Pack the members into the archive area, verify, and let the stored ones go.
 
-        `archived_as` is the retention class that asks for it, if any. Does nothing for an
-        audience that has an archive already. Raises InvalidStateError while an import runs and
-        under legal hold. When the audience changes meanwhile, the archive is made again.
+        `archived_as` is the retention class that asks for it, if any; `require` raises when the
+        audience as it is now should not be archived. Does nothing for an audience that has an
+        archive already. Raises InvalidStateError while an import runs and under legal hold. When
+        the audience changes meanwhile, the archive is made again.
         """
         for attempt in range(MAX_ATTEMPTS):
             stored = self._find(caller, audience_id)
             if stored.entity.archive is not None:
                 return stored.entity
             require_archivable(stored.entity)
+            require(stored.entity)
             archive = self._packed(stored.entity, keep)
             try:
                 return self._archived(caller, stored, archive, archived_as)
