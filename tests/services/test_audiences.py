@@ -218,3 +218,32 @@ def test_personal_data_in_a_definition_is_refused(app: App, ann: Caller) -> None
         app.audiences.create(ann, draft(metadata={"notes": "ask jo@example.com"}))
     assert refused.value.field == "metadata.notes"
     assert app.audiences.count(ann, {}) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [
+        ({"variable_id": "age", "operator": "ABOVE", "value": 1}, "rules[1].operator"),
+        ({"variable_id": "age", "operator": ">", "value": "old"}, "rules[1].value"),
+        ({"variable_id": "mail", "operator": "EQ", "value": "jo@example.com"}, "rules[1].value"),
+    ],
+)
+def test_a_rule_without_sense_is_refused(
+    app: App, ann: Caller, rule: dict[str, Any], field: str
+) -> None:
+    good = {"variable_id": "country", "operator": "in", "value": ["DE", 1, True]}
+    with pytest.raises(ValidationError) as refused:
+        app.audiences.create(ann, draft(rules=[good, rule]))
+    assert refused.value.field == field
+
+
+def test_rules_come_back_as_sent_with_the_canonical_operator(app: App, ann: Caller) -> None:
+    sent = [
+        ("a", ">=", 1.5), ("b", "==", "x"), ("c", "not in", ["x", 2, False]),
+        ("d", "between", [1, 2]), ("e", "EQ", True), ("f", "exists", None),
+    ]  # fmt: skip
+    rules = [dict(zip(("variable_id", "operator", "value"), one, strict=True)) for one in sent]
+    stored = app.audiences.create(ann, draft(rules=rules)).entity.rules
+    codes = ["GTE", "EQ", "NOT_IN", "BETWEEN", "EQ", "EXISTS"]
+    assert [rule.operator for rule in stored] == codes
+    assert [rule.value for rule in stored] == [value for _, _, value in sent]

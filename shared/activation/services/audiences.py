@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from activation.domain.audience import (
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest
+from activation.domain.operators import checked_operator
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.version import AudienceVersion
 from activation.errors import (
@@ -63,7 +64,7 @@ class AudienceService(Records[Audience]):
 
     def create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
         """Define a new audience; NameTakenError when the organization has one of this name."""
-        refuse_personal_data(draft.model_dump(mode="json", exclude={"segments", "rules"}))
+        refuse_personal_data(draft.model_dump(mode="json", exclude={"segments"}))
         now = self.clock.now()
         fields = _fields_of(draft)
         metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
@@ -119,7 +120,7 @@ class AudienceService(Records[Audience]):
         expected: Revision | None = None,
     ) -> Stored[Audience]:
         """Change the fields sent and make a version of it."""
-        refuse_personal_data(changes.model_dump(mode="json", exclude={"segments", "rules"}))
+        refuse_personal_data(changes.model_dump(mode="json", exclude={"segments"}))
         return retry_conflicts(
             partial(self._update, caller, audience_id, changes, expected), expected=expected
         )
@@ -309,7 +310,7 @@ def _fields_of(changes: AudienceChanges, before: Audience | None = None) -> dict
     """The entity's fields from what the caller sent."""
     fields = changes.sent()
     if (rules := fields.get("rules")) is not None:
-        fields["rules"] = _rules(rules)
+        fields["rules"] = rules_of(rules)
     if (segments := fields.get("segments")) is not None:
         fields["segments"] = _segments(segments, before)
     if (details := fields.get("variable_details")) is not None:
@@ -321,11 +322,17 @@ def _fields_of(changes: AudienceChanges, before: Audience | None = None) -> dict
     return {name: v for name, v in fields.items() if v is not None or name in keep_null}
 
 
-def _rules(drafts: tuple[RuleDraft, ...]) -> tuple[AudienceRule, ...]:
-    return tuple(
-        AudienceRule(id=f"rule-{order}", order=order, **dict(draft))
-        for order, draft in enumerate(drafts)
+def rules_of(drafts: Sequence[RuleDraft]) -> tuple[AudienceRule, ...]:
+    """The rules that a caller wants, in their order; ValidationError for one without sense."""
+    return tuple(_rule(order, draft) for order, draft in enumerate(drafts))
+
+
+def _rule(order: int, draft: RuleDraft) -> AudienceRule:
+    code = checked_operator(
+        draft.variable_id, draft.operator, draft.value, draft.value_type, f"rules[{order}]"
     )
+    fields = {**dict(draft), "operator": code.value}
+    return AudienceRule(id=f"rule-{order}", order=order, **fields)
 
 
 def _segments(
