@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from activation.members.store import MemberStore
     from activation.services.archives import ArchiveService
     from activation.services.backups import BackupService
+    from activation.services.comparisons import ComparisonService
     from activation.services.dispatch import Dispatcher
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.members import MemberService
+    from activation.services.overlaps import OverlapService
 
 
 class App:
@@ -159,6 +161,20 @@ class App:
             self.limits,
             self._encryption,
         )
+
+    @cached_property
+    def comparisons(self) -> ComparisonService:
+        """Comparisons of versions."""
+        from activation.services.comparisons import ComparisonService
+
+        return ComparisonService(self.documents, self.commits, self.audiences, self.store)
+
+    @cached_property
+    def overlaps(self) -> OverlapService:
+        """Overlaps of audiences."""
+        from activation.services.overlaps import OverlapService
+
+        return OverlapService(self.audiences, self.store)
 
     @cached_property
     def imports(self) -> ImportService:

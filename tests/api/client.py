@@ -61,20 +61,20 @@ class Description:
         ]
 
     @cached_property
-    def _shapes(self) -> list[tuple[str, re.Pattern[str], dict[str, Any]]]:
+    def _shapes(self) -> list[tuple[str, str, re.Pattern[str], dict[str, Any]]]:
         return [
-            (method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), operation)
+            (method, path, re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), operation)
             for method, path, operation in self.operations
         ]
 
     def operation(self, method: str, path: str) -> dict[str, Any] | None:
         """The operation that serves a concrete path; literal paths win over templates."""
         found = [
-            operation
-            for verb, shape, operation in self._shapes
+            (template.count("{"), number, operation)
+            for number, (verb, template, shape, operation) in enumerate(self._shapes)
             if verb == method and shape.fullmatch(path)
         ]
-        return min(found, key=lambda one: len(one.get("parameters", [])), default=None)
+        return min(found)[2] if found else None
 
     def require_described(self, method: str, path: str, response: TestResponse) -> None:
         """Fail when a success has a status or body that the description does not have."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from activation.api import system, uploads
 from activation.api.audiences import audiences
+from activation.api.comparisons import comparisons
 from activation.api.distributions import distributions
 from activation.api.imports import imports
 from activation.api.jobs import jobs
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from flask_openapi3.blueprint import APIBlueprint
 
 RESOURCES = {
-    "audiences": (audiences, members, imports, jobs),
+    "audiences": (audiences, members, imports, jobs, comparisons),
     "platforms": (platforms,),
     "distributions": (distributions,),
 }
