@@ -43,6 +43,7 @@ def test_credentials_are_listed_but_never_returned(app: App, ann: Caller) -> Non
     assert SECRET not in repr(webhook())
 
 
+@pytest.mark.embedded("reads every file of the store")
 def test_no_byte_of_the_store_holds_the_secret(app: App, ann: Caller, tmp_path: Path) -> None:
     app.platforms.create(ann, webhook())
     found = [path for path in tmp_path.rglob("*") if path.is_file()]

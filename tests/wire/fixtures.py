@@ -57,9 +57,13 @@ class StorageServer:
 
     def client(self, credentials: Any = None) -> Client:
         """A real client, by default as the service account whose signatures count."""
-        account = credentials or _account(self.url)
-        options = {"api_endpoint": self.url}
-        return Client(project="tests", credentials=account, client_options=options)
+        return storage_client(self.url, credentials)
+
+
+def storage_client(url: str, credentials: Any = None) -> Client:
+    """A real client of the storage server at `url`."""
+    account = credentials or _account(url)
+    return Client(project="tests", credentials=account, client_options={"api_endpoint": url})
 
 
 def _account(url: str) -> Any:

@@ -1,0 +1,72 @@
+"""The App on Google's services, fast enough for every test of a use case.
+
+Documents lie in a project of the Firestore emulator that no other test uses, objects in new
+buckets of the Cloud Storage server, keys in the KMS server. The bus is the embedded one: how
+messages travel is the matter of `tests/contracts` and `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.cloud.storage import Client
+
+from activation.adapters.embedded.bus import SqliteBus
+from activation.adapters.envelope import EnvelopeVault
+from activation.adapters.gcp.blobs import CloudStorageBlobs
+from activation.adapters.gcp.documents import FirestoreDocuments
+from activation.adapters.gcp.keys import CloudKmsKeys
+from activation.app import App
+from activation.function_manifest import subscriptions
+from activation.ports import Clock
+from activation.settings import Settings
+from tests.wire.buckets import Buckets
+from tests.wire.cloud_kms import KEY_NAME
+
+AREAS = {
+    "uploads": "uploads_bucket",
+    "member_blobs": "members_bucket",
+    "backup_blobs": "backup_bucket",
+    "archive_blobs": "archive_bucket",
+}
+"""Port of the App → the setting that names its bucket."""
+
+
+@dataclass(frozen=True)
+class GoogleServices:
+    """Servers that run as long as the tests."""
+
+    buckets: Buckets
+    storage: Client
+    keys: Any
+
+    @contextmanager
+    def app(self, project: str, folder: Path, clock: Clock) -> Iterator[App]:
+        """An App in a project and buckets of its own; `folder` holds the bus."""
+        names = {setting: f"{project}-{port.replace('_', '-')}" for port, setting in AREAS.items()}
+        settings = Settings(
+            backend="google",
+            data_folder=str(folder),
+            project=project,
+            kms_key=KEY_NAME,
+            allow_private_hosts=True,
+            **names,
+        )
+        app = App(settings, clock)
+        folder.mkdir()
+        for port, setting in AREAS.items():
+            self.buckets.made(names[setting], clock)
+            app.__dict__[port] = CloudStorageBlobs(names[setting], clock, self.storage)
+        app.__dict__.update(
+            documents=FirestoreDocuments(project, "(default)", clock),
+            bus=SqliteBus(folder / "bus.sqlite", clock, subscriptions()),
+            vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, self.keys)),
+        )
+        try:
+            yield app
+        finally:
+            app.close()
