@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from activation.api.comparisons import FILE_TYPES as DIFF_TYPES
 from activation.api.imports import FILE_TYPES
 from activation.api.responses import JSON
 from activation.domain.member_import import ImportDraft
@@ -51,7 +52,10 @@ def _completed(method: str, operation: dict[str, Any]) -> None:
     for status in ("4XX", "5XX"):
         responses[status] = {"$ref": "#/components/responses/Error"}
     if operation["operationId"].endswith("_rejects"):
-        responses["200"] = _file("text/csv", "Rows and reasons.")
+        responses["200"] = _file("Rows and reasons.", "text/csv")
+        responses.pop("204", None)
+    if operation["operationId"] == "get_version_diff":
+        responses["200"] = _file("Members, one a line.", *DIFF_TYPES.values())
         responses.pop("204", None)
     if method == "post" and operation["operationId"] not in READS:
         _parameter(operation, "IdempotencyKey")
@@ -66,8 +70,9 @@ def _parameter(operation: dict[str, Any], name: str) -> None:
     parameters.append({"$ref": f"#/components/parameters/{name}"})
 
 
-def _file(content_type: str, description: str) -> dict[str, Any]:
-    return {"description": description, "content": {content_type: {"schema": {"type": "string"}}}}
+def _file(description: str, *content_types: str) -> dict[str, Any]:
+    content = {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in content_types}
+    return {"description": description, "content": content}
 
 
 def _import_options() -> dict[str, Any]:
