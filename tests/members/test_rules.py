@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,7 @@ def rule(variable: str, operator: str, value: Any = None, kind: str | None = Non
     )
 
 
-def table_of(members: list[Mapping[str, Any]]) -> Any:
+def table_of(members: Sequence[Mapping[str, Any]]) -> Any:
     """Members given by some of their columns, as the store hands them out."""
     rows = [
         {
