@@ -87,7 +87,8 @@ def test_an_estimate_bounds_the_true_number(
     service = dataclasses.replace(app.previews, sample_size=300)
     draft = asked(("n", "LT", matched), sample=0)
     found = service.preview(ann, audience_id, draft)
-    assert (found.basis, found.size, found.examined) == (Basis.ESTIMATE, PEOPLE, 300)
+    assert (found.basis, found.size) == (Basis.ESTIMATE, PEOPLE)
+    assert 200 < found.examined <= 300
     assert found.matched_low <= matched <= found.matched_high
     assert found.matched_high - found.matched_low < PEOPLE / 5
     assert sum(found.by_type.values()) == found.matched
