@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from activation.services.imports import ImportService
     from activation.services.members import MemberService
     from activation.services.overlaps import OverlapService
+    from activation.services.previews import PreviewService
+    from activation.services.versions import VersionService
 
 
 class App:
@@ -177,6 +179,13 @@ class App:
         return OverlapService(self.audiences, self.store)
 
     @cached_property
+    def previews(self) -> PreviewService:
+        """Previews of rules."""
+        from activation.services.previews import PreviewService
+
+        return PreviewService(self.audiences, self.store, self.clock)
+
+    @cached_property
     def imports(self) -> ImportService:
         """Imports of files."""
         from activation.members.formats import preflight
@@ -270,6 +279,13 @@ class App:
         return BackupService(self.members, self.backup_blobs, self.clock)
 
     @cached_property
+    def versions(self) -> VersionService:
+        """Versions of audiences."""
+        from activation.services.versions import VersionService
+
+        return VersionService(self.members, self.backups, self.jobs, self.clock)
+
+    @cached_property
     def jobs(self) -> JobService:
         """Long work on audiences."""
         return JobService(self.commits, self.audiences, self.clock)
@@ -288,6 +304,7 @@ class App:
             JobKind.ARCHIVE: lambda: self.archives.run_archive,
             JobKind.UNARCHIVE: lambda: self.archives.run_unarchive,
             JobKind.BACKUP: lambda: self.backups.run,
+            JobKind.RESTORE: lambda: self.versions.run_restore,
         }
 
     @cached_property

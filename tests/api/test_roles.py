@@ -11,6 +11,7 @@ from tests.api.client import Api, Description
 
 NEEDS = {
     "add_members": Role.EDITOR,
+    "archive_audience": Role.EDITOR,
     "cancel_import": Role.EDITOR,
     "check_platform": Role.ADMIN,
     "compare_versions": Role.VIEWER,
@@ -30,6 +31,7 @@ NEEDS = {
     "get_job": Role.VIEWER,
     "get_overlap": Role.VIEWER,
     "get_platform": Role.VIEWER,
+    "get_version": Role.VIEWER,
     "get_version_diff": Role.EDITOR,
     "list_audiences": Role.VIEWER,
     "list_distributions": Role.VIEWER,
@@ -41,6 +43,7 @@ NEEDS = {
     "list_versions": Role.VIEWER,
     "plan_distribution": Role.EDITOR,
     "remove_members": Role.EDITOR,
+    "restore_version": Role.EDITOR,
     "retry_distribution": Role.EDITOR,
     "set_audience_status": Role.EDITOR,
     "set_audience_status_patch": Role.EDITOR,
@@ -50,6 +53,7 @@ NEEDS = {
     "set_platform_status_patch": Role.ADMIN,
     "share_audience": Role.EDITOR,
     "share_platform": Role.ADMIN,
+    "unarchive_audience": Role.EDITOR,
     "update_audience": Role.EDITOR,
     "update_audience_put": Role.EDITOR,
     "update_platform": Role.ADMIN,

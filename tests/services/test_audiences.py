@@ -67,8 +67,8 @@ def test_every_change_makes_the_next_version(app: App, ann: Caller) -> None:
     app.audiences.update(
         ann, audience_id, changes(rules=[{"variable_id": "age", "operator": "GT", "value": 1}])
     )
-    app.audiences.snapshot(ann, audience_id, "before the sale")
-    versions = app.audiences.versions(ann, audience_id).items
+    app.versions.snapshot(ann, audience_id, "before the sale")
+    versions = app.versions.list(ann, audience_id)[1].items
     assert [version.version for version in versions] == [4, 3, 2, 1]
     assert [version.change_type for version in versions] == [
         ChangeType.METADATA_UPDATE,
@@ -140,7 +140,7 @@ def test_fifty_concurrent_changes_give_versions_without_gap(app: App, ann: Calle
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(change, range(50)))
-    versions = app.audiences.versions(ann, created.audience_id, limit=100).items
+    versions = app.versions.list(ann, created.audience_id, limit=100)[1].items
     assert [version.version for version in versions] == list(range(51, 0, -1))
 
 
@@ -164,7 +164,7 @@ def test_another_organization_learns_nothing(app: App, ann: Caller, eve: Caller)
         lambda c, i: app.audiences.update(c, i, changes(description="x")),
         lambda c, i: app.audiences.set_status(c, i, "active"),
         app.audiences.delete,
-        app.audiences.versions,
+        app.versions.list,
     ):
         for asked in (audience_id, "00000000-0000-7000-8000-000000000000"):
             with pytest.raises(NotFoundError) as refused:

@@ -17,7 +17,7 @@ from activation.domain.entity import Entity, Instant, Value
 from activation.domain.job import Job
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
-from activation.domain.version import AudienceVersion
+from activation.domain.version import AudienceVersion, SampleMember
 
 
 def public_form(
@@ -42,7 +42,15 @@ AudienceAnswer = public_form(
     type=AudienceType,
     total_audience_size=int,
 )
-VersionAnswer = public_form(AudienceVersion)
+VersionAnswer = public_form(AudienceVersion, frozenset({"samples"}), has_members=bool)
+VersionDetailAnswer = create_model(
+    "VersionDetailAnswer",
+    __base__=VersionAnswer,
+    __doc__="A version with the snapshot before it and samples of its members.",
+    before=(dict[str, Any] | None, ...),
+    samples=(tuple[SampleMember, ...], ...),
+    has_backup=(bool, ...),
+)
 ImportAnswer = public_form(
     MemberImport, frozenset({"chunks", "attempt", "lease_until", "source", "read_to_end"})
 )

@@ -1,4 +1,4 @@
-"""Audiences and their versions."""
+"""Audiences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from activation.api.answers import AudienceAnswer, VersionAnswer
+from activation.api.answers import AudienceAnswer
 from activation.api.listing import ListQuery, list_of, listed, since_id
 from activation.api.paths import AudiencePath
 from activation.api.routes import Ask, Resource
@@ -22,8 +22,6 @@ from activation.domain.audience import (
     StatusDraft,
 )
 from activation.domain.caller import Role
-from activation.domain.entity import Draft
-from activation.domain.version import AudienceVersion
 
 audiences = Resource("audiences", "Named sets of members, to be sent to ad platforms.")
 
@@ -40,12 +38,6 @@ class AudienceQuery(ListQuery):
     tag: str | None = Field(default=None, max_length=100, description="One of the tags.")
     campaign_id: str | None = Field(default=None, max_length=200)
     created_after: datetime | None = None
-
-
-class VersionDraft(Draft):
-    """A version made by hand."""
-
-    description: str = Field(min_length=1, max_length=1000)
 
 
 @audiences.route("POST", LIST, role=Role.EDITOR, answer=AudienceAnswer, status=201)
@@ -93,17 +85,3 @@ def set_audience_status(ask: Ask, path: AudiencePath, body: StatusDraft) -> Stor
 def share_audience(ask: Ask, path: AudiencePath, body: SharingDraft) -> Stored[Audience]:
     """Set who else may see and use an audience."""
     return ask.app.audiences.share(ask.caller, path.audience_id, body, ask.expected)
-
-
-@audiences.route("GET", f"{ONE}/versions", role=Role.VIEWER, answer=list_of(VersionAnswer))
-def list_versions(ask: Ask, path: AudiencePath, query: ListQuery) -> dict[str, Any]:
-    """List the versions of an audience, newest first."""
-    stored = ask.app.audiences.find(ask.caller, path.audience_id)
-    page = ask.app.audiences.versions(ask.caller, path.audience_id, query.limit, query.after)
-    return listed(page, query.limit, stored.entity.version)
-
-
-@audiences.route("POST", f"{ONE}/versions", role=Role.EDITOR, answer=VersionAnswer, status=201)
-def create_version(ask: Ask, path: AudiencePath, body: VersionDraft) -> AudienceVersion:
-    """Make a version of an audience as it is."""
-    return ask.app.audiences.snapshot(ask.caller, path.audience_id, body.description)

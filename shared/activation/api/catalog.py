@@ -12,13 +12,14 @@ from activation.api.imports import imports
 from activation.api.jobs import jobs
 from activation.api.members import members
 from activation.api.platforms import platforms
+from activation.api.versions import versions
 
 if TYPE_CHECKING:
     from flask import Blueprint
     from flask_openapi3.blueprint import APIBlueprint
 
 RESOURCES = {
-    "audiences": (audiences, members, imports, jobs, comparisons),
+    "audiences": (audiences, versions, members, imports, jobs, comparisons),
     "platforms": (platforms,),
     "distributions": (distributions,),
 }

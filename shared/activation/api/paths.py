@@ -33,6 +33,12 @@ class ImportPath(AudiencePath):
     import_id: Id
 
 
+class VersionPath(AudiencePath):
+    """A version of an audience."""
+
+    number: int
+
+
 class JobPath(BaseModel):
     """A job."""
 

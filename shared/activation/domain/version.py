@@ -73,10 +73,40 @@ class AudienceVersion(Entity):
     """Kept with versions made by hand and with backups."""
     backup: Backup | None = None
 
+    def public(self) -> dict[str, Any]:
+        """What callers see in lists: everything but the samples."""
+        return self.model_dump(mode="json", exclude={"samples"})
+
     @property
     def is_major(self) -> bool:
         """Whether its members are worth a backup (A-099)."""
         return self.size > 0 and self.change_type in MAJOR_TYPES
+
+
+class MembersRestored(StrEnum):
+    """What became of members in a restore."""
+
+    RESTORED = "restored"
+    FROM_BACKUP = "from_backup"
+    NONE = "none"
+    """They stay as they are."""
+
+
+class Restoration(Value):
+    """What a restore brought back: the audience is now at `version`; as it was before, it is
+    kept as version `restore_point`."""
+
+    audience_id: str
+    restored_version: int
+    restore_point: int
+    version: int
+    definition: bool
+    members: MembersRestored
+    size: int
+
+    def public(self) -> dict[str, Any]:
+        """What callers see."""
+        return self.model_dump(mode="json")
 
 
 MAJOR_TYPES = frozenset({ChangeType.MAJOR_UPDATE, ChangeType.RULES_CHANGED})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from activation.documents import Collection, Page, Stored
+from activation.documents import Collection, Stored
 from activation.domain.audience import (
     OPERATOR_MAY_SET,
     Audience,
@@ -30,14 +30,13 @@ from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest
 from activation.domain.operators import checked_operator
 from activation.domain.personal_data import refuse_personal_data
-from activation.domain.version import AudienceVersion
 from activation.errors import (
     ConflictError,
     InvalidStateError,
     NameTakenError,
     ValidationError,
 )
-from activation.ports import ABSENT, Clock, DocumentStore, Key, Query, Revision, Write
+from activation.ports import ABSENT, Clock, DocumentStore, Key, Revision, Write
 from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
 from activation.services.records import Records, require_owner
@@ -92,8 +91,8 @@ class AudienceService(Records[Audience]):
                 after=audience,
                 answer=audience.public(),
             )
-        except ConflictError as error:
-            self._explain_conflict(audience, error)
+        except ConflictError:
+            self.require_name_free(audience)
             raise
         return Stored(audience, writes[0].key, revision)
 
@@ -150,27 +149,6 @@ class AudienceService(Records[Audience]):
         """Remove the audience; its versions stay as history, its objects go to the sweeper."""
         retry_conflicts(partial(self._delete, caller, audience_id, expected), expected=expected)
 
-    def versions(
-        self, caller: Caller, audience_id: str, limit: int = 50, after: str | None = None
-    ) -> Page[AudienceVersion]:
-        """The audience's versions, newest first."""
-        self.find(caller, audience_id)
-        found = Collection(self.documents, "versions", AudienceVersion)
-        equal = {"audience_id": audience_id}
-        return found.page(
-            Query(caller.organization_id, found.name, equal, after=after, limit=limit)
-        )
-
-    def snapshot(self, caller: Caller, audience_id: str, description: str) -> AudienceVersion:
-        """Make a version by hand, of the audience as it is."""
-        refuse_personal_data({"description": description})
-
-        def use_case() -> AudienceVersion:
-            stored = self.find(caller, audience_id)
-            return self._versioned(caller, stored, {}, "api:audience:snapshot", description)[1]
-
-        return retry_conflicts(use_case)
-
     # one attempt each -------------------------------------------------------------------------
 
     def _update(
@@ -188,9 +166,7 @@ class AudienceService(Records[Audience]):
             fields["metadata"] = before.metadata.model_copy(update=fields["metadata"])
         if fields.get("name", before.name) is None or fields.get("name") == before.name:
             fields.pop("name", None)
-        return self._versioned(caller, stored, fields, "api:audience:update", "Definition changed")[
-            0
-        ]
+        return self._versioned(caller, stored, fields, "api:audience:update", "Definition changed")
 
     def _set_status(
         self,
@@ -221,7 +197,7 @@ class AudienceService(Records[Audience]):
             {**fields, "metadata": dated(before, wanted, self.clock)},
             "api:audience:set-status",
             f"Status {before.status} to {wanted}",
-        )[0]
+        )
 
     def _share(
         self, caller: Caller, audience_id: str, draft: SharingDraft, expected: Revision | None
@@ -232,7 +208,7 @@ class AudienceService(Records[Audience]):
         shared = tuple(sorted(set(draft.shared_with) - {stored.entity.user_id}))
         return self._versioned(
             caller, stored, {"shared_with": shared}, "api:audience:share", "Sharing changed"
-        )[0]
+        )
 
     def _delete(self, caller: Caller, audience_id: str, expected: Revision | None) -> None:
         stored = self.find(caller, audience_id)
@@ -250,7 +226,7 @@ class AudienceService(Records[Audience]):
         fields: Mapping[str, Any],
         action: str,
         description: str,
-    ) -> tuple[Stored[Audience], AudienceVersion]:
+    ) -> Stored[Audience]:
         """Commit a changed audience with its version; renaming moves the name's reservation."""
         before, now = stored.entity, self.clock.now()
         after = before.changed(
@@ -258,10 +234,7 @@ class AudienceService(Records[Audience]):
         )
         version = version_of(after, before, caller, description)
         kept, messages = recorded(version, caller, self.clock)
-        writes = [stored.replaced_by(after), *kept]
-        if after.name != before.name:
-            writes += [Write(_name_key(before), None), _name_taken_by(after)]
-        answer = version.public() if action.endswith("snapshot") else after.public()
+        writes = [stored.replaced_by(after), *kept, *name_writes(before, after)]
         try:
             revision = self.commits.commit(
                 caller,
@@ -270,22 +243,23 @@ class AudienceService(Records[Audience]):
                 before=before,
                 after=after,
                 messages=messages,
-                answer=answer,
+                answer=after.public(),
             )
-        except ConflictError as error:
+        except ConflictError:
             if after.name != before.name:
-                self._explain_conflict(after, error)
+                self.require_name_free(after)
             raise
-        return Stored(after, stored.key, revision), version
+        return Stored(after, stored.key, revision)
 
-    def _explain_conflict(self, audience: Audience, error: ConflictError) -> None:
+    def require_name_free(self, audience: Audience) -> None:
+        """Raise NameTakenError when another audience holds this one's name."""
         holder = self.documents.get(_name_key(audience))
         if holder is not None and holder.data["audience_id"] != audience.audience_id:
             raise NameTakenError(
                 "The organization has an audience of this name already.",
                 field="name",
                 reason="taken",
-            ) from error
+            )
 
 
 def dated(audience: Audience, status: AudienceStatus, clock: Clock) -> AudienceMetadata:
@@ -369,6 +343,13 @@ def _partitions(manifest: Manifest) -> tuple[Partition, ...]:
         )
         for part in manifest.partitions
     )
+
+
+def name_writes(before: Audience, after: Audience) -> list[Write]:
+    """What moves the reservation of a name along with it."""
+    if after.name == before.name:
+        return []
+    return [Write(_name_key(before), None), _name_taken_by(after)]
 
 
 def _name_key(audience: Audience) -> Key:

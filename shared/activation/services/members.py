@@ -234,14 +234,15 @@ class MemberService:
         fields = {
             "size": manifest.size,
             "manifest_id": manifest.manifest_id,
-            "storage": self._storage(manifest),
+            "storage": self.storage_of(manifest),
             "version": before.version if same else before.version + 1,
             "updated_at": now,
             "last_activity_at": before.last_activity_at if upkeep else now,
         }
         return before.changed(**{**fields, **status(before)})
 
-    def _storage(self, manifest: Manifest) -> AudienceStorage:
+    def storage_of(self, manifest: Manifest) -> AudienceStorage:
+        """How the members of a manifest are kept."""
         return AudienceStorage(
             type=self.limits.tier_for(manifest.size),
             location=f"audience_id={manifest.audience_id}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from typing import Any
 
 from activation.documents import Collection, Stored
 from activation.domain.audience import Audience
@@ -27,6 +28,10 @@ SNAPSHOT_FIELDS = {
     "selected_variables", "variable_details", "segments", "metadata", "size",
 }  # fmt: skip
 """What a version remembers of a definition."""
+
+NOTED_BY_PEOPLE = ("expires_at", "tags", "campaign_id", "notes", "is_test", "custom_attributes")
+"""The metadata that a restore brings back; the rest are facts that the system notes, and the
+retention policy, which is a matter of today."""
 
 
 def version_of(
@@ -71,7 +76,7 @@ def recorded(
 ) -> tuple[list[Write], list[Message]]:
     """What belongs into the commit of a change: its version and, for a major one, the job that
     copies its members into the backup area."""
-    if not version.is_major:
+    if not version.is_major or version.backup is not None:
         return [version_write(version)], []
     params = {"version": version.version}
     _, job, message = new_job(caller, clock, JobKind.BACKUP, version.audience_id, params)
@@ -119,6 +124,19 @@ def kept_manifest(
         field="version",
         reason="released",
     )
+
+
+def definition_of(
+    audience: Audience, version: AudienceVersion, *, keep_name: bool = False
+) -> dict[str, Any]:
+    """The fields of an audience that takes the definition of a version."""
+    snapshot = version.snapshot
+    apart = {"size", "metadata"} | ({"name"} if keep_name else set())
+    fields = {name: snapshot[name] for name in SNAPSHOT_FIELDS - apart if name in snapshot}
+    then = snapshot.get("metadata", {})
+    noted = {name: then[name] for name in NOTED_BY_PEOPLE if name in then}
+    metadata = {**audience.metadata.model_dump(mode="json"), **noted}
+    return {**fields, "metadata": metadata}
 
 
 def samples_of(members: Iterable[Member]) -> tuple[SampleMember, ...]:
