@@ -1,0 +1,223 @@
+"""The flows: what they find, and what is asked of them. A new one is a few lines in `FLOWS`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from activation.app import App
+from activation.domain.audience import AudienceChanges, AudienceDraft
+from activation.domain.caller import Caller
+from activation.domain.identifier import IdentifierType
+from activation.domain.member import MemberInput
+from activation.domain.member_change import MemberReference
+from activation.domain.member_import import ImportDraft, ImportStatus
+from activation.errors import ConflictError
+from activation.ports import Message
+from activation.services.imports import source_key
+from tests.faults.lab import Flow
+from tests.faults.ports import untaped
+from tests.faults.world import ANN, DATABASE_THRESHOLD, Answer, Scene, handle
+
+FIRST_BYTES = range(40)
+"""All people fall into three of the sixteen partitions: fewer objects, faster runs."""
+
+
+def _people() -> Iterable[str]:
+    for number in itertools.count():
+        address = f"p{number}@example.com"
+        if hashlib.sha256(address.encode()).digest()[0] in FIRST_BYTES:
+            yield address
+
+
+PEOPLE = tuple(itertools.islice(_people(), 24))
+HELD = PEOPLE[:5]
+"""The members of the audience that flows find."""
+FRESH = (PEOPLE[3], PEOPLE[8], PEOPLE[9])
+"""What flows add: one is a member already."""
+
+
+def member(address: str, **more: Any) -> MemberInput:
+    """A member with an attribute."""
+    fields = {"identifier_type": "email", "identifier_value": address, "attributes": {"n": 1}}
+    return MemberInput.model_validate({**fields, **more})
+
+
+def reference(address: str) -> MemberReference:
+    """What names a member."""
+    return MemberReference(identifier_type=IdentifierType.EMAIL, identifier_value=address)
+
+
+def file_of(addresses: Iterable[str]) -> bytes:
+    """A CSV file: one row comes twice, one is no address."""
+    rows = list(addresses)
+    return "\n".join(["email,city", *(f"{a},Oslo" for a in [*rows, rows[0], "nobody"])]).encode()
+
+
+# what flows find ------------------------------------------------------------------------------
+
+
+def new_audience(app: App, name: str = "Buyers", **more: Any) -> str:
+    """An audience without members."""
+    draft = AudienceDraft.model_validate({"name": name, "type": "first_party", **more})
+    return app.audiences.create(ANN, draft).entity.audience_id
+
+
+def filled(app: App, people: Iterable[str] = HELD) -> Scene:
+    """An active audience with members, and a second version of them."""
+    audience_id = new_audience(app)
+    addresses = list(people)
+    app.members.add(ANN, audience_id, [member(a) for a in addresses[:-1]])
+    app.audiences.set_status(ANN, audience_id, "active")
+    app.members.add(ANN, audience_id, [member(addresses[-1])])
+    return Scene(audience_id, {})
+
+
+def empty(app: App) -> Scene:
+    """A draft."""
+    return Scene(new_audience(app), {})
+
+
+def nearly_full(app: App) -> Scene:
+    """One member below the next tier."""
+    return filled(app, PEOPLE[: DATABASE_THRESHOLD - 1])
+
+
+def just_over(app: App) -> Scene:
+    """The fewest members of the second tier."""
+    return filled(app, PEOPLE[:DATABASE_THRESHOLD])
+
+
+def importing(app: App) -> Scene:
+    """An audience whose import waits for its file."""
+    scene = filled(app)
+    job, _ = app.imports.create_upload(ANN, scene.audience_id, ImportDraft(), "text/csv")
+    return Scene(scene.audience_id, {"import_id": job.entity.import_id})
+
+
+def expiring(app: App) -> Scene:
+    """An audience of which two members have expired by the time of the flow."""
+    scene = filled(app)
+    soon = app.clock.now() + timedelta(seconds=60)
+    inputs = [member(a, expires_at=soon.isoformat()) for a in PEOPLE[4:7]]
+    app.members.add(ANN, scene.audience_id, inputs)
+    return scene
+
+
+def archived(app: App) -> Scene:
+    """An audience in the archive."""
+    scene = filled(app)
+    app.archives.archive(ANN, scene.audience_id, _keep)
+    return scene
+
+
+def changed_since(app: App) -> Scene:
+    """An audience whose definition and members were others in version 2."""
+    scene = filled(app)
+    app.members.remove(ANN, scene.audience_id, [reference(HELD[0])])
+    changes = AudienceChanges.model_validate({"name": "Renamed"})
+    app.audiences.update(ANN, scene.audience_id, changes)
+    return scene
+
+
+# what is asked --------------------------------------------------------------------------------
+
+
+def direct_import(app: App, caller: Caller, scene: Scene) -> Answer:
+    draft = ImportDraft.model_validate({"file_name": "new.csv"})
+    stream = io.BytesIO(file_of(FRESH))
+    return app.imports.create_direct(caller, scene.audience_id, draft, stream).entity.public()
+
+
+def awaited_import(app: App, caller: Caller, scene: Scene) -> Answer:
+    job, _ = app.imports.create_upload(caller, scene.audience_id, ImportDraft(), "text/csv")
+    return job.entity.public()
+
+
+def send_file(app: App, scene: Scene, answer: Answer) -> None:
+    """The client puts the file at its address, once, and the store tells the worker of it.
+
+    The store takes a file whole or not at all (its contract), so this put cannot be torn.
+    """
+    job = app.imports.records.get(ANN.organization_id, answer["import_id"]).entity
+    if job.status is not ImportStatus.AWAITING_UPLOAD:
+        return
+    key = source_key(job)
+    with suppress(ConflictError):
+        untaped(app.uploads).put(key, file_of(FRESH))
+    data = {"kind": "storage#object", "name": str(key)}
+    handle(app, Message("member-imports", "", job.import_id, data, trace_id="t"))
+
+
+def cancel_import(app: App, caller: Caller, scene: Scene) -> Answer:
+    job = app.imports.cancel(caller, scene.audience_id, scene.ids["import_id"])
+    return job.entity.public()
+
+
+def upsert(app: App, caller: Caller, scene: Scene) -> Answer:
+    return app.members.add(caller, scene.audience_id, [member(a) for a in FRESH]).public()
+
+
+def remove(app: App, caller: Caller, scene: Scene) -> Answer:
+    gone = [reference(a) for a in (*HELD[:2], PEOPLE[20])]
+    return app.members.remove(caller, scene.audience_id, gone).public()
+
+
+def define(app: App, caller: Caller, scene: Scene) -> Answer:
+    rule = {"variable_id": "age", "operator": "GT", "value": 30}
+    changes = AudienceChanges.model_validate({"name": "Renamed", "rules": [rule]})
+    return app.audiences.update(caller, scene.audience_id, changes).entity.public()
+
+
+def create(app: App, caller: Caller, scene: Scene) -> Answer:
+    draft = AudienceDraft.model_validate({"name": "Second", "type": "first_party"})
+    return app.audiences.create(caller, draft).entity.public()
+
+
+def delete(app: App, caller: Caller, scene: Scene) -> Answer:
+    app.audiences.delete(caller, scene.audience_id)
+    return {}
+
+
+def archive(app: App, caller: Caller, scene: Scene) -> Answer:
+    return app.archives.request_archive(caller, scene.audience_id).entity.public()
+
+
+def unarchive(app: App, caller: Caller, scene: Scene) -> Answer:
+    return app.archives.request_unarchive(caller, scene.audience_id).entity.public()
+
+
+def by_the_system(app: App, scene: Scene, _key: str, act: Callable[..., Answer]) -> Answer:
+    """Work without a client: it is simply done again."""
+    return act(app, ANN, scene)
+
+
+def _keep() -> None:
+    """Nothing has to be kept alive."""
+
+
+UPSERT = Flow("upsert", filled, upsert)
+
+FLOWS: Mapping[str, Flow] = {
+    flow.name: flow
+    for flow in (
+        Flow("create", filled, create),
+        Flow("import", filled, direct_import),
+        Flow("first import", empty, direct_import),
+        Flow("awaited import", filled, awaited_import, send_file),
+        Flow("cancel import", importing, cancel_import),
+        UPSERT,
+        Flow("remove", filled, remove),
+        Flow("define", filled, define),
+        Flow("migrate up", nearly_full, upsert),
+        Flow("migrate down", just_over, remove),
+        Flow("migrate by import", nearly_full, direct_import),
+        Flow("archive", filled, archive),
+        Flow("unarchive", archived, unarchive),
+    )
+}

@@ -1,0 +1,273 @@
+"""What all stores say: as one value that can be compared, and whether it holds together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from activation.app import App
+from activation.documents import Collection
+from activation.domain.audience import Audience
+from activation.domain.audit import AuditEntry
+from activation.domain.entity import Entity
+from activation.domain.job import Job
+from activation.domain.manifest import Manifest, Place
+from activation.domain.member import MemberFilter
+from activation.domain.member_import import ImportStatus, MemberImport
+from activation.domain.version import AudienceVersion
+from activation.errors import ActivationError
+from activation.ports import BlobKey, BlobStore, Query
+from tests.faults.world import ANN, unfinished
+
+E = TypeVar("E", bound=Entity)
+ORGANIZATION = ANN.organization_id
+MANY = 1000
+PAGE = 3
+
+Members = frozenset[tuple[Any, ...]]
+"""Each member: type, digest, attributes, score, consent, segments, expiry."""
+
+COLUMNS = (
+    *("identifier_type", "digest", "attributes", "score", "consent", "segments", "expires_at"),
+)
+
+
+def view(app: App) -> dict[str, Any]:
+    """Everything a client can learn that does not depend on when it happened."""
+    return {
+        "audiences": [_seen(app, audience) for audience in _audiences(app)],
+        "imports": sorted(_import_seen(job) for job in _all(app, "imports", MemberImport)),
+        "jobs": sorted(_job_seen(job) for job in _all(app, "jobs", Job)),
+        "effects": Counter(
+            entry.action
+            for entry in _all(app, "audit", AuditEntry)
+            if not entry.action.startswith("job:")
+        ),
+    }
+
+
+def _seen(app: App, audience: Audience) -> dict[str, Any]:
+    return {
+        "name": audience.name,
+        "rules": [rule.model_dump(exclude={"id"}) for rule in audience.rules],
+        "status": audience.status.value,
+        "size": audience.size,
+        "version": audience.version,
+        "members": current_members(app, audience),
+        "versions": [(v.version, v.change_type.value, v.size) for v in versions_of(app, audience)],
+        "archived": audience.archive and audience.archive.members,
+        "storage": audience.storage.type.value,
+    }
+
+
+def _import_seen(job: MemberImport) -> tuple[Any, ...]:
+    counts = job.counts
+    return (
+        job.status.value,
+        *(counts.received, counts.accepted, counts.added, counts.updated),
+        *(counts.duplicate, counts.rejected),
+    )
+
+
+def _job_seen(job: Job) -> tuple[str, ...]:
+    return job.kind.value, job.status.value, str((job.error or {}).get("reason"))
+
+
+def current_members(app: App, audience: Audience) -> Members:
+    """The members of an audience, or those in its archive."""
+    if audience.archive is not None:
+        from activation.members.archive import archived_members
+
+        key = BlobKey(ORGANIZATION, audience.archive.location)
+        return _rows(archived_members(app.archive_blobs, key, audience.archive.sha256))
+    return members_of(app, audience.manifest_id)
+
+
+def members_of(app: App, manifest_id: str | None) -> Members:
+    """The members of a manifest."""
+    if manifest_id is None:
+        return frozenset()
+    manifest = Collection(app.documents, "manifests", Manifest).get(ORGANIZATION, manifest_id)
+    return _rows(app.store.iter_batches(manifest.entity))
+
+
+def _rows(tables: Iterator[Any]) -> Members:
+    found: list[tuple[Any, ...]] = []
+    for table in tables:
+        columns = [table.column(name).to_pylist() for name in COLUMNS]
+        found += zip(*[[_plain(value) for value in column] for column in columns], strict=True)
+    if len(found) != len({row[:2] for row in found}):
+        raise BrokenError("I2 a member is there twice")
+    return frozenset(found)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class BrokenError(Exception):
+    """An invariant does not hold."""
+
+
+# invariants -----------------------------------------------------------------------------------
+
+
+def broken(app: App, before: Mapping[str, Mapping[int, Members]]) -> list[str]:
+    """What does not hold, at any moment: between a crash and the recovery too.
+
+    `before` are the members of each version that was there before the flow.
+    """
+    found: list[str] = []
+    for audience in _audiences(app):
+        try:
+            found += _audience_broken(app, audience, before.get(audience.audience_id, {}))
+        except (ActivationError, BrokenError) as error:
+            found.append(f"I1 members cannot be read: {error}")
+    for job in _all(app, "imports", MemberImport):
+        counts = job.counts
+        told = counts.accepted + counts.duplicate + counts.rejected
+        if job.status is ImportStatus.COMPLETED and counts.received != told:
+            found.append("I7 received is not accepted + duplicate + rejected")
+    return found
+
+
+def _audience_broken(app: App, audience: Audience, before: Mapping[int, Members]) -> list[str]:
+    found: list[str] = []
+    members = current_members(app, audience)
+    size = audience.archive.members if audience.archive else audience.size
+    if size != len(members):
+        found.append(f"I2 size {size}, members {len(members)}")
+    if audience.archive is None and _walked(app, audience) != {(m[0], m[1]) for m in members}:
+        found.append("I2 pages and partitions differ")
+    return [*found, *_versions_broken(app, audience, before)]
+
+
+def _versions_broken(app: App, audience: Audience, before: Mapping[int, Members]) -> list[str]:
+    found: list[str] = []
+    versions = versions_of(app, audience)
+    if [v.version for v in versions] != [*range(1, audience.version + 1)]:
+        found.append("I4 version numbers have gaps or repeats")
+    for version in versions:
+        if version.version < audience.members_kept_from:
+            continue
+        found += _manifest_broken(app, version.manifest_id)
+        members = members_of(app, version.manifest_id)
+        if version.manifest_id is not None and version.size != len(members):
+            found.append("I4 a version has another size than members")
+        if before.get(version.version, members) != members:
+            found.append("I4 a version has changed")
+    return found
+
+
+def _manifest_broken(app: App, manifest_id: str | None) -> list[str]:
+    """Whether what a manifest names is there as it says."""
+    if manifest_id is None:
+        return []
+    manifest = Collection(app.documents, "manifests", Manifest).get(ORGANIZATION, manifest_id)
+    found: list[str] = []
+    for part in manifest.entity.parts:
+        if part.place is Place.OBJECT:
+            content = app.member_blobs.get(BlobKey(ORGANIZATION, part.path))
+            told = (part.bytes, part.sha256)
+            if (len(content), hashlib.sha256(content).hexdigest()) != told:
+                found.append("I1 a part is not what its manifest says")
+    return found
+
+
+def _walked(app: App, audience: Audience) -> set[tuple[int, bytes]]:
+    """The members as a client finds them, page by page."""
+    from activation.members.layout import TYPES
+
+    found: list[tuple[int, bytes]] = []
+    after: str | None = None
+    while True:
+        page, after = app.members.page(
+            ANN, audience.audience_id, MemberFilter(), limit=PAGE, after=after
+        )
+        found += [(TYPES.index(m.identifier_type), bytes.fromhex(m.digest)) for m in page]
+        if after is None:
+            break
+    if len(found) != len(set(found)):
+        raise BrokenError("I2 a member is on two pages")
+    return set(found)
+
+
+def unsettled(app: App) -> list[str]:
+    """What is stuck, though all deliveries were made (I16), or buried."""
+    found = [f"I16 stuck: {what}" for what in unfinished(app)]
+    for function in ("import_members", "run_job", "dispatch_distribution"):
+        found += [f"I16 dead letter: {d.reason}" for d in app.bus.dead_letters(function)]
+    return found
+
+
+# what is stored -------------------------------------------------------------------------------
+
+
+def orphans(app: App) -> list[str]:
+    """Stored objects that no record names."""
+    named = _named(app)
+    stored = {
+        f"{area}/{_kind(info.key.path)}": info.key.path
+        for area, blobs in _areas(app).items()
+        for info in blobs.list(ORGANIZATION)
+        if info.key.path not in named
+    }
+    return sorted(stored)
+
+
+def _areas(app: App) -> dict[str, BlobStore]:
+    return {
+        "uploads": app.uploads,
+        "members": app.member_blobs,
+        "backup": app.backup_blobs,
+        "archive": app.archive_blobs,
+    }
+
+
+def _kind(path: str) -> str:
+    """A path without what differs from run to run."""
+    return "/".join(part.split("=")[0] for part in path.split("/")[:-1] if "-" not in part[:12])
+
+
+def _named(app: App) -> set[str]:
+    named: set[str] = set()
+    for manifest in _all(app, "manifests", Manifest):
+        named |= {part.path for part in manifest.parts}
+    for job in _all(app, "imports", MemberImport):
+        named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
+    for audience in _audiences(app):
+        if audience.archive is not None:
+            named.add(audience.archive.location)
+        named |= {v.backup.location for v in versions_of(app, audience) if v.backup is not None}
+    return named
+
+
+def members_by_version(app: App) -> dict[str, dict[int, Members]]:
+    """For each audience the members of each version that is kept."""
+    return {
+        audience.audience_id: {
+            version.version: members_of(app, version.manifest_id)
+            for version in versions_of(app, audience)
+            if version.version >= audience.members_kept_from
+        }
+        for audience in _audiences(app)
+    }
+
+
+def versions_of(app: App, audience: Audience) -> list[AudienceVersion]:
+    """All versions of an audience, oldest first."""
+    equal = {"audience_id": audience.audience_id}
+    query = Query(ORGANIZATION, "versions", equal, limit=MANY)
+    page = Collection(app.documents, "versions", AudienceVersion).page(query)
+    return sorted(page.items, key=lambda version: version.version)
+
+
+def _audiences(app: App) -> list[Audience]:
+    return sorted(_all(app, "audiences", Audience), key=lambda audience: audience.name)
+
+
+def _all(app: App, name: str, kind: type[E]) -> list[E]:
+    query = Query(ORGANIZATION, name, limit=MANY)
+    return list(Collection(app.documents, name, kind).page(query).items)

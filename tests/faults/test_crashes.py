@@ -1,0 +1,26 @@
+"""Every flow, dying at every store call, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import Tell
+from tests.faults.flows import FLOWS
+from tests.faults.lab import Lab
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_crash_anywhere_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored(FLOWS[name], lab.expected(FLOWS[name])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOWS)
+def test_also_at_every_read(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored(FLOWS[name], lab.expected(FLOWS[name]), reads=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_second_crash_during_recovery_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored_twice(FLOWS[name], lab.expected(FLOWS[name])))
