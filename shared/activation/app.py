@@ -10,14 +10,24 @@ from typing import TYPE_CHECKING, Any
 from activation.domain.audience import Encryption
 from activation.domain.job import JobKind
 from activation.domain.manifest import TierLimits
-from activation.ports import BlobStore, Clock, Connectors, DocumentStore, MessageBus, Vault
+from activation.ports import (
+    BlobStore,
+    Clock,
+    Connectors,
+    DocumentStore,
+    MessageBus,
+    Notifier,
+    Vault,
+)
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
 from activation.services.distributions import DistributionService
 from activation.services.due import DueService
 from activation.services.idempotency import IdempotencyService
 from activation.services.jobs import Handler, JobService, JobWorker
+from activation.services.organizations import OrganizationService
 from activation.services.platforms import PlatformService
+from activation.services.retention import RetentionService
 from activation.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -26,12 +36,15 @@ if TYPE_CHECKING:
     from activation.services.archives import ArchiveService
     from activation.services.backups import BackupService
     from activation.services.comparisons import ComparisonService
+    from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.members import MemberService
     from activation.services.overlaps import OverlapService
     from activation.services.previews import PreviewService
+    from activation.services.retention_round import RetentionWorker
+    from activation.services.storages import StorageService
     from activation.services.versions import VersionService
 
 
@@ -120,12 +133,29 @@ class App:
             drop_root=self.settings.data_path / "drops" if self._embedded else None,
         )
 
+    @cached_property
+    def notifier(self) -> Notifier | None:
+        """Where reports of retention runs go, if anywhere."""
+        if not self.settings.retention_webhook_url:
+            return None
+        from activation.adapters.connectors.notices import WebhookNotifier
+
+        return WebhookNotifier(
+            self.clock,
+            self.settings.retention_webhook_url,
+            self.settings.retention_webhook_secret,
+            allow_private_hosts=self.settings.allow_private_hosts,
+        )
+
     # services -----------------------------------------------------------------------------------
 
     @cached_property
     def commits(self) -> Commits:
         """The one way to change anything."""
-        return Commits(self.documents, self.bus, self.clock)
+        from activation.services.derivations import Followers
+
+        followers = Followers(self.documents, self.clock)
+        return Commits(self.documents, self.bus, self.clock, followers)
 
     @cached_property
     def idempotency(self) -> IdempotencyService:
@@ -177,6 +207,13 @@ class App:
         from activation.services.overlaps import OverlapService
 
         return OverlapService(self.audiences, self.store)
+
+    @cached_property
+    def derivations(self) -> DerivationService:
+        """Derived audiences."""
+        from activation.services.derivations import DerivationService
+
+        return DerivationService(self.members, self.clock)
 
     @cached_property
     def previews(self) -> PreviewService:
@@ -286,6 +323,41 @@ class App:
         return VersionService(self.members, self.backups, self.jobs, self.clock)
 
     @cached_property
+    def retention(self) -> RetentionService:
+        """Retention policies, holds and runs."""
+        organizations = OrganizationService(self.documents, self.clock)
+        return RetentionService(self.commits, self.audiences, organizations, self.jobs, self.clock)
+
+    @cached_property
+    def retention_worker(self) -> RetentionWorker:
+        """The worker behind retention runs."""
+        from activation.services.distribution_archive import DistributionArchive
+        from activation.services.retention_round import GuardLimits, RetentionWorker
+        from activation.services.upkeep import Upkeep
+
+        return RetentionWorker(
+            self.retention,
+            Upkeep(
+                self.retention,
+                self.members,
+                self.archives,
+                lambda _caller, _audience_id: 0,
+                lambda _caller, _audience_id, _level, _keep: None,
+            ),
+            DistributionArchive(self.commits, self.archive_blobs, self.clock),
+            GuardLimits(self.settings.retention_max_share, self.settings.retention_free_count),
+            self.notifier,
+            self.clock,
+        )
+
+    @cached_property
+    def storages(self) -> StorageService:
+        """What is stored of members."""
+        from activation.services.storages import StorageService
+
+        return StorageService(self.audiences, self.jobs, self.member_blobs)
+
+    @cached_property
     def jobs(self) -> JobService:
         """Long work on audiences."""
         return JobService(self.commits, self.audiences, self.clock)
@@ -303,8 +375,10 @@ class App:
         return {
             JobKind.ARCHIVE: lambda: self.archives.run_archive,
             JobKind.UNARCHIVE: lambda: self.archives.run_unarchive,
+            JobKind.DERIVE: lambda: self.derivations.run,
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
+            JobKind.RETENTION: lambda: self.retention_worker.run,
         }
 
     @cached_property
@@ -314,7 +388,7 @@ class App:
 
     def close(self) -> None:
         """Close what was opened; the App cannot be used afterwards."""
-        for port in ("documents", "bus", "connectors"):
+        for port in ("documents", "bus", "connectors", "notifier"):
             closing = getattr(self.__dict__.get(port), "close", None)
             if closing is not None:
                 closing()

@@ -16,22 +16,23 @@ INDEXES = MappingProxyType(
             *("status", "data_type", "subtype", "visible_to", "tags", "campaign_id"),
             "source_audience_id",
         ),
-        "audit": ("target",),
+        "audit": ("target", "actor"),
         "distributions": ("audience_id", "platform_id", "status", "visible_to"),
         "imports": ("audience_id", "status"),
         "jobs": ("audience_id", "kind", "status"),
         "manifests": ("audience_id",),
         "member_parts": ("audience_id",),
         "platforms": ("status", "platform_type", "visible_to"),
+        "retention_runs": ("job", "status"),
         "versions": ("audience_id",),
     }
 )
 """Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
 
-SWEPT = ("distributions", "idempotency", "imports", "jobs", "outbox")
+SWEPT = ("distributions", "idempotency", "imports", "jobs", "organizations", "outbox")
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
-UNFILTERED = ("audience_names", "batches", "credentials")
+UNFILTERED = ("audience_names", "batches", "credentials", "deleted_audiences")
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 
 

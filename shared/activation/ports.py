@@ -162,7 +162,8 @@ class BlobKey:
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """What a store knows of an object. `storage_class` is STANDARD, NEARLINE, COLDLINE, ARCHIVE."""
+    """What a store knows of an object. `storage_class` is STANDARD, NEARLINE, COLDLINE, ARCHIVE;
+    `key_reference` the version of the key that encrypts it, where the store has one."""
 
     key: BlobKey
     size_bytes: int
@@ -170,6 +171,7 @@ class BlobInfo:
     storage_class: str
     metadata: Mapping[str, str]
     content_type: str
+    key_reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,3 +372,16 @@ class Connectors(Protocol):
 
     def connector(self, platform_type: PlatformType, config: JSONObject) -> Connector:
         """The connector that speaks to this kind of platform."""
+
+
+# Operators ------------------------------------------------------------------------------------
+
+
+class Notifier(Protocol):
+    """Tells a system of the operator what has happened, such as the report of a retention run."""
+
+    def send(self, message_id: str, document: JSONObject) -> None:
+        """Deliver a JSON document; the receiver may treat two with one id as the same.
+
+        Raises PlatformTransientError when the same may be sent again, else PlatformError.
+        """

@@ -14,8 +14,8 @@ from activation.errors import ValidationError
 PREFIX = "ACTIVATION_"
 
 
-def _setting(default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"doc": doc})
+def _setting(default: Any, doc: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,16 @@ class Settings:
     )
     lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")
     work_seconds: int = _setting(420, "a function hands over to its successor after this")
+    version_days: int = _setting(90, "members of older versions are no longer kept")
+    backup_days: int = _setting(365, "older backups of versions are deleted")
+    retention_max_share: float = _setting(
+        0.2, "a retention run that would archive or delete a larger share of audiences is held"
+    )
+    retention_free_count: int = _setting(10, "so many audiences never hold a retention run")
+    retention_webhook_url: str = _setting("", "address that gets the reports of retention runs")
+    retention_webhook_secret: str = _setting(
+        "", "`whsec_` secret that signs these reports", secret=True
+    )
     allow_private_hosts: bool = _setting(
         False, "let webhooks and platform addresses point to private hosts (local twins)"
     )

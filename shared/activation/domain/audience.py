@@ -8,12 +8,17 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
-from activation.domain.manifest import StorageTier
+from activation.domain.manifest import Place, StorageTier
 from activation.domain.operators import ValueType
 from activation.domain.retention import LegalHold, RetentionClass, RetentionPolicy
+from activation.errors import InvalidStateError
 
 MAX_NAME = 255
 MAX_TAGS = 100
+MAX_DERIVED = 100
+"""Audiences that may be derived from one."""
+MAX_DEPTH = 5
+"""Audiences that may be derived from one another in a chain."""
 
 
 class AudienceType(StrEnum):
@@ -93,12 +98,13 @@ class AudienceSegment(Value):
 
 
 class Partition(Value):
-    """One stored object of members (seed 000 calls it a segment)."""
+    """One stored part of members (seed 000 calls it a segment), numbered from 1 without gaps."""
 
     number: int
     total: int
     size: int
     bytes: int
+    place: Place = Place.OBJECT
     location: str
     checksum: str
     created_at: Instant
@@ -120,6 +126,8 @@ class AudienceStorage(Value):
     compression: str | None = None
     encryption: Encryption | None = None
     bytes: int = 0
+    deltas: int = 0
+    """Small changes beside the partitions; without any, the partitions' sizes add up to `size`."""
 
 
 class AudienceMetadata(Value):
@@ -160,6 +168,10 @@ class Derivation(Value):
     source_audience_id: str
     source_manifest_id: str | None = None
     """The manifest of the source that the members were last chosen from."""
+    manifest_id: str | None = None
+    """The manifest that came of it; another one means that the members were changed since."""
+    rules_sha256: str | None = None
+    """Digest of the rules that chose them."""
     derived_at: Instant | None = None
 
 
@@ -193,6 +205,8 @@ class Audience(Entity):
     """Versions before this one have no stored members any more."""
     archive: Archive | None = None
     derived_from: Derivation | None = None
+    derived_count: int = 0
+    """Audiences that are derived from this one."""
     legal_hold: LegalHold | None = None
     archived_as: RetentionClass | None = None
     """The retention class whose rule archived it; its `retention_days` still hold."""
@@ -222,6 +236,15 @@ class Audience(Entity):
         hidden = {"resting_status", "manifest_id", "members_kept_from"}
         shown = self.model_dump(mode="json", exclude=hidden)
         return {**shown, "type": self.data_type.value, "total_audience_size": self.size}
+
+    def require_own_members(self) -> None:
+        """Raise InvalidStateError for an audience whose members come from another one."""
+        if self.derived_from is not None:
+            raise InvalidStateError(
+                "The members of a derived audience come from its source; change them there.",
+                field="derived_from",
+                reason="derived",
+            )
 
     def moved_to(self, status: AudienceStatus) -> AudienceStatus:
         """`status`, when the state machine allows it from here; InvalidStateError otherwise."""
@@ -295,11 +318,18 @@ class AudienceChanges(Draft):
     metadata: MetadataDraft | None = None
 
 
+class DerivationDraft(Draft):
+    """Where the members of a new audience come from: those of another one that its rules choose."""
+
+    source_audience_id: str = Field(min_length=1, max_length=100)
+
+
 class AudienceDraft(AudienceChanges):
     """A new audience: `name` and `data_type` (also spelled `type`, `dataType`) are required."""
 
     name: str = Field(min_length=1, max_length=MAX_NAME)
     data_type: DataType = Field(validation_alias=AliasChoices("data_type", "dataType", "type"))
+    derived_from: DerivationDraft | None = None
 
 
 class StatusDraft(Draft):

@@ -26,7 +26,7 @@ from activation.domain.audience import (
     VariableDetail,
 )
 from activation.domain.caller import Caller
-from activation.domain.entity import new_id
+from activation.domain.entity import new_id, timestamp
 from activation.domain.manifest import Manifest
 from activation.domain.operators import checked_operator
 from activation.domain.personal_data import refuse_personal_data
@@ -39,6 +39,7 @@ from activation.errors import (
 from activation.ports import ABSENT, Clock, DocumentStore, Key, Revision, Write
 from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
+from activation.services.organizations import OrganizationService
 from activation.services.records import Records, require_owner
 from activation.services.version_records import recorded, version_of, version_write
 
@@ -64,6 +65,7 @@ class AudienceService(Records[Audience]):
     def create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
         """Define a new audience; NameTakenError when the organization has one of this name."""
         refuse_personal_data(draft.model_dump(mode="json", exclude={"segments"}))
+        OrganizationService(self.documents, self.clock).ensure(caller.organization_id)
         now = self.clock.now()
         fields = _fields_of(draft)
         metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
@@ -107,7 +109,9 @@ class AudienceService(Records[Audience]):
         if audience.manifest_id is None:
             return stored
         manifest = self.manifests.get(caller.organization_id, audience.manifest_id).entity
-        storage = audience.storage.model_copy(update={"partitions": _partitions(manifest)})
+        storage = audience.storage.model_copy(
+            update={"partitions": _partitions(manifest), "deltas": len(manifest.deltas)}
+        )
         shown = audience.model_copy(update={"storage": storage})
         return Stored(shown, stored.key, stored.revision)
 
@@ -146,7 +150,8 @@ class AudienceService(Records[Audience]):
         )
 
     def delete(self, caller: Caller, audience_id: str, expected: Revision | None = None) -> None:
-        """Remove the audience; its versions stay as history, its objects go to the sweeper."""
+        """Remove the audience; its versions stay as history, its objects go to the sweep that
+        finds its tombstone. InvalidStateError under legal hold."""
         retry_conflicts(partial(self._delete, caller, audience_id, expected), expected=expected)
 
     # one attempt each -------------------------------------------------------------------------
@@ -188,7 +193,9 @@ class AudienceService(Records[Audience]):
                 field="status",
                 reason="archived",
             )
-        fields = {"status": before.moved_to(wanted), "status_reason": None}
+        fields: dict[str, Any] = {"status": before.moved_to(wanted), "status_reason": None}
+        if before.status is AudienceStatus.ARCHIVED:
+            fields |= {"archived_as": None, "members_deleted_at": None}
         if wanted is AudienceStatus.ARCHIVED:
             fields["resting_status"] = before.status
         return self._versioned(
@@ -216,7 +223,14 @@ class AudienceService(Records[Audience]):
         if stored.entity.status is AudienceStatus.PROCESSING:
             raise InvalidStateError("An import is running; cancel it first.", field="status")
         require_owner(caller, stored.entity.user_id)
-        writes = [stored.deleted(), Write(_name_key(stored.entity), None)]
+        if stored.entity.legal_hold is not None:
+            raise InvalidStateError("The audience is under legal hold.", reason="legal_hold")
+        tombstone = Key(caller.organization_id, "deleted_audiences", audience_id)
+        writes = [
+            stored.deleted(),
+            Write(_name_key(stored.entity), None),
+            Write(tombstone, {"deleted_at": timestamp(self.clock.now())}, ABSENT),
+        ]
         self.commits.commit(caller, "api:audience:delete", writes, before=stored.entity)
 
     def _versioned(
@@ -333,15 +347,16 @@ def _segments(
 def _partitions(manifest: Manifest) -> tuple[Partition, ...]:
     return tuple(
         Partition(
-            number=part.number,
-            total=manifest.partition_count,
+            number=number,
+            total=len(manifest.partitions),
             size=part.rows,
             bytes=part.bytes,
+            place=part.place,
             location=part.path,
             checksum=part.sha256,
-            created_at=manifest.created_at,
+            created_at=part.created_at or manifest.created_at,
         )
-        for part in manifest.partitions
+        for number, part in enumerate(manifest.partitions, start=1)
     )
 
 

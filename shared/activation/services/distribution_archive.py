@@ -1,0 +1,105 @@
+"""Old distributions: moved out of the lists into the archive area, month by month.
+
+An object holds one line of JSON per distribution, with its batches. It is read back and compared
+before the documents are deleted; what a crash leaves undeleted is archived again by the next run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+
+import orjson
+
+from activation.documents import Collection, Stored
+from activation.domain.caller import Caller
+from activation.domain.distribution import FINAL, Distribution
+from activation.domain.entity import first_id, new_id
+from activation.errors import ConflictError, StorageUnavailableError
+from activation.ports import BlobKey, BlobStore, Clock, Key, Query, Write
+from activation.services.commits import Commits
+from activation.services.distributions import batch_id
+
+KEPT_DAYS = 90
+PAGE = 50
+STORAGE_CLASS = "COLDLINE"
+MOVED = "retention:archive-distribution"
+"""The audit log's entry for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionArchive:
+    """Moves distributions that ended more than KEPT_DAYS ago."""
+
+    commits: Commits
+    blobs: BlobStore
+    clock: Clock
+
+    @property
+    def records(self) -> Collection[Distribution]:
+        """The distributions' records."""
+        return Collection(self.commits.documents, "distributions", Distribution)
+
+    def pages(self, organization_id: str) -> Iterator[list[Stored[Distribution]]]:
+        """The distributions that are old enough, newest first, a page at a time."""
+        limit = self.clock.now() - timedelta(days=KEPT_DAYS + 1)
+        after: str | None = first_id(limit)
+        while after is not None:
+            query = Query(organization_id, self.records.name, after=after, limit=PAGE)
+            found = self.commits.documents.query(query)
+            after = found[-1].key.id if len(found) == PAGE else None
+            stored = [Stored(Distribution.restored(d.data), d.key, d.revision) for d in found]
+            old = [one for one in stored if _is_over(one.entity, limit)]
+            if old:
+                yield old
+
+    def move(self, caller: Caller, page: Sequence[Stored[Distribution]]) -> None:
+        """Archive a page of distributions, verify, then delete their documents."""
+        for month, group in groupby(page, key=lambda one: f"{one.entity.created_at:%Y-%m}"):
+            self._move(caller, month, list(group))
+
+    def _move(self, caller: Caller, month: str, group: Sequence[Stored[Distribution]]) -> None:
+        organization_id = caller.organization_id
+        path = f"distributions/{month}/{new_id(self.clock.now())}.ndjson.gz"
+        text = b"".join(orjson.dumps(self._line(one.entity)) + b"\n" for one in group)
+        packed = gzip.compress(text, 9, mtime=0)
+        key = BlobKey(organization_id, path)
+        self.blobs.put(key, packed, content_type="application/gzip", storage_class=STORAGE_CLASS)
+        if gzip.decompress(self.blobs.get(key)) != text:
+            raise StorageUnavailableError("The archive of distributions is damaged.", reason=path)
+        details = {"location": path, "sha256": hashlib.sha256(packed).hexdigest()}
+        for one in group:
+            self._delete(caller, one, details)
+
+    def _delete(self, caller: Caller, one: Stored[Distribution], details: dict[str, str]) -> None:
+        """Delete the documents, if nobody has touched the distribution meanwhile."""
+        batches = [Write(key, None) for key in _batch_keys(one.entity)]
+        try:
+            self.commits.commit(
+                caller, MOVED, [one.deleted(), *batches], before=one.entity, details=details
+            )
+        except ConflictError:
+            return  # somebody has just used it; the next run looks at it again
+
+    def _line(self, distribution: Distribution) -> dict[str, object]:
+        found = self.commits.documents.get_many(_batch_keys(distribution))
+        batches = [document.data for document in found if document is not None]
+        return {"distribution": distribution.stored(), "batches": batches}
+
+
+def _is_over(distribution: Distribution, limit: datetime) -> bool:
+    """Whether nothing has happened to it, or will, since `limit`."""
+    ended = distribution.status in FINAL and distribution.next_at is None
+    return ended and distribution.updated_at <= limit
+
+
+def _batch_keys(distribution: Distribution) -> list[Key]:
+    sequence = range(1, distribution.progress.batches + 1)
+    return [
+        Key(distribution.organization_id, "batches", batch_id(distribution, seq))
+        for seq in sequence
+    ]
