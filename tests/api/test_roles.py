@@ -14,6 +14,7 @@ NEEDS = {
     "archive_audience": Role.EDITOR,
     "cancel_import": Role.EDITOR,
     "check_platform": Role.ADMIN,
+    "compact_audience": Role.EDITOR,
     "compare_versions": Role.VIEWER,
     "create_audience": Role.EDITOR,
     "create_distribution": Role.EDITOR,
@@ -32,16 +33,19 @@ NEEDS = {
     "get_overlap": Role.VIEWER,
     "get_platform": Role.VIEWER,
     "get_version": Role.VIEWER,
+    "get_storage": Role.VIEWER,
     "get_version_diff": Role.EDITOR,
     "list_audiences": Role.VIEWER,
     "list_distributions": Role.VIEWER,
     "list_imports": Role.VIEWER,
     "list_jobs": Role.VIEWER,
     "list_members": Role.VIEWER,
+    "list_operators": Role.VIEWER,
     "list_platform_types": Role.VIEWER,
     "list_platforms": Role.VIEWER,
     "list_versions": Role.VIEWER,
     "plan_distribution": Role.EDITOR,
+    "preview_audience": Role.VIEWER,
     "remove_members": Role.EDITOR,
     "restore_version": Role.EDITOR,
     "retry_distribution": Role.EDITOR,
@@ -74,6 +78,7 @@ BODIES = {
     "create_version": {"description": "x"},
     "find_member": {"identifier_type": "email", "identifier_value": "a@b.de"},
     "plan_distribution": {"audience_id": "x", "platform_id": "x"},
+    "preview_audience": {"sample": 1},
     "remove_members": {"members": [{"identifier_type": "email", "identifier_value": "a@b.de"}]},
     "set_audience_status": {"status": "active"},
     "set_distribution_status": {"status": "cancelled"},
@@ -95,9 +100,7 @@ def filled(path: str, identity: str) -> str:
     """A path template with `identity` for every id, below the prefix."""
     parts = path.removeprefix("/api/v1").split("/")
     filling = {"{number}": "1"}
-    return "/".join(
-        filling.get(part, identity) if part.startswith("{") else part for part in parts
-    )
+    return "/".join(filling.get(part, identity) if part.startswith("{") else part for part in parts)
 
 
 def test_every_route_states_the_role_of_the_table(description: Description) -> None:

@@ -104,7 +104,7 @@ def read(value: Any, kind: ValueType | None) -> Any:
 
 
 def same(value: Any, operand: Any) -> bool:
-    return value == operand and isinstance(value, bool) == isinstance(operand, bool)
+    return bool(value == operand) and isinstance(value, bool) == isinstance(operand, bool)
 
 
 def compared(value: Any, code: str, operand: Any, kind: ValueType | None) -> bool:

@@ -12,6 +12,8 @@ from activation.api.imports import imports
 from activation.api.jobs import jobs
 from activation.api.members import members
 from activation.api.platforms import platforms
+from activation.api.rules import rules
+from activation.api.storages import storages
 from activation.api.versions import versions
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from flask_openapi3.blueprint import APIBlueprint
 
 RESOURCES = {
-    "audiences": (audiences, versions, members, imports, jobs, comparisons),
+    "audiences": (audiences, versions, members, imports, jobs, comparisons, rules, storages),
     "platforms": (platforms,),
     "distributions": (distributions,),
 }

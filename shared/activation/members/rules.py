@@ -140,10 +140,10 @@ def _compared(column: Any, rule: AudienceRule) -> Mask:
     operands = rule.value if isinstance(rule.value, list | tuple) else [rule.value]
     if MEMBER_FIELDS[member_field(rule.variable_id) or ""] is ValueType.INSTANT:
         values = column.cast("int64").fill_null(0).to_numpy()
-        bounds = [_microseconds(text) for text in operands]
+        bounds = np.array([_microseconds(text) for text in operands], np.int64)
     else:
         values = column.fill_null(0.0).to_numpy()
-        bounds = [float(number) for number in operands]
+        bounds = np.array(operands, np.float64)
     if code is Operator.BETWEEN:
         low, high = bounds
         between: Mask = (values >= low) & (values <= high)

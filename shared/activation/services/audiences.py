@@ -18,6 +18,7 @@ from activation.domain.audience import (
     AudienceRule,
     AudienceSegment,
     AudienceStatus,
+    Derivation,
     MetadataDraft,
     Partition,
     RuleDraft,
@@ -39,6 +40,12 @@ from activation.errors import (
 from activation.ports import ABSENT, Clock, DocumentStore, Key, Revision, Write
 from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
+from activation.services.lineage import (
+    counted,
+    released,
+    require_no_followers,
+    require_source,
+)
 from activation.services.organizations import OrganizationService
 from activation.services.records import Records, require_owner
 from activation.services.version_records import recorded, version_of, version_write
@@ -63,40 +70,13 @@ class AudienceService(Records[Audience]):
         return Collection(self.documents, "manifests", Manifest)
 
     def create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
-        """Define a new audience; NameTakenError when the organization has one of this name."""
+        """Define a new audience; NameTakenError when the organization has one of this name.
+
+        One that is derived from another gets its members from there, by a job.
+        """
         refuse_personal_data(draft.model_dump(mode="json", exclude={"segments"}))
         OrganizationService(self.documents, self.clock).ensure(caller.organization_id)
-        now = self.clock.now()
-        fields = _fields_of(draft)
-        metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
-        audience = Audience(
-            organization_id=caller.organization_id,
-            audience_id=new_id(now),
-            user_id=caller.user_id,
-            created_at=now,
-            updated_at=now,
-            last_activity_at=now,
-            metadata=metadata,
-            **fields,
-        )
-        version = version_of(audience, None, caller, "Initial creation")
-        writes = [
-            self.records.created(audience.audience_id, audience),
-            _name_taken_by(audience),
-            version_write(version),
-        ]
-        try:
-            revision = self.commits.commit(
-                caller,
-                "api:audience:create",
-                writes,
-                after=audience,
-                answer=audience.public(),
-            )
-        except ConflictError:
-            self.require_name_free(audience)
-            raise
-        return Stored(audience, writes[0].key, revision)
+        return retry_conflicts(partial(self._create, caller, draft))
 
     def find(self, caller: Caller, audience_id: str) -> Stored[Audience]:
         """The record as stored, for use cases that change it."""
@@ -155,6 +135,43 @@ class AudienceService(Records[Audience]):
         retry_conflicts(partial(self._delete, caller, audience_id, expected), expected=expected)
 
     # one attempt each -------------------------------------------------------------------------
+
+    def _create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
+        now = self.clock.now()
+        fields = _fields_of(draft)
+        metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
+        audience = Audience(
+            organization_id=caller.organization_id,
+            audience_id=new_id(now),
+            user_id=caller.user_id,
+            created_at=now,
+            updated_at=now,
+            last_activity_at=now,
+            metadata=metadata,
+            **fields,
+        )
+        version = version_of(audience, None, caller, "Initial creation")
+        writes = [
+            self.records.created(audience.audience_id, audience),
+            _name_taken_by(audience),
+            version_write(version),
+        ]
+        if draft.derived_from is not None:
+            source = self.find(caller, draft.derived_from.source_audience_id)
+            require_source(self.records, source.entity)
+            writes.append(counted(source, 1))
+        try:
+            revision = self.commits.commit(
+                caller,
+                "api:audience:create",
+                writes,
+                after=audience,
+                answer=audience.public(),
+            )
+        except ConflictError:
+            self.require_name_free(audience)
+            raise
+        return Stored(audience, writes[0].key, revision)
 
     def _update(
         self,
@@ -225,11 +242,13 @@ class AudienceService(Records[Audience]):
         require_owner(caller, stored.entity.user_id)
         if stored.entity.legal_hold is not None:
             raise InvalidStateError("The audience is under legal hold.", reason="legal_hold")
+        require_no_followers(stored.entity)
         tombstone = Key(caller.organization_id, "deleted_audiences", audience_id)
         writes = [
             stored.deleted(),
             Write(_name_key(stored.entity), None),
             Write(tombstone, {"deleted_at": timestamp(self.clock.now())}, ABSENT),
+            *released(self.records, stored.entity),
         ]
         self.commits.commit(caller, "api:audience:delete", writes, before=stored.entity)
 
@@ -303,6 +322,8 @@ def _fields_of(changes: AudienceChanges, before: Audience | None = None) -> dict
         fields["segments"] = _segments(segments, before)
     if (details := fields.get("variable_details")) is not None:
         fields["variable_details"] = tuple(VariableDetail(**dict(d)) for d in details)
+    if (derived := fields.get("derived_from")) is not None:
+        fields["derived_from"] = Derivation(source_audience_id=derived.source_audience_id)
     metadata: MetadataDraft | None = fields.get("metadata")
     if metadata is not None:
         fields["metadata"] = metadata.sent()

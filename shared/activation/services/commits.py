@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,15 @@ log = logging.getLogger(__name__)
 
 RELAY_PAGE = 200
 
+Follow = Callable[[Caller, Entity | None, Entity | None], tuple[Sequence[Write], Sequence[Message]]]
+"""What a commit that changes a record from one state to another has to bring about elsewhere."""
+
+
+def _nothing(
+    _caller: Caller, _before: Entity | None, _after: Entity | None
+) -> tuple[Sequence[Write], Sequence[Message]]:
+    return (), ()
+
 
 @dataclass(frozen=True, slots=True)
 class Commits:
@@ -45,6 +54,7 @@ class Commits:
     documents: DocumentStore
     bus: MessageBus
     clock: Clock
+    follow: Follow = _nothing
 
     def commit(
         self,
@@ -64,7 +74,9 @@ class Commits:
         ConflictError, with nothing changed, when a precondition does not hold.
         """
         entry = self._audit_entry(caller, action, writes[0].key, before, after, details or {})
-        all_writes = [*writes, _audit_write(entry)]
+        more_writes, more_messages = self.follow(caller, before, after)
+        all_writes = [*writes, *more_writes, _audit_write(entry)]
+        messages = [*messages, *more_messages]
         if caller.claim is not None and answer is not None:
             all_writes.append(completion(caller, caller.claim, answer, self.clock.now()))
         revisions = self.documents.commit(Batch(all_writes, messages))

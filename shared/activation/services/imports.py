@@ -176,6 +176,7 @@ class ImportService:
 
     def _writable(self, caller: Caller, audience_id: str) -> Audience:
         audience = self.audiences.find(caller, audience_id).entity
+        audience.require_own_members()
         if audience.status is AudienceStatus.ARCHIVED:
             raise InvalidStateError(
                 "The audience is archived; its members cannot change.",

@@ -50,7 +50,7 @@ class MemberService:
 
     def add(self, caller: Caller, audience_id: str, inputs: Sequence[MemberInput]) -> MemberChange:
         """Add or update a small set; rejected ones are reported by position and reason."""
-        self.audiences.find(caller, audience_id)
+        self.audiences.find(caller, audience_id).entity.require_own_members()
         run = self.store.run_of(caller.organization_id, audience_id, inputs)
 
         def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
@@ -78,7 +78,7 @@ class MemberService:
         self, caller: Caller, audience_id: str, references: Sequence[MemberReference]
     ) -> MemberChange:
         """Remove members; unknown ones are counted, not an error."""
-        self.audiences.find(caller, audience_id)
+        self.audiences.find(caller, audience_id).entity.require_own_members()
         removals = sorted({(ref.identifier_type, ref.digest()) for ref in references})
 
         def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:

@@ -1,0 +1,307 @@
+"""Derived audiences: their members are those of a source that their rules choose.
+
+A commit that changes a source's members queues a job for each audience derived from it, and so
+does one that puts a derived audience out of step by itself. The job compares what the record says
+of the last derivation with how things are, so that it may run late, twice, or never in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from activation.documents import Collection, Stored
+from activation.domain.audience import (
+    MAX_DERIVED,
+    Audience,
+    AudienceRule,
+    AudienceStatus,
+    Derivation,
+)
+from activation.domain.caller import Caller, service_caller
+from activation.domain.entity import Entity
+from activation.domain.job import JobKind
+from activation.domain.manifest import Manifest
+from activation.errors import ConflictError
+from activation.ports import Clock, DocumentStore, Message, Query, Write
+from activation.services.access import retry_conflicts
+from activation.services.audiences import dated
+from activation.services.jobs import JobRun, new_job
+from activation.services.members import MemberService
+
+if TYPE_CHECKING:
+    from activation.members.derive import Changes
+    from activation.members.store import MergeResult
+
+ACTION = "function:audience:derive"
+SOURCE_ARCHIVED = "The source is archived; the members are those it had before."
+
+
+@dataclass(frozen=True, slots=True)
+class Followers:
+    """What a commit that changes an audience has to queue for derived audiences.
+
+    An audience counts those derived from it (`derived_count`), and each new one changes the
+    record of its source: nobody who follows is missed, because a commit names the revision of the
+    record that it changes.
+    """
+
+    documents: DocumentStore
+    clock: Clock
+
+    def __call__(
+        self, caller: Caller, before: Entity | None, after: Entity | None
+    ) -> tuple[list[Write], list[Message]]:
+        """The jobs, and the messages that wake their workers."""
+        if not isinstance(after, Audience):
+            return [], []
+        earlier = before if isinstance(before, Audience) else None
+        wanted = self._derived_from(after) if earlier and _fed(earlier, after) else []
+        if _out_of_step(earlier, after):
+            wanted.append(after.audience_id)
+        queueing = service_caller("derivations", after.organization_id, caller.trace_id)
+        jobs = [new_job(queueing, self.clock, JobKind.DERIVE, one) for one in wanted]
+        return [write for _, write, _ in jobs], [message for _, _, message in jobs]
+
+    def _derived_from(self, source: Audience) -> list[str]:
+        if not source.derived_count:
+            return []
+        equal = {"source_audience_id": source.audience_id}
+        query = Query(source.organization_id, "audiences", equal, limit=MAX_DERIVED)
+        return [document.key.id for document in self.documents.query(query)]
+
+
+def _fed(before: Audience, after: Audience) -> bool:
+    """Whether those derived from an audience have to follow. Compaction alone changes nothing."""
+    moved = before.manifest_id != after.manifest_id and before.version != after.version
+    archived = AudienceStatus.ARCHIVED in (before.status, after.status)
+    return moved or (archived and before.status is not after.status)
+
+
+def _out_of_step(before: Audience | None, after: Audience) -> bool:
+    """Whether a derived audience was made, or changed by another one than the derivation."""
+    if after.derived_from is None:
+        return False
+    if before is None:
+        return True
+    moved = before.manifest_id != after.manifest_id and before.version != after.version
+    back = before.status is AudienceStatus.ARCHIVED and after.status is not before.status
+    changed = moved or back or before.rules != after.rules
+    return changed and before.derived_from == after.derived_from
+
+
+@dataclass(frozen=True, slots=True)
+class DerivationService:
+    """Brings derived audiences in step with their sources: the handler of JobKind.DERIVE."""
+
+    members: MemberService
+    clock: Clock
+
+    @property
+    def records(self) -> Collection[Audience]:
+        """The audiences' records."""
+        return self.members.audiences.records
+
+    def run(self, run: JobRun) -> Mapping[str, Any] | None:
+        """Choose the members anew, unless the audience is in step; result: the changes."""
+        return retry_conflicts(partial(self._attempt, run))
+
+    def _attempt(self, run: JobRun) -> Mapping[str, Any] | None:
+        stored = self.records.find(run.job.organization_id, run.job.audience_id or "")
+        if stored is None or stored.entity.derived_from is None:
+            return {"skipped": "deleted"}
+        audience = stored.entity
+        if audience.status is AudienceStatus.ARCHIVED:
+            return {"skipped": "archived"}
+        source = self.records.get(
+            audience.organization_id, stored.entity.derived_from.source_audience_id
+        ).entity
+        if source.status is AudienceStatus.ARCHIVED:
+            return self._noted(run, stored, SOURCE_ARCHIVED, {"skipped": "source_archived"})
+        if in_step(audience, source):
+            return self._noted(run, stored, None, {"skipped": "in_step"})
+        return self._derived(run, stored, source)
+
+    def _noted(
+        self, run: JobRun, stored: Stored[Audience], reason: str | None, result: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Say why an audience does not follow, or no longer say it."""
+        before = stored.entity
+        if before.status_reason == reason or (
+            reason is None and before.status_reason != SOURCE_ARCHIVED
+        ):
+            return result
+        after = before.changed(status_reason=reason, updated_at=self.clock.now())
+        self._commit(run, stored, after, result)
+        return None
+
+    def _derived(
+        self, run: JobRun, stored: Stored[Audience], source: Audience
+    ) -> Mapping[str, Any] | None:
+        work = _Work(self, run, stored, source, self.manifest_of(source))
+        try:
+            work.choose()
+            if work.changes or stored.entity.manifest_id is None:
+                work.switch()
+            else:
+                after = stored.entity.changed(**work.stamp(stored.entity.manifest_id))
+                self._commit(run, stored, after, work.result())
+        finally:
+            work.clean_up()
+        return None
+
+    def manifest_of(self, audience: Audience) -> Manifest | None:
+        """The members of an audience; None when it has none."""
+        if audience.manifest_id is None:
+            return None
+        return self.members.manifests.get(audience.organization_id, audience.manifest_id).entity
+
+    def _commit(
+        self, run: JobRun, stored: Stored[Audience], after: Audience, result: Mapping[str, Any]
+    ) -> None:
+        self.members.commits.commit(
+            run.caller,
+            ACTION,
+            [stored.replaced_by(after), *run.completion(result)],
+            before=stored.entity,
+            after=after,
+        )
+
+
+@dataclass(slots=True)
+class _Work:
+    """One derivation: runs of the chosen members, and the switch to them."""
+
+    service: DerivationService
+    run: JobRun
+    stored: Stored[Audience]
+    source: Audience
+    source_manifest: Manifest | None
+    changes: Changes = field(init=False)
+    runs: Sequence[str] = ()
+    merged: MergeResult | None = None
+
+    def choose(self) -> None:
+        """Store the chosen members as runs, and compare them with those held."""
+        from activation.members.archive import write_runs
+        from activation.members.derive import Changes, chosen
+
+        audience, store = self.stored.entity, self.service.members.store
+        held = self.service.manifest_of(audience)
+        self.changes = Changes()
+        tables = chosen(store, self.source_manifest, audience.rules, held, self.changes)
+        self.runs = write_runs(
+            store.blobs, audience.organization_id, audience.audience_id, tables, self.run.keep
+        )
+
+    def switch(self) -> None:
+        """Put the chosen members in the place of those held, in one commit with the job's end."""
+        audience = self.stored.entity
+        try:
+            self.service.members.switch(
+                self.run.caller,
+                audience.audience_id,
+                ACTION,
+                "Members chosen from the source",
+                self._merge,
+                lambda _audience, _result: self.run.completion(self.result()),
+                status=self._fields,
+                upkeep=True,
+            )
+        except ConflictError:
+            if self.merged is not None:
+                self.service.members.store.discard(self.merged)
+            raise
+
+    def stamp(self, manifest_id: str) -> dict[str, Any]:
+        """The fields that say what the members were chosen from."""
+        now, audience = self.service.clock.now(), self.stored.entity
+        noted = audience.status_reason == SOURCE_ARCHIVED
+        derivation = Derivation(
+            source_audience_id=self.source.audience_id,
+            source_manifest_id=self.source.manifest_id,
+            manifest_id=manifest_id,
+            rules_sha256=digest_of(audience.rules),
+            derived_at=now,
+        )
+        return {
+            "derived_from": derivation,
+            "status_reason": None if noted else audience.status_reason,
+            "updated_at": now,
+        }
+
+    def result(self) -> dict[str, Any]:
+        """What the job tells."""
+        found = self.changes
+        return {
+            "added": found.added,
+            "updated": found.updated,
+            "removed": found.removed,
+            "size": found.size,
+        }
+
+    def clean_up(self) -> None:
+        """Drop the runs."""
+        store = self.service.members.store
+        store.discard_runs(self.stored.entity.organization_id, self.runs)
+
+    def _merge(self, parent: Manifest | None, manifest_id: str) -> MergeResult:
+        """A manifest of the chosen members only; what was said of them before is not kept."""
+        audience = self.stored.entity
+        if (parent and parent.manifest_id) != audience.manifest_id:
+            raise ConflictError("The members were changed meanwhile.")
+        result = self.service.members.store.merge(
+            audience.organization_id,
+            audience.audience_id,
+            manifest_id,
+            None,
+            self.runs,
+            on_partition=self.run.on_partition,
+        )
+        found = self.changes
+        self.merged = replace(
+            result,
+            added=found.added,
+            updated=found.updated,
+            duplicate=0,
+            removed=found.removed,
+            manifest=result.manifest.changed(parent_id=audience.manifest_id),
+        )
+        return self.merged
+
+    def _fields(self, before: Audience) -> Mapping[str, Any]:
+        """The stamp, for the record as it now is; another derivation, or other rules, start anew.
+
+        The first members make a draft active."""
+        audience = self.stored.entity
+        mine = (audience.derived_from, audience.rules, audience.manifest_id)
+        if (before.derived_from, before.rules, before.manifest_id) != mine or self.merged is None:
+            raise ConflictError("The audience was changed meanwhile.")
+        fields = self.stamp(self.merged.manifest.manifest_id)
+        if before.status is AudienceStatus.DRAFT:
+            fields["status"] = AudienceStatus.ACTIVE
+            fields["metadata"] = dated(before, AudienceStatus.ACTIVE, self.service.clock)
+        return fields
+
+
+def in_step(audience: Audience, source: Audience) -> bool:
+    """Whether a derived audience holds what its rules choose from the source as it is."""
+    last = audience.derived_from
+    return (
+        last is not None
+        and last.derived_at is not None
+        and last.source_manifest_id == source.manifest_id
+        and last.manifest_id == audience.manifest_id
+        and last.rules_sha256 == digest_of(audience.rules)
+    )
+
+
+def digest_of(rules: Sequence[AudienceRule]) -> str:
+    """A digest of rules, to notice that they changed."""
+    shown = [rule.model_dump(mode="json") for rule in rules]
+    return hashlib.sha256(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)).hexdigest()
