@@ -20,6 +20,7 @@ from activation.domain.member_change import (
     MembersDraft,
     ReferencesDraft,
 )
+from activation.errors import ValidationError
 
 members = Resource("members", "The identifiers in an audience: hashed at the door.")
 
@@ -35,6 +36,10 @@ class MemberQuery(Query):
     added_after: datetime | None = None
     not_expired: bool = Field(default=False, description="Leave out expired members.")
     segment: str | None = Field(default=None, max_length=100)
+    version: int | None = Field(default=None, ge=1, description="Members of this version.")
+    as_of: datetime | None = Field(
+        default=None, description="Members of the version that was in force at this instant."
+    )
 
     @property
     def narrows(self) -> bool:
@@ -66,8 +71,7 @@ def remove_members(ask: Ask, path: AudiencePath, body: ReferencesDraft) -> Membe
 
 @members.route("GET", MEMBERS, role=Role.VIEWER, answer=MembersAnswer)
 def list_members(ask: Ask, path: AudiencePath, query: MemberQuery) -> dict[str, Any]:
-    """List members."""
-    stored = ask.app.audiences.find(ask.caller, path.audience_id)
+    """List members, as they are or as they were in a version."""
     narrowed = MemberFilter(
         identifier_type=query.identifier_type,
         added_after=query.added_after,
@@ -76,11 +80,28 @@ def list_members(ask: Ask, path: AudiencePath, query: MemberQuery) -> dict[str, 
         segment=query.segment,
     )
     after = None if query.cursor is None else opened(query.cursor)
-    found, following = ask.app.members.page(
-        ask.caller, path.audience_id, narrowed, query.limit, after
-    )
+    number = _version_asked(ask, path.audience_id, query)
+    if number is None:
+        size = ask.app.audiences.find(ask.caller, path.audience_id).entity.size
+        found, following = ask.app.members.page(
+            ask.caller, path.audience_id, narrowed, query.limit, after
+        )
+    else:
+        found, following, version = ask.app.versions.page(
+            ask.caller, path.audience_id, number, narrowed, query.limit, after
+        )
+        size = version.size
     answer = shown([member.public() for member in found], following, query.limit, 0)
-    return {**answer, "total": None if query.narrows else stored.entity.size}
+    return {**answer, "total": None if query.narrows else size}
+
+
+def _version_asked(ask: Ask, audience_id: str, query: MemberQuery) -> int | None:
+    """The number of the version whose members are asked for; None for the current ones."""
+    if query.version is not None and query.as_of is not None:
+        raise ValidationError("Give either version or as_of.", field="as_of", reason="ambiguous")
+    if query.as_of is None:
+        return query.version
+    return ask.app.versions.in_force(ask.caller, audience_id, query.as_of).version
 
 
 @members.route("POST", f"{MEMBERS}/lookup", role=Role.VIEWER, answer=Member, reads=True)
