@@ -30,7 +30,9 @@ class Function(BaseModel):
     """Path prefixes below `/api/v1`, of an HTTP function."""
     topic: str | None = None
     schedule: str | None = None
-    """Cron text in UTC."""
+    """Cron text in UTC; the local runner calls such a function at every tick."""
+    schedules: dict[str, str] = Field(default_factory=dict)
+    """Name → cron text in UTC, for a function with several: it is posted `{"job": name}`."""
     memory: str
     cpu: float
     concurrency: int

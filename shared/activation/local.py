@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from activation.api import edge
 from activation.api.doors import ENVIRON, Doors
 from activation.api.issuer import EmbeddedIssuer
 from activation.app import App
+from activation.domain.schedule import schedule
 from activation.errors import ActivationError, InvalidStateError, StorageUnavailableError
 from activation.function_manifest import Function, functions
 from activation.message_codec import push_body
@@ -58,6 +60,7 @@ class LocalServer:
         self.app = App(settings, clock)
         self._doors = Doors.of(self.app)
         self._functions = {function.name: loaded(function) for function in functions()}
+        self._rung: dict[tuple[str, str], datetime] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -99,10 +102,20 @@ class LocalServer:
         return self._bus.deliver_due(self._hand_over, limit)
 
     def tick(self) -> None:
-        """Do every job of the clock once."""
+        """Do the jobs of the clock: what runs every minute, and each slot of a schedule that has
+        come since the last tick. After a start, the latest slot of each counts as come."""
         for function in functions():
-            if function.trigger == "schedule":
+            if function.schedule:
                 self.post(function.name, {})
+            for name, text in function.schedules.items():
+                self._ring(function, name, schedule(text).last(self.app.clock.now()))
+
+    def _ring(self, function: Function, name: str, slot: datetime | None) -> None:
+        """Call a function for a slot, once; a call that fails is made again at the next tick."""
+        if slot is not None and self._rung.get((function.name, name)) != slot:
+            status, _ = self.post(function.name, {"job": name})
+            if status < 300:
+                self._rung[function.name, name] = slot
 
     def start(self) -> None:
         """Start delivering messages and doing the clock's jobs, in threads."""

@@ -9,6 +9,8 @@ import pytest
 from werkzeug.test import Client
 
 from activation.api.catalog import RESOURCES
+from activation.domain.retention_run import SCHEDULES
+from activation.domain.schedule import schedule
 from activation.function_manifest import FOLDER, Function, functions, subscriptions
 from activation.local import loaded
 from activation.services.imports import MEMBER_IMPORTS
@@ -32,7 +34,14 @@ def test_entry_points_are_unique() -> None:
 def test_trigger_has_what_it_needs(function: Function) -> None:
     assert bool(function.routes) is (function.trigger == "http")
     assert bool(function.topic) is (function.trigger == "topic")
-    assert bool(function.schedule) is (function.trigger == "schedule")
+    scheduled = [*filter(None, [function.schedule]), *function.schedules.values()]
+    assert bool(scheduled) is (function.trigger == "schedule")
+    assert all(schedule(text) for text in scheduled)
+
+
+def test_retention_is_scheduled_as_the_code_expects() -> None:
+    """A-091, A-115 to A-117."""
+    assert BY_NAME["run_retention"].schedules == {job.value: t for job, t in SCHEDULES.items()}
 
 
 @pytest.mark.parametrize("function", functions(), ids=lambda one: one.name)
