@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from activation.message_codec import Subscription
 
 FOLDER = Path(__file__).parents[2] / "functions"
+
+
+def _pairs(value: Any) -> Any:
+    """A JSON object as pairs, which can be hashed."""
+    return tuple(value.items()) if isinstance(value, dict) else value
 
 
 class Function(BaseModel):
@@ -31,8 +36,8 @@ class Function(BaseModel):
     topic: str | None = None
     schedule: str | None = None
     """Cron text in UTC; the local runner calls such a function at every tick."""
-    schedules: dict[str, str] = Field(default_factory=dict)
-    """Name → cron text in UTC, for a function with several: it is posted `{"job": name}`."""
+    schedules: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
+    """(name, cron text in UTC) for a function with several: it is posted `{"job": name}`."""
     memory: str
     cpu: float
     concurrency: int

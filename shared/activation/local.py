@@ -107,7 +107,7 @@ class LocalServer:
         for function in functions():
             if function.schedule:
                 self.post(function.name, {})
-            for name, text in function.schedules.items():
+            for name, text in function.schedules:
                 self._ring(function, name, schedule(text).last(self.app.clock.now()))
 
     def _ring(self, function: Function, name: str, slot: datetime | None) -> None:

@@ -12,6 +12,7 @@ from activation.api.imports import imports
 from activation.api.jobs import jobs
 from activation.api.members import members
 from activation.api.platforms import platforms
+from activation.api.retention import retention
 from activation.api.rules import rules
 from activation.api.storages import storages
 from activation.api.versions import versions
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
     from flask_openapi3.blueprint import APIBlueprint
 
 RESOURCES = {
-    "audiences": (audiences, versions, members, imports, jobs, comparisons, rules, storages),
+    "audiences": (
+        audiences,
+        versions,
+        members,
+        imports,
+        jobs,
+        comparisons,
+        rules,
+        storages,
+        retention,
+    ),
     "platforms": (platforms,),
     "distributions": (distributions,),
 }

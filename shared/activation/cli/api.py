@@ -71,6 +71,15 @@ class Api:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         return self._json("POST", path, json=body, headers=headers)
 
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a body that replaces what was there."""
+        return self._json("PUT", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """Take away what is at a path."""
+        with _reached():
+            _checked(self._http.request("DELETE", PREFIX + path))
+
     def all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every record of a list, newest first, page by page."""
         following: dict[str, str] = {}
