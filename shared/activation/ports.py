@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import IO, Any, Protocol
 
+from activation.domain.cache import CacheLayer
 from activation.domain.distribution import Delivery, MatchReport, SendOutcome
 from activation.domain.identifier import require_safe_id
 from activation.domain.platform import ConnectorSpec, PlatformType
@@ -294,6 +295,40 @@ class Vault(Protocol):
 
     def ping(self) -> None:
         """Return when the key service answers; raise StorageUnavailableError otherwise."""
+
+
+# Cache ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """The name of a value that can be made again: it says what the value was made from, so that
+    another state has another name. `kind` is what counters tell apart.
+
+    `hidden` tells apart values of one name by what nobody may read in a cache: cursors, filters.
+    """
+
+    organization_id: str
+    name: str
+    kind: str
+    hidden: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.organization_id}:{self.name}"
+
+
+class Cache(Protocol):
+    """Values that cost something to make, kept for a while. It never fails and never waits long:
+    a cache that is down misses, and keeps nothing."""
+
+    def get(self, key: CacheKey) -> bytes | None:
+        """The value as it was set, until its time is over; None when it is not there."""
+
+    def set(self, key: CacheKey, value: bytes, ttl_seconds: float) -> None:
+        """Keep a value, in the place of an older one. It may go before its time."""
+
+    def layers(self) -> Sequence[CacheLayer]:
+        """What each layer did since the process started, in the order they are asked."""
 
 
 class Clock(Protocol):

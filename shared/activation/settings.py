@@ -50,6 +50,8 @@ class Settings:
     match_poll_seconds: float = _setting(
         0.0, "pause between looks at match results; 0: as each platform advises"
     )
+    redis_url: str = _setting("", "Redis that processes share as a cache; none: memory only")
+    cache_bytes: int = _setting(64 * 1024 * 1024, "memory of a process for cached answers")
     lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")
     work_seconds: int = _setting(420, "a function hands over to its successor after this")
     version_days: int = _setting(90, "members of older versions are no longer kept")
@@ -90,6 +92,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**values)
     if settings.backend not in ("embedded", "google"):
         raise ValidationError("ACTIVATION_BACKEND is `embedded` or `google`.", field="backend")
+    if settings.redis_url and not settings.redis_url.startswith(("redis://", "rediss://")):
+        raise ValidationError("ACTIVATION_REDIS_URL begins with redis://.", field="redis_url")
     return settings
 
 

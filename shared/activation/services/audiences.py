@@ -84,11 +84,14 @@ class AudienceService(Records[Audience]):
 
     def get(self, caller: Caller, audience_id: str) -> Stored[Audience]:
         """The audience with the list of its partitions."""
-        stored = self.find(caller, audience_id)
+        return self.with_partitions(self.find(caller, audience_id))
+
+    def with_partitions(self, stored: Stored[Audience]) -> Stored[Audience]:
+        """The record with the list of its partitions."""
         audience = stored.entity
         if audience.manifest_id is None:
             return stored
-        manifest = self.manifests.get(caller.organization_id, audience.manifest_id).entity
+        manifest = self.manifests.get(audience.organization_id, audience.manifest_id).entity
         storage = audience.storage.model_copy(
             update={"partitions": _partitions(manifest), "deltas": len(manifest.deltas)}
         )
