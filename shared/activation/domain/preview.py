@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from activation.domain.audience import RuleDraft
@@ -50,3 +52,7 @@ class Preview(Value):
     """`matched` by type of identifier."""
     rules: tuple[RulePreview, ...] = ()
     sample: tuple[SampleMember, ...] = ()
+
+    def public(self) -> dict[str, Any]:
+        """What callers see."""
+        return self.model_dump(mode="json")
