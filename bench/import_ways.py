@@ -22,6 +22,8 @@ def ours(source: Path, folder: Path, region: str) -> tuple[int, int]:
     """The pipeline and the merge, on files; returns members and stored bytes."""
     from activation.adapters.clock import SystemClock
     from activation.adapters.embedded.blobs import FileBlobs
+    from activation.adapters.embedded.documents import SqliteDocuments
+    from activation.domain.manifest import TierLimits
     from activation.domain.member_import import ImportOptions
     from activation.members.limits import ReadLimits
     from activation.members.pipeline import ImportPipeline
@@ -35,7 +37,8 @@ def ours(source: Path, folder: Path, region: str) -> tuple[int, int]:
             file, options, ReadLimits(), blobs, "bench", "imports/one", clock.now()
         )
         runs = [result.chunk.run for result in reading]
-    store = MemberStore(blobs, clock)
+    documents = SqliteDocuments(folder / "documents.sqlite", clock)
+    store = MemberStore(blobs, documents, clock, TierLimits())
     manifest = store.merge("bench", "a", "m", None, [run for run in runs if run]).manifest
     return manifest.size, manifest.bytes
 

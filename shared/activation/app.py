@@ -12,6 +12,7 @@ from activation.domain.job import JobKind
 from activation.domain.manifest import TierLimits
 from activation.ports import (
     BlobStore,
+    Cache,
     Clock,
     Connectors,
     DocumentStore,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from activation.members.store import MemberStore
     from activation.services.archives import ArchiveService
     from activation.services.backups import BackupService
+    from activation.services.cached import CachedValues
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from activation.services.members import MemberService
     from activation.services.overlaps import OverlapService
     from activation.services.previews import PreviewService
+    from activation.services.reads import ReadService
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
     from activation.services.versions import VersionService
@@ -147,6 +150,21 @@ class App:
             allow_private_hosts=self.settings.allow_private_hosts,
         )
 
+    @cached_property
+    def cache(self) -> Cache:
+        """Values that can be made again."""
+        from activation.adapters.memory_cache import MemoryCache
+
+        memory = MemoryCache(self.clock, self.settings.cache_bytes)
+        if not self.settings.redis_url:
+            return memory
+        from activation.adapters.cache_keys import CacheKeys
+        from activation.adapters.layered_cache import LayeredCache
+        from activation.adapters.redis_cache import RedisCache
+
+        keys = CacheKeys(self.documents, self.clock)
+        return LayeredCache(memory, RedisCache(self.settings.redis_url, self.clock, keys.of))
+
     # services -----------------------------------------------------------------------------------
 
     @cached_property
@@ -177,7 +195,7 @@ class App:
         """The member engine."""
         from activation.members.store import MemberStore
 
-        return MemberStore(self.member_blobs, self.clock)
+        return MemberStore(self.member_blobs, self.documents, self.clock, self.limits)
 
     @cached_property
     def members(self) -> MemberService:
@@ -193,6 +211,20 @@ class App:
             self.limits,
             self._encryption,
         )
+
+    @cached_property
+    def cached(self) -> CachedValues:
+        """Values behind the cache."""
+        from activation.services.cached import CachedValues
+
+        return CachedValues(self.cache)
+
+    @cached_property
+    def reads(self) -> ReadService:
+        """Reads through the cache."""
+        from activation.services.reads import ReadService
+
+        return ReadService(self.audiences, self.members, self.cached)
 
     @cached_property
     def comparisons(self) -> ComparisonService:
@@ -388,7 +420,7 @@ class App:
 
     def close(self) -> None:
         """Close what was opened; the App cannot be used afterwards."""
-        for port in ("documents", "bus", "connectors", "notifier"):
+        for port in ("documents", "bus", "connectors", "cache", "notifier"):
             closing = getattr(self.__dict__.get(port), "close", None)
             if closing is not None:
                 closing()

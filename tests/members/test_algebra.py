@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from activation.domain.estimate import Estimate, estimated
 from activation.domain.identifier import IdentifierType, key_digest
-from activation.domain.manifest import Manifest
+from activation.domain.manifest import Manifest, Place
 from activation.domain.member import MemberInput
 from activation.members.algebra import (
     SAMPLE,
@@ -26,8 +26,7 @@ from activation.members.algebra import (
     sample_width,
 )
 from activation.members.layout import TYPES, first_bytes, schema
-from activation.members.partitions import write_partition
-from activation.ports import BlobKey
+from activation.members.parts import PartWriter
 from tests.members.support import AUDIENCE, ORGANIZATION, Workbench
 
 Key = tuple[bytes, int]
@@ -132,7 +131,9 @@ def test_every_pair_of_manifests_compares_like_sets(bench: Workbench, seed: int)
 def stored(bench: Workbench, digests: np.ndarray, count: int, name: str) -> Manifest:
     """A manifest of these digests, in `count` partitions."""
     ordered = digests[np.lexsort(digests.T[::-1])]
-    parts = []
+    parts, now = [], bench.clock.now()
+    place = (ORGANIZATION, AUDIENCE, name, now, Place.OBJECT)
+    writer = PartWriter(bench.store.parts, *place)
     for number in range(count):
         wanted = first_bytes(number, count)
         mine = ordered[(ordered[:, 0] >= wanted.start) & (ordered[:, 0] < wanted.stop)]
@@ -145,10 +146,7 @@ def stored(bench: Workbench, digests: np.ndarray, count: int, name: str) -> Mani
         }
         filled = [columns.get(f.name, pa.nulls(rows, f.type)) for f in schema()]
         if rows:
-            key = BlobKey(ORGANIZATION, f"{name}/{number}.parquet")
-            table = pa.table(filled, schema=schema())
-            parts.append(write_partition(bench.blobs, key, number, table))
-    now = bench.clock.now()
+            parts.append(writer.partition(number, pa.table(filled, schema=schema())))
     return Manifest(
         organization_id=ORGANIZATION,
         created_at=now,

@@ -11,7 +11,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activation.members.layout import schema
+from activation.members.changes import sorted_keys
+from activation.members.deltas import without
+from activation.members.layout import TYPES, schema
 from activation.members.merge import merged
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -86,9 +88,12 @@ def test_a_merge_equals_laying_rows_over_each_other(
     first = merged(schema().empty_table(), [table_of(start)])
     assert rows_of(first.members) == [old[key] for key in sorted(old)]
 
+    gone = sorted_keys([(TYPES[kind], digest) for kind, digest in removals])
+    left = without(first.members, gone)
     kept = {k: v for k, v in old.items() if (k[1], k[0]) not in removals}
+    assert rows_of(left) == [kept[key] for key in sorted(kept)]
     rows = [row for run in fresh for row in run]
-    result = merged(first.members, [table_of(run) for run in fresh], removals)
+    result = merged(left, [table_of(run) for run in fresh])
     expected = laid_over(kept, rows)
     assert rows_of(result.members) == [expected[key] for key in sorted(expected)]
 
@@ -96,4 +101,3 @@ def test_a_merge_equals_laying_rows_over_each_other(
     assert result.added == len(named - kept.keys())
     assert result.updated == len(named & kept.keys())
     assert result.duplicate == len(rows) - len(named)
-    assert result.removed == len(old) - len(kept)

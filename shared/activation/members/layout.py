@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import secrets
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.identifier import Consent, IdentifierType
@@ -22,8 +24,30 @@ RULES = (*(rule for rule in HashRule if rule is not HashRule.RAW), HashRule.RAW)
 CONSENTS = tuple(Consent)
 """A code is the position in these tuples; codes live in memory and in runs only."""
 
-CODED = {"identifier_type": TYPES, "hash_rule": RULES, "consent": CONSENTS}
 KEY_COLUMNS = ("digest", "identifier_type")
+
+
+class Change(StrEnum):
+    """What a row of a delta does to its member."""
+
+    PATCH = "patch"
+    """Add it, or update it: what the row does not say (a null) stays."""
+    REMOVE = "remove"
+    """Take it away; only the key counts."""
+    REPLACE = "replace"
+    """Take it away, then add it: nothing older stays."""
+
+
+CHANGES = tuple(Change)
+PATCH, REMOVE, REPLACE = range(3)
+"""Codes of changes."""
+
+CODED = {
+    "identifier_type": TYPES,
+    "hash_rule": RULES,
+    "consent": CONSENTS,
+    "change": CHANGES,
+}
 
 PARTITION_LABEL = 3
 
@@ -60,12 +84,26 @@ def schema() -> Any:
 
 
 @functools.cache
-def stored_schema() -> Any:
-    """The same columns in a Parquet partition, where codes are spelled out for other readers."""
+def delta_schema() -> Any:
+    """The columns of a change: those of a member, and what the row does (`Change`)."""
+    import pyarrow as pa
+
+    return schema().append(pa.field("change", pa.uint8(), nullable=False))
+
+
+def fields_of(names: Sequence[str]) -> Any:
+    """The schema of some columns of `delta_schema`, in this order."""
+    import pyarrow as pa
+
+    return pa.schema([delta_schema().field(name) for name in names])
+
+
+def stored_schema(plain: Any) -> Any:
+    """The same columns in a Parquet part, where codes are spelled out for other readers."""
     import pyarrow as pa
 
     spelled = pa.dictionary(pa.int8(), pa.string())
-    return pa.schema([f.with_type(spelled) if f.name in CODED else f for f in schema()])
+    return pa.schema([f.with_type(spelled) if f.name in CODED else f for f in plain])
 
 
 def digests_of(column: Any) -> Digests:
@@ -114,5 +152,14 @@ def partition_path(audience_id: str, manifest_id: str, number: int) -> str:
     label = f"{number:0{PARTITION_LABEL}d}"
     return (
         f"audience_id={audience_id}/manifest_id={manifest_id}/partition={label}"
+        f"/part-{secrets.token_hex(8)}.parquet"
+    )
+
+
+def delta_path(audience_id: str, manifest_id: str, number: int) -> str:
+    """A fresh name for a delta: beside the partitions, where patterns for those do not find it."""
+    label = f"{number:0{PARTITION_LABEL}d}"
+    return (
+        f"audience_id={audience_id}/manifest_id={manifest_id}/delta={label}"
         f"/part-{secrets.token_hex(8)}.parquet"
     )

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+_PLAIN = {
+    "compression": "NONE",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 
 
 class ParquetStream(io.RawIOBase):
     """Reads as a Parquet file of `tables`, in row groups of exactly `group_rows` rows (the last
-    one may be smaller). `groups` and `sha256` hold once it was read to the end."""
+    one may be smaller), unpacked or as `options` of the writer say. `groups` and `sha256` hold
+    once it was read to the end."""
 
-    def __init__(self, tables: Iterator[Any], schema: Any, group_rows: int) -> None:
+    def __init__(
+        self,
+        tables: Iterator[Any],
+        schema: Any,
+        group_rows: int,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -23,10 +37,7 @@ class ParquetStream(io.RawIOBase):
         self._writer: Any = parquet.ParquetWriter(
             pa.PythonFile(self._sink, "w"),
             schema,
-            compression="NONE",
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
+            **(options or _PLAIN),
         )
         self._finished = False
         self.groups = 0

@@ -1,97 +1,79 @@
-"""One partition: a Parquet object, sorted by digest and type, with its checksum."""
+"""The Parquet form of stored parts: sorted members or changes, readable by other tools."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from activation.domain.manifest import PartitionObject
-from activation.errors import NotFoundError, StorageUnavailableError
-from activation.members.layout import CODED, schema, stored_schema
-from activation.ports import BlobKey, BlobStore
+from activation.domain.manifest import PartitionObject, StoredPart
+from activation.errors import StorageUnavailableError
+from activation.members.layout import CODED, fields_of, stored_schema
 
 ROW_GROUP = 16_384
 """A lookup reads one group: a third of the time of groups of 131,072, for 0.1 bytes a member."""
 CONTENT_TYPE = "application/vnd.apache.parquet"
+USUAL_LEVEL = 2
 
 _INCOMPRESSIBLE = ("digest", "alternate", "person")
-_REPETITIVE = ("identifier_type", "hash_rule", "consent", "added_at", "expires_at")
+_REPETITIVE = (
+    *("identifier_type", "hash_rule", "consent", "added_at", "expires_at"),
+    *("segments.list.element", "change"),
+)
 
 
-def write_partition(blobs: BlobStore, key: BlobKey, number: int, members: Any) -> PartitionObject:
-    """Store sorted members as a new object."""
+def parquet_options(names: Sequence[str], level: int = USUAL_LEVEL) -> dict[str, Any]:
+    """How parts of these columns are written."""
+    leaves = ["segments.list.element" if name == "segments" else name for name in names]
+    packed = [name for name in leaves if name not in _INCOMPRESSIBLE]
+    return {
+        "compression": {n: "ZSTD" if n in packed else "NONE" for n in leaves},
+        "compression_level": dict.fromkeys(packed, level),
+        "use_dictionary": [name for name in leaves if name in _REPETITIVE],
+        "write_statistics": ["digest"],
+        "write_page_index": True,
+        "write_page_checksum": True,
+        "data_page_size": 128 * 1024,
+    }
+
+
+def encoded(rows: Any, level: int = USUAL_LEVEL) -> Any:
+    """Sorted members or changes as a buffer of Parquet."""
     import pyarrow as pa
     from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
-    names = [field.name for field in schema()]
-    parquet.write_table(
-        spelled(members),
-        sink,
-        row_group_size=ROW_GROUP,
-        compression={n: "NONE" if n in _INCOMPRESSIBLE else "ZSTD" for n in _leaves(names)},
-        compression_level={n: 2 for n in _leaves(names) if n not in _INCOMPRESSIBLE},
-        use_dictionary=[*_REPETITIVE, "segments.list.element"],
-        write_statistics=["digest"],
-        write_page_index=True,
-        write_page_checksum=True,
-        data_page_size=128 * 1024,
-    )
-    content = sink.getvalue()
-    blobs.put(key, pa.BufferReader(content), content_type=CONTENT_TYPE)
-    return PartitionObject(
-        number=number,
-        path=key.path,
-        rows=members.num_rows,
-        bytes=content.size,
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
+    options = parquet_options(rows.schema.names, level)
+    parquet.write_table(spelled(rows), sink, row_group_size=ROW_GROUP, **options)
+    return sink.getvalue()
 
 
-def _leaves(names: Sequence[str]) -> list[str]:
-    return ["segments.list.element" if name == "segments" else name for name in names]
-
-
-def read_partition(
-    blobs: BlobStore, organization_id: str, part: PartitionObject, names: Sequence[str] = ()
-) -> Any:
-    """All members of a partition (`names`: only these columns), its checksum verified.
-
-    Raises StorageUnavailableError naming the partition when the object is gone or not the one
-    that was written.
-    """
+def decoded(content: Any, names: Sequence[str] = ()) -> Any:
+    """The inverse of `encoded`; `names`: only these columns."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        content = blobs.get(BlobKey(organization_id, part.path))
-    except NotFoundError as error:
-        raise damaged(part) from error
-    if hashlib.sha256(content).hexdigest() != part.sha256:
-        raise damaged(part)
     table = parquet.read_table(pa.BufferReader(content), columns=list(names) or None)
     return coded(table).combine_chunks()
 
 
-def damaged(part: PartitionObject) -> StorageUnavailableError:
+def damaged(part: StoredPart) -> StorageUnavailableError:
     """The error for an object that is not what its manifest says."""
-    return StorageUnavailableError(
-        f"Partition {part.number} does not hold what was written.", reason="checksum"
-    )
+    name = f"Partition {part.number}" if isinstance(part, PartitionObject) else "A delta"
+    return StorageUnavailableError(f"{name} does not hold what was written.", reason="checksum")
 
 
-def spelled(members: Any) -> Any:
+def spelled(rows: Any) -> Any:
     """Codes as dictionary-encoded words, for storage."""
     import pyarrow as pa
 
+    stored = stored_schema(fields_of(rows.schema.names))
     columns = []
-    for field in stored_schema():
-        column = members.column(field.name)
+    for field in stored:
+        column = rows.column(field.name)
         if field.name in CODED:
             column = pa.chunked_array([_words(field.name, c) for c in column.chunks], field.type)
         columns.append(column)
-    return pa.table(columns, schema=stored_schema())
+    return pa.table(columns, schema=stored)
 
 
 def _words(name: str, codes: Any) -> Any:
@@ -105,12 +87,12 @@ def coded(stored: Any) -> Any:
     """The inverse of `spelled`, for the columns there are."""
     import pyarrow as pa
 
-    kept = [schema().field(name) for name in stored.schema.names]
+    kept = fields_of(stored.schema.names)
     columns = [
         _codes(field.name, column) if field.name in CODED else column
         for field, column in zip(kept, stored.columns, strict=True)
     ]
-    return pa.table(columns, schema=pa.schema(kept))
+    return pa.table(columns, schema=kept)
 
 
 def _codes(name: str, column: Any) -> Any:

@@ -1,30 +1,40 @@
-"""The members of audiences: immutable partitions behind a manifest."""
+"""The members of audiences: immutable parts behind a manifest."""
 
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.identifier import IdentifierType
-from activation.domain.manifest import Manifest, PartitionObject, partition_count_for
+from activation.domain.manifest import (
+    DeltaObject,
+    Manifest,
+    PartitionObject,
+    Place,
+    StorageTier,
+    TierLimits,
+)
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_import import ImportCounts
-from activation.members.layout import (
-    TYPES,
-    digests_of,
-    first_bytes,
-    partition_of,
-    partition_path,
-    schema,
-)
-from activation.ports import BlobKey, BlobStore, Clock
+from activation.ports import BlobKey, BlobStore, Clock, DocumentStore, Write
 
 if TYPE_CHECKING:
-    from activation.members.merge import Merged, Tally
-    from activation.members.runs import Runs
+    from datetime import datetime
+
+    from activation.members.parts import PartStore, PartWriter
+    from activation.members.rewrite import OnPartition, Rewrite
+    from activation.members.tally import Tally
+
+MAX_DELTAS = 16
+"""A reader opens at most so many deltas; one more, and the small ones are folded into one."""
+DELTA_FROM = 4_096
+"""Members from which on a small change is a delta; smaller audiences are rewritten."""
+SMALL_SHARE = 8
+"""A change is small when it has at most one row for so many members."""
+DELTA_SHARE = 4
+"""Deltas hold at most one row for so many rows of partitions; more are compacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,10 @@ class MergeResult:
     removed: int
     written: tuple[str, ...] = field(default=(), repr=False)
     """Objects that no other manifest names."""
+    writes: tuple[Write, ...] = field(default=(), repr=False)
+    """Parts that are documents, to be committed with the manifest."""
+    ahead: tuple[str, ...] = field(default=(), repr=False)
+    """Parts that are documents and were too many for that: they are stored already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +66,21 @@ class SmallRun:
 
 @dataclass(frozen=True, slots=True)
 class MemberStore:
-    """Reads and changes members in the members area of `blobs`.
+    """Reads and changes members, which lie in the members area of `blobs` or, in audiences below
+    `limits.database`, in the document store.
 
-    Manifests are values: the caller commits them. Raises StorageUnavailableError when an object
-    is missing or damaged.
+    Manifests are values: the caller commits them. Raises StorageUnavailableError when a part is
+    missing or damaged.
     """
 
     blobs: BlobStore
+    documents: DocumentStore
     clock: Clock
+    limits: TierLimits
     rows_at_once: int = 65_536
     """Old and new rows that are merged together."""
+    max_deltas: int = MAX_DELTAS
+    delta_from: int = DELTA_FROM
 
     # changing -----------------------------------------------------------------------------------
 
@@ -92,26 +111,55 @@ class MemberStore:
         parent: Manifest | None,
         runs: Sequence[str],
         removals: Sequence[tuple[IdentifierType, bytes]] = (),
-        on_partition: Callable[[int, int], None] | None = None,
+        on_partition: OnPartition | None = None,
     ) -> MergeResult:
         """Take `removals` out of the parent's members and upsert the runs, in their order.
 
-        Works partition by partition; partitions that do not change are shared with the parent.
+        A change that is small against the audience becomes a delta, at a cost of its rows. Others
+        work partition by partition; partitions that do not change are shared with the parent.
         `on_partition(done, total)` is told the progress and may raise to stop.
         """
+        from activation.members.changes import Given, sorted_keys
         from activation.members.memory import use_lean_pool
         from activation.members.runs import Runs
 
         use_lean_pool()
         keys = [BlobKey(organization_id, path) for path in runs]
         with Runs(self.blobs, keys) as opened:
-            work = _Merge(self, organization_id, audience_id, manifest_id, parent, opened)
-            return work.done(removals, on_partition)
+            given = Given(opened, sorted_keys(removals), self.clock.now())
+            making = _Making(self, organization_id, audience_id, manifest_id, parent)
+            return making.merged(given, on_partition)
+
+    def compact(
+        self,
+        parent: Manifest,
+        manifest_id: str,
+        *,
+        level: int | None = None,
+        on_partition: OnPartition | None = None,
+    ) -> MergeResult:
+        """The same members without deltas. With `level` every partition is packed again, by zstd
+        at this level: high ones make members that are kept for long smaller."""
+        making = _Making(self, parent.organization_id, parent.audience_id, manifest_id, parent)
+        return making.compacted(level, on_partition)
+
+    def without_expired(
+        self,
+        parent: Manifest,
+        manifest_id: str,
+        now: datetime,
+        on_partition: OnPartition | None = None,
+    ) -> MergeResult:
+        """The members whose `expires_at` is later than `now`, or who have none. Opens only parts
+        in which the time of a member has come."""
+        making = _Making(self, parent.organization_id, parent.audience_id, manifest_id, parent)
+        return making.expired(now, on_partition)
 
     def discard(self, result: MergeResult) -> None:
-        """Remove the objects of a merge that was not committed."""
-        for path in result.written:
-            self.blobs.delete(BlobKey(result.manifest.organization_id, path))
+        """Remove the parts of a merge that was not committed."""
+        from activation.members.parts import discard
+
+        discard(self.parts, result.manifest.organization_id, result.written, result.ahead)
 
     def discard_runs(self, organization_id: str, runs: Sequence[str]) -> None:
         """Remove runs whose merge is committed or given up."""
@@ -119,6 +167,13 @@ class MemberStore:
             self.blobs.delete(BlobKey(organization_id, path))
 
     # reading ------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> PartStore:
+        """Parts, wherever they lie."""
+        from activation.members.parts import PartStore
+
+        return PartStore(self.blobs, self.documents)
 
     def page(
         self, manifest: Manifest, wanted: MemberFilter, after: str | None, limit: int
@@ -128,39 +183,31 @@ class MemberStore:
         A cursor stays good for later manifests of the audience. ValidationError for a cursor
         that is none of ours.
         """
-        from activation.members.reading import page
+        from activation.members.pages import page
 
-        return page(self.blobs, manifest, wanted, after, limit)
+        return page(self.parts, manifest, wanted, after, limit)
 
     def find(
         self, manifest: Manifest, identifier_type: IdentifierType, digest: bytes
     ) -> Member | None:
-        """One member, or None; opens one row group of one partition."""
-        from activation.members.reading import find
+        """One member, or None; opens one row group of one partition, and of each delta."""
+        from activation.members.finding import find
 
-        return find(self.blobs, manifest, identifier_type, digest)
+        return find(self.parts, manifest, identifier_type, digest)
 
     def iter_batches(self, manifest: Manifest, columns: Sequence[str] = ()) -> Iterator[Any]:
         """All members as tables (columns: `layout.schema`), one partition after the other."""
-        from activation.members.partitions import read_partition
+        from activation.members.view import View
 
-        for part in manifest.partitions:
-            yield read_partition(self.blobs, manifest.organization_id, part, columns)
+        with View(self.parts, manifest, columns) as view:
+            yield from view.batches()
 
     def slice(self, manifest: Manifest, wanted: range, columns: Sequence[str] = ()) -> Any:
         """The members whose digests begin with these bytes, sorted by digest and type."""
-        import pyarrow as pa
+        from activation.members.view import View
 
-        from activation.members.partitions import read_partition
-
-        names = list(columns) or schema().names
-        pieces = [pa.table([[]] * len(names), pa.schema([schema().field(n) for n in names]))]
-        for part in manifest.partitions:
-            held = first_bytes(part.number, manifest.partition_count)
-            if held.start < wanted.stop and wanted.start < held.stop:
-                table = read_partition(self.blobs, manifest.organization_id, part, names)
-                pieces.append(_slice(table, wanted))
-        return pa.concat_tables(pieces).combine_chunks()
+        with View(self.parts, manifest, columns) as view:
+            return view.slice(wanted)
 
 
 def _row_of(reject: Any) -> int:
@@ -168,170 +215,167 @@ def _row_of(reject: Any) -> int:
 
 
 @dataclass(slots=True)
-class _Merge:
-    """One merge at work: holds a partition of the parent, and one or two of the result."""
+class _Making:
+    """One manifest in the making."""
 
     store: MemberStore
     organization_id: str
     audience_id: str
     manifest_id: str
     parent: Manifest | None
-    runs: Runs
-    _held: tuple[int, Any] | None = None
 
-    def done(
-        self,
-        removals: Sequence[tuple[IdentifierType, bytes]],
-        on_partition: Callable[[int, int], None] | None,
-    ) -> MergeResult:
-        from activation.members.ahead import ahead
-        from activation.members.merge import Tally
+    def merged(self, given: Any, on_partition: OnPartition | None) -> MergeResult:
+        """See `MemberStore.merge`."""
+        from activation.members.rewrite import Rewrite
 
-        before, after = Tally(), Tally()
-        partitions: list[PartitionObject] = []
-        count = self._count()
-        changes = self._changes(count, _by_partition(removals, count), before)
-        for number, (unchanged, result) in enumerate(ahead(changes)):
-            part = unchanged
-            if result is not None:
-                after.add(result)
-                part = self._written(number, result)
-            if part is not None:
-                partitions.append(part)
-            if on_partition is not None:
-                on_partition(number + 1, count)
-        return self._result(tuple(partitions), count, before, after)
+        rows = given.runs.rows()
+        writer = self._writer((self.parent.size if self.parent else 0) + rows)
+        rewrite = Rewrite(writer, self.parent, given, self.store.rows_at_once)
+        same_count = self.parent and rewrite.count() == self.parent.partition_count
+        if self.parent and same_count and self._is_small(self.parent, given.rows):
+            return self._by_delta(self.parent, writer, given, on_partition)
+        return self._rewritten(writer, rewrite, on_partition)
 
-    def _count(self) -> int:
-        """Enough partitions for the most members there can be; never fewer than before."""
-        size = self.parent.size if self.parent else 0
-        return max(self._old_count, partition_count_for(size + self.runs.rows()))
+    def compacted(self, level: int | None, on_partition: OnPartition | None) -> MergeResult:
+        """See `MemberStore.compact`."""
+        from activation.members.rewrite import Rewrite
 
-    @property
-    def _old_count(self) -> int:
-        return self.parent.partition_count if self.parent else 0
+        assert self.parent is not None
+        writer = self._writer(self.parent.size)
+        rewrite = Rewrite(writer, self.parent, self._nothing(), self.store.rows_at_once)
+        if level is not None:
+            writer.level = level
+            rewrite.every = True
+        return self._rewritten(writer, rewrite, on_partition)
 
-    def _changes(
-        self, count: int, gone: Mapping[int, Sequence[tuple[int, bytes]]], before: Tally
-    ) -> Iterator[tuple[PartitionObject | None, Merged | None]]:
-        """For each partition what becomes of it: the parent's object, or a merge to be stored.
+    def expired(self, now: datetime, on_partition: OnPartition | None) -> MergeResult:
+        """See `MemberStore.without_expired`."""
+        from activation.members.expiry import Expired
+        from activation.members.reading import expired
+        from activation.members.rewrite import Rewrite
 
-        The members of the parent that are merged are counted in `before`.
-        """
-        for number in range(count):
-            removals = gone.get(number, ())
-            fresh = self.runs.rows(first_bytes(number, count))
-            shared = self._parts.get(number) if count == self._old_count else None
-            if not fresh and not removals and count == self._old_count:
-                yield shared, None
-                continue
-            old = self._old(number, count)
-            result = self._merged(old, fresh, first_bytes(number, count), removals)
-            if shared is not None and not fresh and not result.removed:
-                yield shared, None
-            else:
-                before.count(old)
-                yield None, result
+        assert self.parent is not None
+        writer = self._writer(self.parent.size)
+        with Expired(self.store.parts, self.parent, now) as leaving:
+            if not leaving.rows or self._is_small(self.parent, leaving.rows):
+                return self._by_delta(self.parent, writer, leaving, on_partition)
+        rewrite = Rewrite(writer, self.parent, self._nothing(), self.store.rows_at_once)
+        rewrite.leaving = lambda members: expired(members, now)
+        return self._rewritten(writer, rewrite, on_partition)
 
-    def _merged(
-        self, old: Any, fresh: int, wanted: range, removals: Sequence[tuple[int, bytes]]
-    ) -> Merged:
-        """A partition merged range by range, so that only its result is held as a whole."""
-        from activation.members.merge import joined, merged
+    def _nothing(self) -> Any:
+        from activation.members.changes import Given, sorted_keys
+        from activation.members.runs import Runs
 
-        wanted_pieces = min(len(wanted), -(-(old.num_rows + fresh) // self.store.rows_at_once) or 1)
-        width = -(-len(wanted) // wanted_pieces)
-        pieces = [wanted[start : start + width] for start in range(0, len(wanted), width)]
-        return joined(
-            [
-                merged(
-                    _slice(old, piece),
-                    self._fresh(piece),
-                    [removal for removal in removals if removal[1][0] in piece],
-                )
-                for piece in pieces
-            ]
+        return Given(Runs(self.store.blobs, ()), sorted_keys(()), self.store.clock.now())
+
+    def _is_small(self, parent: Manifest, rows: int) -> bool:
+        """Whether a change of so many rows is a delta."""
+        held = sum(part.rows for part in parent.partitions)
+        waiting = sum(part.rows for part in parent.deltas)
+        return (
+            parent.size >= self.store.delta_from
+            and rows * SMALL_SHARE <= parent.size
+            and (waiting + rows) * DELTA_SHARE <= held
         )
 
-    def _fresh(self, piece: range) -> list[Any]:
-        import pyarrow as pa
+    def _writer(self, most: int) -> PartWriter:
+        """Of parts of an audience that will have at most so many members."""
+        from activation.members.parts import PartWriter
 
-        batches = self.runs.batches(piece)
-        return [pa.Table.from_batches(batches).replace_schema_metadata()] if batches else []
+        return PartWriter(
+            self.store.parts,
+            self.organization_id,
+            self.audience_id,
+            self.manifest_id,
+            self.store.clock.now(),
+            _place(self.store.limits.tier_for(most)),
+        )
 
-    @property
-    def _parts(self) -> dict[int, PartitionObject]:
-        parts = self.parent.partitions if self.parent else ()
-        return {part.number: part for part in parts}
+    def _by_delta(
+        self, parent: Manifest, writer: PartWriter, changes: Any, on_partition: OnPartition | None
+    ) -> MergeResult:
+        from activation.members.small_change import SmallChange
+        from activation.members.tally import Tally
 
-    def _old(self, number: int, count: int) -> Any:
-        """The parent's members of a partition, also when there were fewer partitions."""
-        from activation.members.partitions import read_partition
+        tally = Tally.of(parent)
+        work = SmallChange(writer, parent, self.store.rows_at_once)
+        delta = work.delta(changes, tally)
+        deltas = parent.deltas
+        if delta is not None:
+            if len(deltas) >= self.store.max_deltas:
+                deltas = _folded(work, deltas, self.store.max_deltas // 2)
+            deltas = (*deltas, delta)
+        if on_partition is not None:
+            on_partition(1, 1)
+        return self._result(
+            writer, parent.partitions, deltas, parent.partition_count, tally, parent.compression
+        )
 
-        if not self._old_count:
-            return schema().empty_table()
-        source = number * self._old_count // count
-        if self._held is None or self._held[0] != source:
-            self._held = None
-            part = self._parts.get(source)
-            empty = schema().empty_table()
-            table = read_partition(self.store.blobs, self.organization_id, part) if part else empty
-            self._held = (source, table)
-        table = self._held[1]
-        return table if count == self._old_count else _slice(table, first_bytes(number, count))
-
-    def _written(self, number: int, result: Merged) -> PartitionObject | None:
-        from activation.members.partitions import write_partition
-
-        if not result.members.num_rows:
-            return None
-        path = partition_path(self.audience_id, self.manifest_id, number)
-        key = BlobKey(self.organization_id, path)
-        return write_partition(self.store.blobs, key, number, result.members)
+    def _rewritten(
+        self, writer: PartWriter, rewrite: Rewrite, on_partition: OnPartition | None
+    ) -> MergeResult:
+        done = rewrite.done(on_partition)
+        compression = f"zstd:{writer.level}" if rewrite.every else "zstd"
+        return self._result(
+            writer, done.partitions, (), done.partition_count, done.tally, compression
+        )
 
     def _result(
-        self, partitions: tuple[PartitionObject, ...], count: int, before: Tally, after: Tally
+        self,
+        writer: PartWriter,
+        partitions: tuple[PartitionObject, ...],
+        deltas: tuple[DeltaObject, ...],
+        partition_count: int,
+        tally: Tally,
+        compression: str,
     ) -> MergeResult:
-        now = self.store.clock.now()
-        by_type = Counter(self.parent.by_type if self.parent else {})
-        by_type.subtract(before.by_type)
-        by_type.update(after.by_type)
+        """The manifest, with all parts in the place of its tier."""
+        from activation.members.tally import positive
+
+        tier = self.store.limits.tier_for(tally.size)
+        writer.place = _place(tier)
         manifest = Manifest(
             organization_id=self.organization_id,
-            created_at=now,
-            updated_at=now,
+            created_at=writer.now,
+            updated_at=writer.now,
             manifest_id=self.manifest_id,
             audience_id=self.audience_id,
             parent_id=self.parent.manifest_id if self.parent else None,
-            partition_count=count,
-            partitions=partitions,
-            size=sum(part.rows for part in partitions),
-            by_type={kind: rows for kind, rows in sorted(by_type.items()) if rows},
-            linked=after.linked or (self.parent is not None and self.parent.linked),
+            tier=tier,
+            partition_count=partition_count,
+            partitions=tuple(writer.moved(part, part.number) for part in partitions),
+            deltas=tuple(writer.moved(part, number) for number, part in enumerate(deltas)),
+            size=tally.size,
+            by_type=positive(tally.by_type),
+            by_segment=positive(tally.by_segment),
+            linked=tally.linked,
+            compression=compression,
         )
-        inherited = {part.path for part in self._parts.values()}
-        written = tuple(p.path for p in partitions if p.path not in inherited)
+        writes, ahead = writer.finish()
         return MergeResult(
-            manifest, after.added, after.updated, after.duplicate, after.removed, written
+            manifest,
+            tally.added,
+            tally.updated,
+            tally.duplicate,
+            tally.removed,
+            tuple(writer.objects),
+            writes,
+            ahead,
         )
 
 
-def _by_partition(
-    removals: Sequence[tuple[IdentifierType, bytes]], count: int
-) -> dict[int, list[tuple[int, bytes]]]:
-    result: dict[int, list[tuple[int, bytes]]] = {}
-    for kind, digest in removals:
-        number = partition_of(digest, count)
-        result.setdefault(number, []).append((TYPES.index(kind), digest))
-    return result
+def _place(tier: StorageTier) -> Place:
+    return Place.DOCUMENT if tier is StorageTier.DATABASE else Place.OBJECT
 
 
-def _slice(table: Any, wanted: range) -> Any:
-    """The rows of a sorted table whose digests begin with these bytes."""
-    import numpy as np
-
-    if not table.num_rows:
-        return table
-    first = digests_of(table.column("digest").combine_chunks())[:, 0]
-    start, stop = np.searchsorted(first, [wanted.start, wanted.stop]).tolist()
-    return table.slice(start, stop - start)
+def _folded(work: Any, deltas: tuple[DeltaObject, ...], at_most: int) -> tuple[DeltaObject, ...]:
+    """At most so many deltas that do the same: the young ones are folded into one, together with
+    older ones that are not much larger than all those."""
+    start = max(0, at_most - 2)
+    young = sum(part.rows for part in deltas[start:])
+    while start and deltas[start - 1].rows <= 4 * young:
+        start -= 1
+        young += deltas[start].rows
+    folded = work.folded(deltas[start:], start)
+    return (*deltas[:start], folded)

@@ -106,7 +106,18 @@ class MemberService:
         after: str | None = None,
     ) -> tuple[Sequence[Member], str | None]:
         """A page of members in the order of their digests, and the cursor of the next one."""
-        manifest = self._manifest(self.audiences.find(caller, audience_id))
+        stored = self.audiences.find(caller, audience_id)
+        return self.page_of(stored, member_filter, limit, after)
+
+    def page_of(
+        self,
+        stored: Stored[Audience],
+        member_filter: MemberFilter,
+        limit: int,
+        after: str | None,
+    ) -> tuple[Sequence[Member], str | None]:
+        """`page` for a record that was read already."""
+        manifest = self._manifest(stored)
         if manifest is None:
             return [], None
         return self.store.page(manifest, member_filter, after, limit)
@@ -199,6 +210,7 @@ class MemberService:
         writes = [
             stored.replaced_by(audience),
             Write(manifest_key, manifest.stored(), ABSENT),
+            *result.writes,
             *extra(audience, result),
         ]
         messages: Sequence[Message] = ()

@@ -1,0 +1,69 @@
+"""Many members by their keys, at a cost of the keys: the row groups that can hold them are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from activation.domain.manifest import Manifest
+from activation.members.deltas import CHANGE, applied, between, bounds_of, keys_of, located
+from activation.members.layout import KEY_COLUMNS, PATCH, fields_of, first_bytes
+from activation.members.parts import PartStore
+from activation.members.row_groups import RowGroups, opened
+from activation.members.view import Deltas
+
+
+def looked_up(
+    store: PartStore, manifest: Manifest, deltas: Deltas, keys: Any, columns: Sequence[str] = ()
+) -> Any:
+    """The members that sorted `keys` name, sorted, with their keys and these columns, of which
+    `deltas` must have all."""
+    import numpy as np
+    import pyarrow as pa
+
+    names = [*KEY_COLUMNS, *(name for name in columns if name not in KEY_COLUMNS)]
+    if not keys.num_rows:
+        return fields_of(names).empty_table()
+    digests, _ = keys_of(keys)
+    changes = deltas.between(digests[0].tobytes(), _behind(digests[-1].tobytes()))
+    changes = changes.filter(pa.array(located(keys, changes)[1])).combine_chunks()
+    open_ended = np.ones(keys.num_rows, bool)
+    codes = changes.column(CHANGE).to_numpy()
+    settled = changes if not columns else changes.filter(pa.array(codes != PATCH))
+    places, _ = located(keys, settled)
+    open_ended[places] = False
+    rest = keys.filter(pa.array(open_ended)).combine_chunks()
+    return applied(_in_partitions(store, manifest, rest, names), changes.select([*names, CHANGE]))
+
+
+def _behind(digest: bytes) -> bytes:
+    """What is larger than a digest, and not larger than the next one."""
+    return digest + b"\0"
+
+
+def _in_partitions(store: PartStore, manifest: Manifest, keys: Any, names: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    pieces = [fields_of(names).empty_table()]
+    for part in manifest.partitions:
+        held = first_bytes(part.number, manifest.partition_count)
+        wanted = between(keys, *bounds_of(held))
+        if wanted.num_rows:
+            with opened(store, manifest.organization_id, part) as groups:
+                pieces.append(_in_groups(groups, wanted.combine_chunks(), names))
+    return pa.concat_tables(pieces).combine_chunks()
+
+
+def _in_groups(groups: RowGroups, keys: Any, names: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    wanted = [
+        number
+        for number in range(len(groups))
+        if between(keys, groups.least(number), _behind(groups.greatest(number))).num_rows
+    ]
+    if not wanted:
+        return fields_of(names).empty_table()
+    rows = groups.read(wanted, names).select(names)
+    places, known = located(rows, keys)
+    return rows.take(pa.array(places[known]))
