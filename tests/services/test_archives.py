@@ -280,7 +280,7 @@ def test_as_jobs(app: App, ann: Caller, clock: MovableClock, full: Audience) -> 
     back = drained(app, app.archives.request_unarchive(ann, full.audience_id).entity)
     assert (back.status, back.result) == (
         JobStatus.COMPLETED,
-        {"members": 100, "status": "active"},
+        {"members": 100, "audience_status": "active"},
     )
     _, versions = app.versions.list(ann, full.audience_id)
     assert {version.changed_by for version in versions.items} == {"ann"}

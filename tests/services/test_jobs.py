@@ -105,6 +105,23 @@ def test_a_long_job_hands_over_with_its_state(app: App, ann: Caller) -> None:
     assert after(app, ann, job).result == {"pages": 3}
 
 
+def test_a_counted_job_shows_how_far_it_is(app: App, ann: Caller) -> None:
+    seen: list[float] = []
+
+    def handler(run: JobRun) -> Mapping[str, Any]:
+        step = run.counting(50)
+        for _ in range(60):
+            step()
+            seen.append(after(app, ann, job).percentage)
+        return {}
+
+    job = started(app, ann)
+    run(worker(app, handler), job)
+    assert seen[:6] == [0, 0, 5, 5, 10, 10]
+    assert sorted(set(seen)) == list(range(0, 100, 5))
+    assert after(app, ann, job).percentage == 100
+
+
 def test_a_silent_worker_is_replaced(app: App, ann: Caller, clock: MovableClock) -> None:
     class CrashError(BaseException):
         pass

@@ -191,6 +191,18 @@ def _import_is_final(job: Job) -> bool:
     return job["status"] in ("completed", "failed", "cancelled")
 
 
+def follow_job(api: Api, output: Output, job: Job, what: str = "Working") -> Job:
+    """Show a job until it is final; the last state of it."""
+    with output.bar(what, "%", 100) as bar:
+
+        def look() -> Job:
+            seen = api.get(f"/jobs/{job['job_id']}")
+            bar.show(seen["percentage"])
+            return seen
+
+        return watched(look, lambda seen: seen["status"] in ("completed", "failed"))
+
+
 def follow_distributions(
     api: Api, output: Output, jobs: Sequence[Job], *, matches: bool = False
 ) -> list[Job]:

@@ -28,7 +28,7 @@ from activation.errors import ConflictError, InvalidStateError, VersionExpiredEr
 from activation.ports import BlobKey, BlobStore, Clock, Query, Write
 from activation.services.access import MAX_ATTEMPTS, retry_conflicts
 from activation.services.audiences import dated
-from activation.services.copies import rebuilt_from
+from activation.services.copies import copy_steps, rebuild_steps, rebuilt_from
 from activation.services.jobs import JobRun, JobService, asked_by
 from activation.services.members import MemberService
 from activation.services.version_records import recorded, version_of, version_records
@@ -80,7 +80,8 @@ class ArchiveService:
     def run_archive(self, run: JobRun) -> Mapping[str, Any]:
         """The handler of JobKind.ARCHIVE."""
         caller, audience_id = asked_by(run)
-        audience = self.archive(caller, audience_id, run.keep)
+        size = self._find(caller, audience_id).entity.size
+        audience = self.archive(caller, audience_id, run.counting(copy_steps(size)))
         assert audience.archive is not None
         return {
             "members": audience.archive.members,
@@ -93,9 +94,12 @@ class ArchiveService:
         caller, audience_id = asked_by(run)
 
         def completion(audience: Audience) -> Sequence[Write]:
-            return run.completion({"members": audience.size, "status": audience.status.value})
+            status = audience.status.value
+            return run.completion({"members": audience.size, "audience_status": status})
 
-        self.unarchive(caller, audience_id, run.keep, completion)
+        archive = self._find(caller, audience_id).entity.archive
+        keep = run.counting(rebuild_steps(archive.members if archive else 0))
+        self.unarchive(caller, audience_id, keep, completion)
 
     # archive ----------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from activation.domain.version import MAX_SAMPLES, AudienceVersion, Backup
 from activation.errors import VersionExpiredError
 from activation.ports import BlobKey, BlobStore, Clock
 from activation.services.access import retry_conflicts
+from activation.services.copies import copy_steps
 from activation.services.jobs import JobRun, asked_by
 from activation.services.members import MemberService
 from activation.services.version_records import find_version, kept_manifest, samples_of
@@ -37,8 +38,12 @@ class BackupService:
         """The handler of JobKind.BACKUP. Members that were released meanwhile (the audience was
         archived, say) need no backup."""
         caller, audience_id = asked_by(run)
+        number = int(run.job.params["version"])
+        audience = self.members.audiences.find(caller, audience_id).entity
+        size = find_version(self.members.documents, audience, number).entity.size
+        keep = run.counting(copy_steps(size))
         try:
-            backup = self.backup(caller, audience_id, int(run.job.params["version"]), run.keep)
+            backup = self.backup(caller, audience_id, number, keep)
         except VersionExpiredError:
             return {"backed_up": False, "reason": "released"}
         return {"backed_up": True, "members": backup.members, "bytes": backup.bytes}

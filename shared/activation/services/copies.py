@@ -6,11 +6,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.manifest import Manifest
+from activation.domain.manifest import Manifest, partition_count_for
 from activation.services.members import MemberService, Merge
 
 if TYPE_CHECKING:
     from activation.members.store import MergeResult
+
+
+def copy_steps(members: int) -> int:
+    """How often a copy of so many members beats, while it is written and compared."""
+    from activation.members.member_text import BATCH_MEMBERS
+
+    return 2 * (members // BATCH_MEMBERS + 1)
+
+
+def rebuild_steps(members: int) -> int:
+    """How often `rebuilt_from` beats until members are merged."""
+    from activation.members.archive import RUN_MEMBERS
+
+    return members // RUN_MEMBERS + 1 + partition_count_for(members)
 
 
 @contextmanager

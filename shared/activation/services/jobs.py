@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 AUDIENCE_JOBS = "audience-jobs"
 PICKED_UP_WITHIN = timedelta(minutes=2)
 MAX_ATTEMPTS = 20
+SHOWN_STEP = 5
+"""Percentage points between two commits of a counted heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,20 @@ class JobRun:
         """Progress of a merge: shows it when the lease is extended anyway."""
         self.keep()
         del done, total
+
+    def counting(self, steps: int) -> Callable[[], None]:
+        """A heartbeat that is called about `steps` times and shows how far the work is."""
+        done, shown = 0, 0
+
+        def step() -> None:
+            nonlocal done, shown
+            done += 1
+            self.keep()
+            if 100 * done >= (shown + SHOWN_STEP) * steps and shown + SHOWN_STEP < 100:
+                shown += SHOWN_STEP
+                self.save(self.job.state, shown)
+
+        return step
 
     def pause(self) -> None:
         """Hand over to the next call when this one has worked long enough."""

@@ -27,7 +27,7 @@ from activation.ports import Clock, Query, Revision, Write
 from activation.services.access import require_current, retry_conflicts
 from activation.services.audiences import name_writes
 from activation.services.backups import BackupService, key_of
-from activation.services.copies import rebuilt_from
+from activation.services.copies import rebuild_steps, rebuilt_from
 from activation.services.jobs import JobRun, JobService, asked_by
 from activation.services.members import MemberService
 from activation.services.version_records import (
@@ -273,6 +273,7 @@ class VersionService:
             raise VersionExpiredError("This version has no backup.", reason="released")
         key = key_of(version, backup)
         copied = backed_up_members(self.backups.blobs, key, backup.sha256)
+        keep = run.counting(rebuild_steps(backup.members))
         befores: list[Audience] = []
 
         def fields(before: Audience) -> Mapping[str, Any]:
@@ -295,7 +296,7 @@ class VersionService:
             self.members.audiences.require_name_free(before.changed(**definition))
 
         with rebuilt_from(
-            self.members, caller.organization_id, audience_id, copied, backup.members, run.keep
+            self.members, caller.organization_id, audience_id, copied, backup.members, keep
         ) as merge:
             self.members.switch(
                 caller,
