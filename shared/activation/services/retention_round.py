@@ -33,7 +33,6 @@ from activation.domain.retention_run import (
 )
 from activation.errors import (
     ActivationError,
-    NotFoundError,
     PlatformError,
     PlatformTransientError,
 )
@@ -304,9 +303,9 @@ class _Round:
     ) -> None:
         try:
             effect(acting_in(self.record), audience)
-        except NotFoundError:
-            return  # somebody has deleted the audience
         except ActivationError as error:
+            if not self._exists(audience):
+                return
             problem = Problem(
                 audience_id=audience.audience_id,
                 action=action,
@@ -314,6 +313,11 @@ class _Round:
                 reason=error.reason,
             )
             self._listed("errors", problem)
+
+    def _exists(self, audience: Audience) -> bool:
+        """False when somebody has deleted the audience meanwhile."""
+        records = self.worker.retention.audiences.records
+        return records.find(audience.organization_id, audience.audience_id) is not None
 
     def _distributions(self) -> None:
         archive, caller = self.worker.distributions, acting_in(self.record)
