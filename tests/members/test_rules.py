@@ -110,7 +110,7 @@ def same(value: Any, operand: Any) -> bool:
 def compared(value: Any, code: str, operand: Any, kind: ValueType | None) -> bool:
     operands = operand if isinstance(operand, list) else [operand]
     if kind is ValueType.INSTANT or (
-        code in "GT GTE LT LTE BETWEEN" and isinstance(operands[0], str)
+        code in ["GT", "GTE", "LT", "LTE", "BETWEEN"] and isinstance(operands[0], str)
     ):
         value, operands = moment(value), [moment(each) for each in operands]
         if value is MISSING:
@@ -126,13 +126,14 @@ def compared(value: Any, code: str, operand: Any, kind: ValueType | None) -> boo
     if isinstance(value, bool) or not isinstance(value, int | float | datetime):
         return False
     low, high = operands[0], operands[-1]
-    return {
+    holds: dict[str, bool] = {
         "GT": value > low,
         "GTE": value >= low,
         "LT": value < low,
         "LTE": value <= low,
         "BETWEEN": low <= value <= high,
-    }[code]
+    }
+    return holds[code]
 
 
 def moment(value: Any) -> Any:
