@@ -27,13 +27,8 @@ from activation.settings import Settings
 from tests.wire.buckets import Buckets
 from tests.wire.cloud_kms import KEY_NAME
 
-AREAS = {
-    "uploads": "uploads_bucket",
-    "member_blobs": "members_bucket",
-    "backup_blobs": "backup_bucket",
-    "archive_blobs": "archive_bucket",
-}
-"""Port of the App → the setting that names its bucket."""
+AREAS = ("uploads", "member_blobs", "backup_blobs", "archive_blobs")
+"""Ports of the App that are buckets."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +42,23 @@ class GoogleServices:
     @contextmanager
     def app(self, project: str, folder: Path, clock: Clock) -> Iterator[App]:
         """An App in a project and buckets of its own; `folder` holds the bus."""
-        names = {setting: f"{project}-{port.replace('_', '-')}" for port, setting in AREAS.items()}
+        names = {port: f"{project}-{port.replace('_', '-')}" for port in AREAS}
         settings = Settings(
             backend="google",
             data_folder=str(folder),
             project=project,
+            uploads_bucket=names["uploads"],
+            members_bucket=names["member_blobs"],
+            backup_bucket=names["backup_blobs"],
+            archive_bucket=names["archive_blobs"],
             kms_key=KEY_NAME,
             allow_private_hosts=True,
-            **names,
         )
         app = App(settings, clock)
         folder.mkdir()
-        for port, setting in AREAS.items():
-            self.buckets.made(names[setting], clock)
-            app.__dict__[port] = CloudStorageBlobs(names[setting], clock, self.storage)
+        for port, bucket in names.items():
+            self.buckets.made(bucket, clock)
+            app.__dict__[port] = CloudStorageBlobs(bucket, clock, self.storage)
         app.__dict__.update(
             documents=FirestoreDocuments(project, "(default)", clock),
             bus=SqliteBus(folder / "bus.sqlite", clock, subscriptions()),

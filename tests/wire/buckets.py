@@ -10,11 +10,13 @@ from werkzeug.wrappers import Request, Response
 
 from activation.adapters.clock import SystemClock
 from activation.ports import Clock
+from tests.wire.cloud_kms import KEY_NAME
 from tests.wire.cloud_storage import CloudStorageServer
 from tests.wire.fixtures import SIGNER, signing_key
 from tests.wire.objects import Objects
 from tests.wire.signatures import SignedRequests
 
+KEY = f"{KEY_NAME}/cryptoKeyVersions/1"
 BUCKET_OF_PATH = re.compile(r"/(?:(?:(?:upload|download)/)?storage/v1/b/)?([^/?]+)")
 
 
@@ -25,12 +27,12 @@ class Buckets:
     servers: dict[str, CloudStorageServer] = field(default_factory=dict)
 
     def made(self, name: str, clock: Clock) -> CloudStorageServer:
-        """A new, empty bucket, whose objects are as old as `clock` says.
+        """A new, empty bucket, whose objects are as old as `clock` says and encrypted with KEY.
 
         Signatures count by the time of this machine, as clients sign by it.
         """
         signatures = SignedRequests(SIGNER, signing_key().public_key(), SystemClock())
-        self.servers[name] = CloudStorageServer(Objects(name, clock), signatures)
+        self.servers[name] = CloudStorageServer(Objects(name, clock, KEY), signatures)
         return self.servers[name]
 
     def __call__(self, request: Request) -> Response:

@@ -42,6 +42,7 @@ class StoredObject:
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     components: int | None = None
+    kms_key: str | None = None
 
     def resource(self, bucket: str) -> dict[str, Any]:
         """The JSON resource."""
@@ -63,6 +64,7 @@ class StoredObject:
             **(composed or {"md5Hash": base64.b64encode(md5).decode()}),
             **({"contentType": self.content_type} if self.content_type else {}),
             **({"metadata": dict(self.metadata)} if self.metadata else {}),
+            **({"kmsKeyName": self.kms_key} if self.kms_key else {}),
         }
 
 
@@ -85,9 +87,10 @@ class Session:
 class Objects:
     """The objects of one bucket; every method is one atomic step."""
 
-    def __init__(self, bucket: str, clock: Clock) -> None:
+    def __init__(self, bucket: str, clock: Clock, kms_key: str | None = None) -> None:
         self.bucket = bucket
         self.clock = clock
+        self.kms_key = kms_key
         self._lock = threading.RLock()
         self._live: dict[str, StoredObject] = {}
         self._sessions: dict[str, Session] = {}
@@ -125,6 +128,7 @@ class Objects:
                 content_type=resource.get("contentType"),
                 metadata=resource.get("metadata") or {},
                 components=components,
+                kms_key=self.kms_key,
             )
             if resource.get("crc32c", made.crc32c) != made.crc32c:
                 raise RefusedError(400, "invalid")

@@ -27,7 +27,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 WRITER = "activation-writer"
 """Metadata by which a writer knows its own object again when the answer to it was lost."""
 
-LISTED = "items(name,size,timeCreated,storageClass,metadata,contentType),nextPageToken"
+LISTED = "items(name,size,timeCreated,storageClass,metadata,contentType,kmsKeyName),nextPageToken"
 
 
 @dataclass(frozen=True)
@@ -288,6 +288,7 @@ def _described(key: BlobKey, blob: Any) -> BlobInfo:
         storage_class=blob.storage_class,
         metadata=metadata,
         content_type=blob.content_type,
+        key_reference=blob.kms_key_name,
     )
 
 
