@@ -55,10 +55,17 @@ class RedisServer:
             self.process = None
 
     def client(self) -> Redis:
-        """A client of the tests' own, to look at what lies there."""
+        """A client of the tests' own."""
         from redis import Redis
 
         return Redis.from_url(self.url)
+
+    def held(self) -> dict[str, bytes]:
+        """What lies there, by name."""
+        client = self.client()
+        names = [name for name in client.keys("*") if isinstance(name, bytes)]
+        values = {name.decode(): client.get(name) for name in sorted(names)}
+        return {name: value for name, value in values.items() if isinstance(value, bytes)}
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from activation.services.reads import ReadService
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
+    from activation.services.summaries import SummaryService
     from activation.services.versions import VersionService
+    from activation.services.warming import WarmingService
 
 
 class App:
@@ -225,6 +227,20 @@ class App:
         from activation.services.reads import ReadService
 
         return ReadService(self.audiences, self.members, self.cached)
+
+    @cached_property
+    def summaries(self) -> SummaryService:
+        """Summaries of audiences."""
+        from activation.services.summaries import SummaryService
+
+        return SummaryService(self.audiences, self.store, self.cached)
+
+    @cached_property
+    def warming(self) -> WarmingService:
+        """Warming up the cache."""
+        from activation.services.warming import WarmingService
+
+        return WarmingService(self.jobs, self.reads, self.summaries)
 
     @cached_property
     def comparisons(self) -> ComparisonService:
@@ -411,6 +427,7 @@ class App:
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
             JobKind.RETENTION: lambda: self.retention_worker.run,
+            JobKind.WARM: lambda: self.warming.run,
         }
 
     @cached_property

@@ -26,6 +26,7 @@ NEEDS = {
     "delete_platform": Role.ADMIN,
     "find_member": Role.VIEWER,
     "get_audience": Role.VIEWER,
+    "get_cache": Role.ADMIN,
     "get_distribution": Role.VIEWER,
     "get_distribution_rejects": Role.VIEWER,
     "get_import": Role.VIEWER,
@@ -33,6 +34,7 @@ NEEDS = {
     "get_job": Role.VIEWER,
     "get_overlap": Role.VIEWER,
     "get_platform": Role.VIEWER,
+    "get_summary": Role.VIEWER,
     "get_version": Role.VIEWER,
     "get_storage": Role.VIEWER,
     "get_version_diff": Role.EDITOR,
@@ -73,6 +75,7 @@ NEEDS = {
     "update_audience_put": Role.EDITOR,
     "update_platform": Role.ADMIN,
     "update_platform_put": Role.ADMIN,
+    "warm_cache": Role.EDITOR,
 }
 """The table of rights, written down a second time: a changed right must be changed here too."""
 
@@ -102,6 +105,7 @@ BODIES = {
     "start_retention_run": {"dry_run": True},
     "update_audience": {"name": "x"},
     "update_platform": {"name": "x"},
+    "warm_cache": {"audience_ids": ["00000000-0000-4000-8000-000000000000"]},
 }
 """A body that passes the schema, per operation that takes one."""
 

@@ -60,13 +60,15 @@ def list_audiences(ask: Ask, query: AudienceQuery) -> dict[str, Any]:
 @audiences.route("GET", ONE, role=Role.VIEWER, answer=AudienceAnswer)
 def get_audience(ask: Ask, path: AudiencePath) -> Stored[Audience]:
     """Show an audience with its definition, size and stored parts."""
-    return ask.app.audiences.get(ask.caller, path.audience_id)
+    return ask.app.reads.audience(ask.caller, path.audience_id)
 
 
 @audiences.route("PATCH PUT", ONE, role=Role.EDITOR, answer=AudienceAnswer)
 def update_audience(ask: Ask, path: AudiencePath, body: AudienceChanges) -> Stored[Audience]:
     """Change the fields sent."""
-    return ask.app.audiences.update(ask.caller, path.audience_id, body, ask.expected)
+    updated = ask.app.audiences.update(ask.caller, path.audience_id, body, ask.expected)
+    ask.app.reads.keep(ask.caller, updated)
+    return updated
 
 
 @audiences.route("DELETE", ONE, role=Role.ADMIN, answer=None)

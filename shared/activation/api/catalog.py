@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from activation.api import system, uploads
 from activation.api.audiences import audiences
+from activation.api.cache import cache
 from activation.api.comparisons import comparisons
 from activation.api.distributions import distributions
 from activation.api.imports import imports
@@ -15,6 +16,7 @@ from activation.api.platforms import platforms
 from activation.api.retention import retention
 from activation.api.rules import rules
 from activation.api.storages import storages
+from activation.api.summaries import summaries
 from activation.api.versions import versions
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ RESOURCES = {
         rules,
         storages,
         retention,
+        summaries,
+        cache,
     ),
     "platforms": (platforms,),
     "distributions": (distributions,),

@@ -21,6 +21,7 @@ from activation.domain.member_change import (
     ReferencesDraft,
 )
 from activation.errors import ValidationError
+from activation.services.reads import MemberPage
 
 members = Resource("members", "The identifiers in an audience: hashed at the door.")
 
@@ -82,17 +83,14 @@ def list_members(ask: Ask, path: AudiencePath, query: MemberQuery) -> dict[str, 
     after = None if query.cursor is None else opened(query.cursor)
     number = _version_asked(ask, path.audience_id, query)
     if number is None:
-        size = ask.app.audiences.find(ask.caller, path.audience_id).entity.size
-        found, following = ask.app.members.page(
-            ask.caller, path.audience_id, narrowed, query.limit, after
-        )
+        page = ask.app.reads.page(ask.caller, path.audience_id, narrowed, query.limit, after)
     else:
         found, following, version = ask.app.versions.page(
             ask.caller, path.audience_id, number, narrowed, query.limit, after
         )
-        size = version.size
-    answer = shown([member.public() for member in found], following, query.limit, 0)
-    return {**answer, "total": None if query.narrows else size}
+        page = MemberPage([member.public() for member in found], following, version.size)
+    answer = shown(page.members, page.next_after, query.limit, 0)
+    return {**answer, "total": None if query.narrows else page.size}
 
 
 def _version_asked(ask: Ask, audience_id: str, query: MemberQuery) -> int | None:

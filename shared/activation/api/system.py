@@ -65,7 +65,7 @@ def health() -> flask.Response:
 
 
 def ready() -> flask.Response:
-    """Every store, bus and key service answers; 503 when one does not."""
+    """Every store, bus and key service answers; 503 when one does not. The cache may be down."""
     app = flask.g.doors.app
     parts = {
         "documents": app.documents,
@@ -76,7 +76,9 @@ def ready() -> flask.Response:
     }
     for part in parts.values():
         part.ping()
-    return answered({"status": "ready", "checked": sorted(parts)}, 200)
+    cache = all(layer.reachable for layer in app.cache.layers())
+    optional = {"cache": "ok" if cache else "down"}
+    return answered({"status": "ready", "checked": sorted(parts), "optional": optional}, 200)
 
 
 def openapi() -> flask.Response:

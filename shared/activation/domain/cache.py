@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from activation.domain.entity import Value
+from activation.domain.entity import Draft, Value
+
+AudienceId = Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
 
 
 class CacheCounts(Value):
@@ -52,6 +54,12 @@ class CacheReport(Value):
     def public(self) -> dict[str, Any]:
         """What callers see."""
         return self.model_dump(mode="json")
+
+
+class WarmDraft(Draft):
+    """The audiences to warm the cache for."""
+
+    audience_ids: tuple[AudienceId, ...] = Field(min_length=1, max_length=100)
 
 
 def report_of(layers: Sequence[CacheLayer]) -> CacheReport:

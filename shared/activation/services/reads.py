@@ -17,7 +17,7 @@ from activation.domain.entity import timestamp
 from activation.domain.member import MemberFilter
 from activation.errors import ActivationError
 from activation.services.audiences import AudienceService
-from activation.services.cached import MEMBERS, METADATA, CachedValues, audience_key
+from activation.services.cached import MEMBERS, METADATA, PARTS, CachedValues, audience_key
 from activation.services.members import MemberService
 
 
@@ -91,12 +91,19 @@ class ReadService:
 
     def _composed(self, stored: Stored[Audience]) -> Stored[Audience]:
         audience = stored.entity
-        if audience.manifest_id is None:
+        manifest_id = audience.manifest_id
+        if manifest_id is None:
             return stored
         mark = f"{audience.version}.{stored.revision}"
 
+        def parts() -> dict[str, Any]:
+            storage = self.audiences.with_partitions(stored).entity.storage
+            return storage.model_dump(mode="json", include={"partitions", "deltas"})
+
         def compose() -> dict[str, Any]:
-            return self.audiences.with_partitions(stored).entity.model_dump(mode="json")
+            known = self.cached.json(audience_key(audience, manifest_id, PARTS), parts)
+            shown = audience.model_dump(mode="json")
+            return {**shown, "storage": {**shown["storage"], **known}}
 
         found = self.cached.json(audience_key(audience, mark, METADATA), compose)
         return Stored(Audience.model_validate(found), stored.key, stored.revision)
