@@ -227,6 +227,18 @@ def test_the_definition_alone(app: App, ann: Caller, audience: Audience) -> None
     assert (now.name, now.size, now.manifest_id) == ("Loyal", 60, audience.manifest_id)
 
 
+def test_segments_have_the_sizes_of_the_members_there_are(app: App, ann: Caller) -> None:
+    made = audience_of(app, ann)
+    two = [{"segment_id": "vip"}, {"segment_id": "new"}]
+    changed(app, ann, made.audience_id, segments=two)
+    before = current(app, ann, made.audience_id)
+    sized = [one.model_copy(update={"size": 7}) for one in before.segments[:1]]
+    set_fields(app, before, segments=tuple(sized))
+    app.versions.restore(ann, made.audience_id, 2, definition_only=True)
+    now = current(app, ann, made.audience_id)
+    assert [(one.segment_id, one.size) for one in now.segments] == [("vip", 7), ("new", 0)]
+
+
 def test_a_name_that_is_taken(app: App, ann: Caller, audience: Audience) -> None:
     audience_of(app, ann, "Loyal")
     with pytest.raises(NameTakenError):

@@ -117,7 +117,7 @@ def kept_manifest(
             return None
         manifests = Collection(documents, "manifests", Manifest)
         found = manifests.find(audience.organization_id, version.manifest_id)
-        if found is not None:
+        if found is not None and found.entity.released_at is None:
             return found
     raise VersionExpiredError(
         f"The members of version {version.version} are no longer stored.",
@@ -127,16 +127,32 @@ def kept_manifest(
 
 
 def definition_of(
-    audience: Audience, version: AudienceVersion, *, keep_name: bool = False
+    audience: Audience,
+    version: AudienceVersion,
+    *,
+    keep_name: bool = False,
+    keep_members: bool = False,
 ) -> dict[str, Any]:
-    """The fields of an audience that takes the definition of a version."""
+    """The fields of an audience that takes the definition of a version; where it keeps its
+    members, its segments keep their sizes."""
     snapshot = version.snapshot
     apart = {"size", "metadata"} | ({"name"} if keep_name else set())
     fields = {name: snapshot[name] for name in SNAPSHOT_FIELDS - apart if name in snapshot}
+    if keep_members:
+        fields["segments"] = _sized_as_now(fields.get("segments", ()), audience)
     then = snapshot.get("metadata", {})
     noted = {name: then[name] for name in NOTED_BY_PEOPLE if name in then}
     metadata = {**audience.metadata.model_dump(mode="json"), **noted}
     return {**fields, "metadata": metadata}
+
+
+def _sized_as_now(then: Iterable[dict[str, Any]], audience: Audience) -> list[dict[str, Any]]:
+    sizes = {
+        one.segment_id: {"size": one.size, "size_percentage": one.size_percentage}
+        for one in audience.segments
+    }
+    unknown = {"size": 0, "size_percentage": 0.0}
+    return [{**one, **sizes.get(one["segment_id"], unknown)} for one in then]
 
 
 def samples_of(members: Iterable[Member]) -> tuple[SampleMember, ...]:

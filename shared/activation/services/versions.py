@@ -185,7 +185,9 @@ class VersionService:
         require_current(stored, expected)
         _require_restorable(stored.entity)
         version = find_version(self.members.documents, stored.entity, number).entity
-        fields = definition_of(stored.entity, version, keep_name=keep_name)
+        fields = definition_of(
+            stored.entity, version, keep_name=keep_name, keep_members=definition_only
+        )
         if definition_only:
             return self._restored(caller, stored, version, fields, MembersRestored.NONE, [])
         try:
@@ -210,11 +212,8 @@ class VersionService:
         }
 
     def _unchanged(self, manifest: Stored[Manifest]) -> Write:
-        """The manifest as it is: makes the commit fail when it is not there any more."""
-        found = self.members.documents.get(manifest.key)
-        if found is None:
-            raise VersionExpiredError("The members of this version were just released.")
-        return Write(found.key, found.data, found.revision)
+        """The manifest as it was read: the commit fails when the sweep has released it since."""
+        return manifest.replaced_by(manifest.entity)
 
     def _restored(
         self,
