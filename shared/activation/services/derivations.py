@@ -25,6 +25,7 @@ from activation.domain.audience import (
 )
 from activation.domain.caller import Caller, service_caller
 from activation.domain.entity import Entity
+from activation.domain.identifier import IdentifierType
 from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest
 from activation.errors import ConflictError
@@ -184,20 +185,41 @@ class _Work:
     source_manifest: Manifest | None
     changes: Changes = field(init=False)
     runs: Sequence[str] = ()
+    removals: list[tuple[IdentifierType, bytes]] | None = None
+    """Members to take out before the runs; None when the runs are all members there are."""
     merged: MergeResult | None = None
 
     def choose(self) -> None:
         """Store the chosen members as runs, and compare them with those held."""
         from activation.members.archive import write_runs
-        from activation.members.derive import Changes, chosen
+        from activation.members.derive import Changes, chosen, rechosen
 
         audience, store = self.stored.entity, self.service.members.store
+        source, rules = self.source_manifest, audience.rules
         held = self.service.manifest_of(audience)
         self.changes = Changes()
-        tables = chosen(store, self.source_manifest, audience.rules, held, self.changes)
+        tables = chosen(store, source, rules, held, self.changes)
+        if held is not None and source is not None:
+            changed = self._changed(source)
+            if changed is not None:
+                self.removals = []
+                tables = rechosen(store, source, rules, held, changed, self.changes, self.removals)
         self.runs = write_runs(
             store.blobs, audience.organization_id, audience.audience_id, tables, self.run.keep
         )
+
+    def _changed(self, source: Manifest) -> Manifest | None:
+        """What may differ from the last derivation, when that is little."""
+        from activation.members.derive import differing
+
+        audience = self.stored.entity
+        last = audience.derived_from
+        if last is None or last.source_manifest_id is None or not followed_last(audience):
+            return None
+        before = self.service.members.manifests.find(
+            audience.organization_id, last.source_manifest_id
+        )
+        return None if before is None else differing(before.entity, source)
 
     def switch(self) -> None:
         """Put the chosen members in the place of those held, in one commit with the job's end."""
@@ -251,7 +273,7 @@ class _Work:
         store.discard_runs(self.stored.entity.organization_id, self.runs)
 
     def _merge(self, parent: Manifest | None, manifest_id: str) -> MergeResult:
-        """A manifest of the chosen members only; what was said of them before is not kept."""
+        """A manifest of the chosen members; what was said of them before is not kept."""
         audience = self.stored.entity
         if (parent and parent.manifest_id) != audience.manifest_id:
             raise ConflictError("The members were changed meanwhile.")
@@ -259,8 +281,9 @@ class _Work:
             audience.organization_id,
             audience.audience_id,
             manifest_id,
-            None,
+            None if self.removals is None else parent,
             self.runs,
+            self.removals or (),
             on_partition=self.run.on_partition,
         )
         found = self.changes
@@ -292,10 +315,16 @@ class _Work:
 def in_step(audience: Audience, source: Audience) -> bool:
     """Whether a derived audience holds what its rules choose from the source as it is."""
     last = audience.derived_from
+    same_source = last is not None and last.source_manifest_id == source.manifest_id
+    return same_source and followed_last(audience)
+
+
+def followed_last(audience: Audience) -> bool:
+    """Whether neither its members nor its rules were changed since the last derivation."""
+    last = audience.derived_from
     return (
         last is not None
         and last.derived_at is not None
-        and last.source_manifest_id == source.manifest_id
         and last.manifest_id == audience.manifest_id
         and last.rules_sha256 == digest_of(audience.rules)
     )
