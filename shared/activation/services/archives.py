@@ -77,17 +77,19 @@ class ArchiveService:
 
     # jobs -------------------------------------------------------------------------------------
 
-    def run_archive(self, run: JobRun) -> Mapping[str, Any]:
-        """The handler of JobKind.ARCHIVE."""
+    def run_archive(self, run: JobRun) -> Mapping[str, Any] | None:
+        """The handler of JobKind.ARCHIVE. The job is completed in the commit of the archive: one
+        done again later would undo an unarchive that came between."""
         caller, audience_id = asked_by(run)
-        size = self._find(caller, audience_id).entity.size
-        audience = self.archive(caller, audience_id, run.counting(copy_steps(size)))
-        assert audience.archive is not None
-        return {
-            "members": audience.archive.members,
-            "bytes": audience.archive.bytes,
-            "location": audience.archive.location,
-        }
+        committed: list[Archive | None] = []
+
+        def completion(audience: Audience) -> Sequence[Write]:
+            committed.append(audience.archive)
+            return run.completion(_told_of(audience.archive))
+
+        keep = run.counting(copy_steps(self._find(caller, audience_id).entity.size))
+        audience = self.archive(caller, audience_id, keep, completion=completion)
+        return None if audience.archive in committed else _told_of(audience.archive)
 
     def run_unarchive(self, run: JobRun) -> None:
         """The handler of JobKind.UNARCHIVE."""
@@ -110,11 +112,13 @@ class ArchiveService:
         keep: Keep,
         archived_as: RetentionClass | None = None,
         require: Callable[[Audience], None] = lambda _: None,
+        completion: Completion = nothing_more,
     ) -> Audience:
         """Pack the members into the archive area, verify, and let the stored ones go.
 
         `archived_as` is the retention class that asks for it, if any; `require` raises when the
-        audience as it is now should not be archived. Does nothing for an audience that has an
+        audience as it is now should not be archived; `completion` gives further writes for the
+        commit. Does nothing for an audience that has an
         archive already. Raises InvalidStateError while an import runs and under legal hold. When
         the audience changes meanwhile, the archive is made again.
         """
@@ -126,8 +130,11 @@ class ArchiveService:
             require(stored.entity)
             archive = self._packed(stored.entity, keep)
             try:
-                return self._archived(caller, stored, archive, archived_as)
+                return self._archived(caller, stored, archive, archived_as, completion)
             except ConflictError:
+                now = self._find(caller, audience_id).entity
+                if now.archive == archive:
+                    return now
                 self.blobs.delete(BlobKey(caller.organization_id, archive.location))
                 if attempt == MAX_ATTEMPTS - 1:
                     raise
@@ -197,6 +204,7 @@ class ArchiveService:
         stored: Stored[Audience],
         archive: Archive,
         archived_as: RetentionClass | None,
+        completion: Completion,
     ) -> Audience:
         """Commit that the archive holds the members from now on."""
         before = stored.entity
@@ -220,7 +228,7 @@ class ArchiveService:
             members_kept_from=number,
             updated_at=self.clock.now(),
         )
-        self._commit(caller, stored, after, "audience:archive", "Archived", nothing_more)
+        self._commit(caller, stored, after, "audience:archive", "Archived", completion)
         return after
 
     # and back ---------------------------------------------------------------------------------
@@ -330,6 +338,11 @@ class ArchiveService:
 
     def _tables(self, manifest: Manifest | None) -> Iterator[Any]:
         return self.members.store.iter_batches(manifest) if manifest else iter(())
+
+
+def _told_of(archive: Archive | None) -> Mapping[str, Any]:
+    """The result of an archive job."""
+    return {} if archive is None else archive.model_dump(include={"members", "bytes", "location"})
 
 
 def require_archivable(audience: Audience) -> None:

@@ -124,7 +124,8 @@ class BackupService:
         stored = find_version(self.members.documents, audience, number)
         before = stored.entity
         if before.backup is not None:
-            self.blobs.delete(BlobKey(audience.organization_id, backup.location))
+            if before.backup != backup:
+                self.blobs.delete(BlobKey(audience.organization_id, backup.location))
             return before.backup
         found, _ = self.members.store.page(manifest.entity, MemberFilter(), None, MAX_SAMPLES)
         after = before.changed(
