@@ -118,9 +118,9 @@ class ArchiveService:
 
         `archived_as` is the retention class that asks for it, if any; `require` raises when the
         audience as it is now should not be archived; `completion` gives further writes for the
-        commit. Does nothing for an audience that has an
-        archive already. Raises InvalidStateError while an import runs and under legal hold. When
-        the audience changes meanwhile, the archive is made again.
+        commit. Does nothing for an audience that has an archive already. Raises InvalidStateError
+        while an import runs and under legal hold. When the audience changes meanwhile, the archive
+        is made again.
         """
         for attempt in range(MAX_ATTEMPTS):
             stored = self._find(caller, audience_id)
