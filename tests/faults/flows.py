@@ -11,18 +11,20 @@ from datetime import timedelta
 from typing import Any
 
 from activation.app import App
+from activation.documents import Stored
 from activation.domain.audience import AudienceChanges, AudienceDraft
 from activation.domain.caller import Caller
 from activation.domain.identifier import IdentifierType
 from activation.domain.member import MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft, ImportStatus
+from activation.domain.version import Restoration
 from activation.errors import ConflictError
 from activation.ports import Message
 from activation.services.imports import source_key
 from tests.faults.lab import Flow
 from tests.faults.ports import untaped
-from tests.faults.world import ANN, DATABASE_THRESHOLD, Answer, Scene, handle
+from tests.faults.world import ANN, DATABASE_THRESHOLD, MAX_DELTAS, Answer, Scene, handle, settle
 
 FIRST_BYTES = range(40)
 """All people fall into three of the sixteen partitions: fewer objects, faster runs."""
@@ -35,7 +37,7 @@ def _people() -> Iterable[str]:
             yield address
 
 
-PEOPLE = tuple(itertools.islice(_people(), 24))
+PEOPLE = tuple(itertools.islice(_people(), 34))
 HELD = PEOPLE[:5]
 """The members of the audience that flows find."""
 FRESH = (PEOPLE[3], PEOPLE[8], PEOPLE[9])
@@ -100,6 +102,19 @@ def importing(app: App) -> Scene:
     return Scene(scene.audience_id, {"import_id": job.entity.import_id})
 
 
+def filled_objects(app: App) -> Scene:
+    """An audience large enough for objects to hold its members."""
+    return filled(app, PEOPLE[: DATABASE_THRESHOLD + 3])
+
+
+def layered(app: App) -> Scene:
+    """An audience with as many deltas as it may have."""
+    scene = filled(app, PEOPLE[:26])
+    for address in PEOPLE[28 : 28 + MAX_DELTAS]:
+        app.members.add(ANN, scene.audience_id, [member(address)])
+    return scene
+
+
 def expiring(app: App) -> Scene:
     """An audience of which two members have expired by the time of the flow."""
     scene = filled(app)
@@ -112,7 +127,7 @@ def expiring(app: App) -> Scene:
 def archived(app: App) -> Scene:
     """An audience in the archive."""
     scene = filled(app)
-    app.archives.archive(ANN, scene.audience_id, _keep)
+    app.archives.archive(ANN, scene.audience_id, nothing_to_keep)
     return scene
 
 
@@ -122,6 +137,15 @@ def changed_since(app: App) -> Scene:
     app.members.remove(ANN, scene.audience_id, [reference(HELD[0])])
     changes = AudienceChanges.model_validate({"name": "Renamed"})
     app.audiences.update(ANN, scene.audience_id, changes)
+    return scene
+
+
+def released(app: App) -> Scene:
+    """An audience that was in the archive: its older versions have no members but in a backup."""
+    scene = filled(app)
+    settle(app)
+    app.archives.archive(ANN, scene.audience_id, nothing_to_keep)
+    app.archives.unarchive(ANN, scene.audience_id, nothing_to_keep)
     return scene
 
 
@@ -192,16 +216,28 @@ def unarchive(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.archives.request_unarchive(caller, scene.audience_id).entity.public()
 
 
+def restore(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Back to version 4, which has another name and one more member."""
+    found = app.versions.restore(caller, scene.audience_id, 4)
+    assert isinstance(found, Restoration)
+    return found.public()
+
+
+def restore_from_backup(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Back to version 2, the only one with a backup."""
+    found = app.versions.restore(caller, scene.audience_id, 2)
+    assert isinstance(found, Stored)
+    return found.entity.public()
+
+
 def by_the_system(app: App, scene: Scene, _key: str, act: Callable[..., Answer]) -> Answer:
     """Work without a client: it is simply done again."""
     return act(app, ANN, scene)
 
 
-def _keep() -> None:
+def nothing_to_keep() -> None:
     """Nothing has to be kept alive."""
 
-
-UPSERT = Flow("upsert", filled, upsert)
 
 FLOWS: Mapping[str, Flow] = {
     flow.name: flow
@@ -211,12 +247,17 @@ FLOWS: Mapping[str, Flow] = {
         Flow("first import", empty, direct_import),
         Flow("awaited import", filled, awaited_import, send_file),
         Flow("cancel import", importing, cancel_import),
-        UPSERT,
+        Flow("upsert", filled, upsert),
+        Flow("upsert of objects", filled_objects, upsert),
+        Flow("upsert by delta", layered, upsert),
         Flow("remove", filled, remove),
+        Flow("remove by delta", layered, remove),
         Flow("define", filled, define),
         Flow("migrate up", nearly_full, upsert),
         Flow("migrate down", just_over, remove),
         Flow("migrate by import", nearly_full, direct_import),
+        Flow("restore", changed_since, restore),
+        Flow("restore from backup", released, restore_from_backup),
         Flow("archive", filled, archive),
         Flow("unarchive", archived, unarchive),
     )

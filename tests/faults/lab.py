@@ -85,7 +85,6 @@ class Expected:
     reads: Sequence[str]
     before: Mapping[str, Any]
     """What they say when the flow never happened."""
-    versions: Mapping[str, Mapping[int, Members]]
 
 
 class Lab:
@@ -108,7 +107,23 @@ class Lab:
     # without a crash --------------------------------------------------------------------------
 
     def expected(self, flow: Flow) -> Expected:
-        """Let the flow happen undisturbed, and everything once more."""
+        """Let the flow happen undisturbed, and take down what the stores say then."""
+        expected, problems = self._undisturbed(flow)
+        assert not problems, f"{flow.name} without a crash: {problems}"
+        return expected
+
+    def once(self, flow: Flow, right: Expected) -> list[str]:
+        """Let a flow happen undisturbed; how it differs from the right one."""
+        expected, problems = self._undisturbed(flow)
+        return problems or differences(right.view, expected.view)
+
+    def recorded(self, flow: Flow, right: Expected) -> Expected:
+        """The calls of a flow, to be judged by what the right one leads to."""
+        expected, _ = self._undisturbed(flow)
+        calls = expected.effects, expected.tearable, expected.reads
+        return Expected(right.view, *calls, right.before)
+
+    def _undisturbed(self, flow: Flow) -> tuple[Expected, list[str]]:
         world = self.world(flow.prepare)
         with world.process(Tape()) as app:
             before, versions = view(app), members_by_version(app)
@@ -118,11 +133,10 @@ class Lab:
         calls = tuple(tape.effects), tuple(tape.tearable), tuple(tape.reads)
         with world.process(Tape()) as app:
             settle(app)
-            after = view(app)
             problems = [*broken(app, versions), *unsettled(app)]
+            after = view(app) if not problems else {}
         world.removed()
-        assert not problems, f"{flow.name} without a crash: {problems}"
-        return Expected(after, *calls, before, versions)
+        return Expected(after, *calls, before), problems
 
     def faults(self, expected: Expected, *, reads: bool = False) -> Iterator[Fault]:
         """Every way to die in this flow, once."""
@@ -166,7 +180,8 @@ class Lab:
     ) -> list[str]:
         """One run that dies of each of `faults`, one process after the other; what was wrong."""
         world = self.world(flow.prepare)
-        run = _Run(world, flow, expected)
+        with world.process(Tape()) as app:
+            run = _Run(world, flow, expected, members_by_version(app))
         try:
             for number, fault in enumerate(faults):
                 died = run.process(fault, first=number == 0)
@@ -196,6 +211,7 @@ class _Run:
     world: World
     flow: Flow
     expected: Expected
+    versions: Mapping[str, Mapping[int, Members]]
     answers: list[Answer] = field(default_factory=list)
     tapes: list[Tape] = field(default_factory=list)
 
@@ -228,8 +244,7 @@ class _Run:
                 return [f"{type(error).__name__}: {error}"]
 
     def _outcome(self, app: App, *, client_first: bool) -> list[str]:
-        versions = self.expected.versions
-        found = [f"at once: {b}" for b in broken(app, versions)]
+        found = [f"at once: {b}" for b in broken(app, self.versions)]
         found += self._undecided(app, client_first=client_first)
         self._ask(app)
         settle(app)
@@ -237,7 +252,7 @@ class _Run:
         settle(app)
         return [
             *found,
-            *broken(app, versions),
+            *broken(app, self.versions),
             *unsettled(app),
             *differences(self.expected.view, view(app)),
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.faults.ports import Tape, attach
 
 ANN = caller_of()
 DATABASE_THRESHOLD, SEGMENTED_THRESHOLD = 8, 40
+MAX_DELTAS, DELTA_FROM = 2, 16
 ROUND_SECONDS = 700.0
 """Longer than every lease, back-off and pause between looks."""
 MAX_ROUNDS = 15
@@ -80,6 +81,7 @@ class World:
             segmented_threshold=SEGMENTED_THRESHOLD,
         )
         app = attach(App(settings, self.clock), tape)
+        app.__dict__["store"] = replace(app.store, max_deltas=MAX_DELTAS, delta_from=DELTA_FROM)
         try:
             yield app
         finally:
