@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
+    from activation.services.sweep import SweepWorker
     from activation.services.versions import VersionService
     from activation.services.warming import WarmingService
 
@@ -406,6 +408,22 @@ class App:
         return StorageService(self.audiences, self.jobs, self.member_blobs)
 
     @cached_property
+    def sweep_worker(self) -> SweepWorker:
+        """The worker behind sweeps."""
+        from activation.services.audience_sweep import Areas, KeptFor
+        from activation.services.sweep import SweepWorker
+
+        return SweepWorker(
+            self.commits,
+            Areas(self.member_blobs, self.uploads, self.archive_blobs, self.backup_blobs),
+            KeptFor(
+                timedelta(days=self.settings.version_days),
+                timedelta(days=self.settings.backup_days),
+            ),
+            self.clock,
+        )
+
+    @cached_property
     def jobs(self) -> JobService:
         """Long work on audiences."""
         return JobService(self.commits, self.audiences, self.clock)
@@ -427,6 +445,7 @@ class App:
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
             JobKind.RETENTION: lambda: self.retention_worker.run,
+            JobKind.SWEEP: lambda: self.sweep_worker.run,
             JobKind.WARM: lambda: self.warming.run,
         }
 
