@@ -17,12 +17,13 @@ from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.settings import Settings
 from tests.google_emulators import firestore_emulator, google_project
+from tests.redis_server import _redis, redis_server
 from tests.wire.http import served
 
 if TYPE_CHECKING:
     from tests.services.google import GoogleServices
 
-__all__ = ["firestore_emulator", "google_project"]
+__all__ = ["_redis", "firestore_emulator", "google_project", "redis_server"]
 
 GOOGLE = pytest.param("google", marks=pytest.mark.emulator)
 
