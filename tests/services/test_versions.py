@@ -27,7 +27,7 @@ from activation.errors import (
     StorageUnavailableError,
     VersionExpiredError,
 )
-from activation.ports import BlobKey, Query
+from activation.ports import Batch, BlobKey, Query
 from activation.services.version_records import find_version
 from tests.services.support import (
     add,
@@ -305,6 +305,28 @@ def test_released_members_are_gone(app: App, ann: Caller, audience: Audience) ->
     assert (shown["has_members"], shown["has_backup"], shown["samples"]) == (False, False, [])
     app.versions.restore(ann, audience.audience_id, 3, definition_only=True)
     assert current(app, ann, audience.audience_id).name == "Loyal"
+
+
+def test_members_that_the_sweep_has_released_are_gone(
+    app: App, ann: Caller, clock: MovableClock, audience: Audience
+) -> None:
+    old = version_of(app, audience, 2)
+    assert old.manifest_id is not None
+    manifest = app.members.manifests.get("acme", old.manifest_id)
+    mark = manifest.replaced_by(manifest.entity.changed(released_at=clock.now()))
+    app.documents.commit(Batch([mark]))
+    _, page = app.versions.list(ann, audience.audience_id)
+    shown = app.versions.shown(audience, page.items)
+    assert [(v["version"], v["has_members"]) for v in shown] == [
+        (5, True),
+        (4, True),
+        (3, False),
+        (2, False),
+        (1, True),
+    ]
+    assert app.versions.get(ann, audience.audience_id, 3)["has_members"] is False
+    with pytest.raises(VersionExpiredError):
+        app.versions.restore(ann, audience.audience_id, 3)
 
 
 def test_two_restores_at_once_are_one_after_the_other(

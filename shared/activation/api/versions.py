@@ -10,7 +10,7 @@ from pydantic import Field
 
 from activation.api.answers import JobAnswer, VersionAnswer, VersionDetailAnswer
 from activation.api.audiences import ONE
-from activation.api.listing import ListQuery, Query, list_of, listed, shown
+from activation.api.listing import ListQuery, Query, list_of, shown
 from activation.api.paths import AudiencePath, VersionPath
 from activation.api.responses import answered
 from activation.api.routes import Ask, Resource, no_body
@@ -19,7 +19,6 @@ from activation.domain.caller import Role
 from activation.domain.entity import Draft
 from activation.domain.job import Job
 from activation.domain.version import Restoration
-from activation.services.versions import shown as version_shown
 
 versions = Resource("versions", "What an audience was, and the way back to it.")
 
@@ -55,10 +54,10 @@ def list_versions(ask: Ask, path: AudiencePath, query: VersionQuery) -> dict[str
     if query.as_of is not None:
         audience = ask.app.audiences.find(ask.caller, path.audience_id).entity
         found = service.in_force(ask.caller, path.audience_id, query.as_of)
-        return shown([version_shown(audience, found)], None, query.limit, 1)
+        return shown(service.shown(audience, [found]), None, query.limit, 1)
     audience, page = service.list(ask.caller, path.audience_id, query.limit, query.after)
-    answer = listed(page, query.limit, audience.version)
-    return {**answer, "data": [version_shown(audience, version) for version in page.items]}
+    data = service.shown(audience, page.items)
+    return shown(data, page.next_after, query.limit, audience.version)
 
 
 @versions.route("POST", VERSIONS, role=Role.EDITOR, answer=VersionAnswer, status=201)

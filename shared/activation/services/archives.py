@@ -367,7 +367,8 @@ def require_archived(audience: Audience) -> None:
             field="status",
             reason="not_archived",
         )
-    if audience.archive is None and audience.members_deleted_at is not None:
+    gone = audience.members_deleted_at is not None and audience.manifest_id is None
+    if audience.archive is None and gone:
         raise VersionExpiredError(
             "The members of this audience were deleted; its definition is all there is.",
             reason="deleted",

@@ -100,9 +100,16 @@ def find_version(
     raise NotFoundError("There is no such version.", reason="not_found")
 
 
-def holds_members(audience: Audience, version: AudienceVersion) -> bool:
-    """Whether the members of this version are still stored (also when it had none)."""
-    return version.version >= audience.members_kept_from
+def with_members(
+    documents: DocumentStore, audience: Audience, versions: Iterable[AudienceVersion]
+) -> set[int]:
+    """The numbers of those versions whose members are still stored, or that had none."""
+    kept = [one for one in versions if one.version >= audience.members_kept_from]
+    ids = sorted({one.manifest_id for one in kept if one.manifest_id is not None})
+    keys = [Key(audience.organization_id, "manifests", id) for id in ids]  # noqa: A001
+    found = documents.get_many(keys)
+    stored = {one.key.id for one in found if one and one.data.get("released_at") is None}
+    return {one.version for one in kept if one.manifest_id is None or one.manifest_id in stored}
 
 
 def kept_manifest(
@@ -112,7 +119,7 @@ def kept_manifest(
 
     Raises VersionExpiredError when the members are no longer stored.
     """
-    if holds_members(audience, version):
+    if version.version >= audience.members_kept_from:
         if version.manifest_id is None:
             return None
         manifests = Collection(documents, "manifests", Manifest)

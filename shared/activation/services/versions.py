@@ -33,17 +33,19 @@ from activation.services.members import MemberService
 from activation.services.version_records import (
     definition_of,
     find_version,
-    holds_members,
     kept_manifest,
     recorded,
     samples_of,
     version_of,
     version_records,
     version_write,
+    with_members,
 )
 
 if TYPE_CHECKING:
     from activation.members.store import MergeResult
+
+JSON = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,11 @@ class VersionService:
     clock: Clock
 
     # looking ----------------------------------------------------------------------------------
+
+    def shown(self, audience: Audience, versions: Sequence[AudienceVersion]) -> list[JSON]:
+        """Versions as callers see them; `has_members` says whether one can be restored whole."""
+        stored = with_members(self.members.documents, audience, versions)
+        return [{**one.public(), "has_members": one.version in stored} for one in versions]
 
     def list(
         self, caller: Caller, audience_id: str, limit: int = 50, after: str | None = None
@@ -78,7 +85,7 @@ class VersionService:
             before = find_version(self.members.documents, audience, number - 1).entity.snapshot
         samples = version.samples or self._samples(audience, version)
         return {
-            **shown(audience, version),
+            **self.shown(audience, [version])[0],
             "before": before,
             "samples": [sample.model_dump(mode="json") for sample in samples],
             "has_backup": self.backups.exists(version),
@@ -136,7 +143,7 @@ class VersionService:
         after = before.changed(version=number, updated_at=now, last_activity_at=now)
         made = version_of(after, before, caller, description)
         version = made.changed(samples=self._samples(after, made))
-        answer = shown(after, version)
+        answer = {**version.public(), "has_members": True}
         self.members.commits.commit(
             caller,
             "api:audience:snapshot",
@@ -323,11 +330,6 @@ class VersionService:
             return ()
         page, _ = self.members.store.page(manifest.entity, MemberFilter(), None, MAX_SAMPLES)
         return samples_of(page)
-
-
-def shown(audience: Audience, version: AudienceVersion) -> dict[str, Any]:
-    """A version as callers see it; `has_members` says whether it can be restored whole."""
-    return {**version.public(), "has_members": holds_members(audience, version)}
 
 
 def _restoration(
