@@ -2,25 +2,26 @@
 
 Both sides have the order of digest and type (docs/adr/0002-partition-by-digest.md), so that a
 range of digests of one meets the same range of the other, whatever their partitions: ranges are
-merged one by one, and no more than one of each side is held. Sizes come from the manifests.
+merged one by one, two at a time, and no more is held. Sizes come from the manifests.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from activation.domain.estimate import Estimate, estimated
-from activation.domain.manifest import MIN_PARTITIONS, Manifest
+from activation.domain.manifest import MIN_PARTITIONS, Manifest, PartitionObject
 from activation.members.layout import (
     KEY_COLUMNS,
     digests_of,
     first_bytes,
-    leading,
     partition_of,
-    schema,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from activation.members.store import MemberStore
+    from activation.members.view import Deltas
 
     Positions = npt.NDArray[np.int64]
     Pair = tuple[int, int]
+
+T = TypeVar("T")
 
 FIRST_BYTES = 256
 SAMPLE = 65_536
@@ -96,16 +100,18 @@ def differences(
 ) -> Iterator[RangeDifference]:
     """The keys that were added and removed, range by range, sorted by digest and type.
 
-    Ranges that both manifests keep in the same objects are not read.
+    What both manifests surely have in common is not read (`_Sides.differing`).
     """
-    from activation.members.ahead import ahead
+    from activation.members.ahead import in_order
 
-    sides = (before, after)
-    ranges = [wanted for wanted in _ranges(sides) if not _same(sides, (0, 1), wanted)]
-    slices = ([_slice(store, side, wanted) for side in sides] for wanted in ranges)
-    for earlier, later in ahead(slices):
-        in_earlier, in_later = matched(earlier, later)
-        yield RangeDifference(_without(later, in_later), _without(earlier, in_earlier))
+    with _Sides(store, [before, after]) as sides:
+
+        def compare(wanted: range) -> RangeDifference:
+            earlier, later = sides.differing(0, 1, wanted)
+            in_earlier, in_later = matched(earlier, later)
+            return RangeDifference(_without(later, in_later), _without(earlier, in_earlier))
+
+        yield from in_order(compare, sides.ranges())
 
 
 def overlap(store: MemberStore, a: Manifest | None, b: Manifest | None) -> Overlap:
@@ -116,28 +122,29 @@ def overlap(store: MemberStore, a: Manifest | None, b: Manifest | None) -> Overl
 def overlaps(
     store: MemberStore, manifests: Sequence[Manifest | None], pairs: Sequence[Pair]
 ) -> dict[Pair, Overlap]:
-    """`overlap` of these pairs of manifests, named by position; no manifest is read twice."""
-    from activation.members.ahead import ahead
+    """`overlap` of these pairs of manifests, named by position."""
+    from activation.members.ahead import in_order
 
     missing = dict.fromkeys(pairs, 0)
-    work = [
-        (wanted, differing)
-        for wanted in _ranges(manifests)
-        if (differing := [pair for pair in pairs if not _same(manifests, pair, wanted)])
-    ]
+    with _Sides(store, manifests) as sides:
 
-    def tables(wanted: range, differing: Sequence[Pair]) -> dict[int, Any]:
-        used = {position for pair in differing for position in pair}
-        return {position: _slice(store, manifests[position], wanted) for position in used}
+        def compare(wanted: range) -> list[int]:
+            read: dict[int, Any] = {}
+            return [_missing(*sides.differing(one, other, wanted, read)) for one, other in pairs]
 
-    for (_, differing), at in zip(work, ahead(tables(*item) for item in work), strict=True):
-        for one, other in differing:
-            missing[one, other] += at[one].num_rows - len(matched(at[one], at[other])[0])
+        for counts in in_order(compare, sides.ranges()):
+            for pair, count in zip(pairs, counts, strict=True):
+                missing[pair] += count
     sizes = [_size(manifest) for manifest in manifests]
     return {
         (one, other): Overlap(sizes[one], sizes[other], sizes[one] - lacking)
         for (one, other), lacking in missing.items()
     }
+
+
+def _missing(before: Any, after: Any) -> int:
+    """How many members of a table another one lacks."""
+    return int(before.num_rows) - len(matched(before, after)[0])
 
 
 def matched(before: Any, after: Any) -> tuple[Positions, Positions]:
@@ -147,36 +154,41 @@ def matched(before: Any, after: Any) -> tuple[Positions, Positions]:
     """
     import numpy as np
 
-    sides = [_words(table) for table in (before, after)]
+    first, second = _words(before), _words(after)
     kinds = np.concatenate(
         [table.column("identifier_type").to_numpy() for table in (before, after)]
     )
-    prefix = np.concatenate([leading(digests_of(_digests(table))) for table in (before, after)])
+    prefix = np.concatenate((first[:, 0], second[:, 0]))
+    prefix.byteswap(inplace=True)
     order = np.argsort(prefix, kind="stable")
-    same = prefix[order[1:]] == prefix[order[:-1]]
+    ordered = prefix[order]
+    same = ordered[1:] == ordered[:-1]
     crowded = _in_runs_of_three(same)
     if len(crowded):
-        order[crowded] = _sorted_exactly(order[crowded], np.concatenate(sides), kinds)
+        words = np.concatenate((first, second))
+        order[crowded] = _sorted_exactly(order[crowded], words, kinds)
     candidates = np.flatnonzero(same)
     one, other = order[candidates], order[candidates + 1]
-    across = (one < before.num_rows) & (other >= before.num_rows)
+    across = (one < len(first)) & (other >= len(first))
     one, other = one[across], other[across]
-    equal = kinds[one] == kinds[other]
-    mine, theirs = one, other - before.num_rows
-    for word in range(1, 4):
-        equal &= sides[0][mine, word] == sides[1][theirs, word]
-    return mine[equal], theirs[equal]
-
-
-def _digests(table: Any) -> Any:
-    return table.column("digest").combine_chunks()
+    theirs = other - len(first)
+    equal = _same_rows(first.take(one, 0), second.take(theirs, 0)) & (kinds[one] == kinds[other])
+    return one[equal], theirs[equal]
 
 
 def _words(table: Any) -> Any:
-    """The digests as four 64-bit words each."""
+    """The digests as four 64-bit words each, in the order of bytes."""
     import numpy as np
 
-    return np.ascontiguousarray(digests_of(_digests(table))).view(np.uint64)
+    octets = digests_of(table.column("digest").combine_chunks())
+    return np.ascontiguousarray(octets).view(np.uint64)
+
+
+def _same_rows(one: Any, other: Any) -> Any:
+    """Which rows of four words are equal: four comparisons are read as one number."""
+    import numpy as np
+
+    return (one == other).view(np.uint32).ravel() == 0x01010101
 
 
 def _in_runs_of_three(same: Any) -> Positions:
@@ -226,10 +238,11 @@ def estimated_overlap(store: MemberStore, a: Manifest | None, b: Manifest | None
     """
     size_a, size_b = _size(a), _size(b)
     wanted = range(sample_width(min(size_a, size_b), max(size_a, size_b)))
-    seen = [_slice(store, side, wanted) for side in (a, b)]
+    with _Sides(store, [a, b]) as sides:
+        seen = [sides.slice(position, wanted) for position in (0, 1)]
     found = len(matched(*seen)[0])
-    sides = sorted(zip((size_a, size_b), (table.num_rows for table in seen), strict=True))
-    (size, examined), (larger, examined_there) = sides
+    of_seen = zip((size_a, size_b), (int(table.num_rows) for table in seen), strict=True)
+    (size, examined), (larger, examined_there) = sorted(of_seen)
     both = estimated(found, examined, size)
     if len(wanted) == FIRST_BYTES:
         return Overlap(size_a, size_b, found)
@@ -247,31 +260,94 @@ def sample_width(smaller: int, larger: int) -> int:
 # ranges -------------------------------------------------------------------------------------------
 
 
-def _ranges(manifests: Sequence[Manifest | None]) -> list[range]:
-    """Ranges of first bytes, each in one partition of every manifest."""
-    count = max([MIN_PARTITIONS, *(side.partition_count for side in manifests if side)])
-    return [first_bytes(number, count) for number in range(count)]
+class _Sides:
+    """Manifests that are read range by range, by any thread; a context manager."""
+
+    def __init__(self, store: MemberStore, manifests: Sequence[Manifest | None]) -> None:
+        self._store = store.parts
+        self._manifests = manifests
+        self._open = threading.local()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def ranges(self) -> list[range]:
+        """Ranges of first bytes, each in one partition of every manifest."""
+        counts = [side.partition_count for side in self._manifests if side]
+        count = max([MIN_PARTITIONS, *counts])
+        return [first_bytes(number, count) for number in range(count)]
+
+    def slice(self, position: int, wanted: range) -> Any:
+        """The keys of a manifest in a range."""
+        from activation.members.view import View
+
+        make = partial(View, self._store, self._manifests[position], KEY_COLUMNS)
+        return self._opened("view", position, make).slice(wanted)
+
+    def differing(
+        self, one: int, other: int, wanted: range, read: dict[int, Any] | None = None
+    ) -> tuple[Any, Any]:
+        """Keys of two manifests in a range, less such that surely both have: in one partition
+        object, only keys in deltas that are not common to both can differ. `read` keeps what was
+        read in this range."""
+        mine, theirs = self._manifests[one], self._manifests[other]
+        if mine and theirs and _partition(mine, wanted) == _partition(theirs, wanted):
+            keys = self._changed(one, other, wanted)
+            return self._among(one, keys, wanted), self._among(other, keys, wanted)
+        read = {} if read is None else read
+        for position in (one, other):
+            if position not in read:
+                read[position] = self.slice(position, wanted)
+        return read[one], read[other]
+
+    def _changed(self, one: int, other: int, wanted: range) -> Any:
+        """The keys of deltas that one of two manifests has and the other has not."""
+        from activation.members.deltas import bounds_of, composed
+
+        both = {part.path for part in self._deltas(one).parts}
+        both &= {part.path for part in self._deltas(other).parts}
+        changes = [
+            deltas.of(part, *bounds_of(wanted))
+            for deltas in (self._deltas(one), self._deltas(other))
+            for part in deltas.parts
+            if part.path not in both
+        ]
+        return composed(changes, self._deltas(one).columns).select(KEY_COLUMNS)
+
+    def _among(self, position: int, keys: Any, wanted: range) -> Any:
+        """The keys that are members of a manifest."""
+        from activation.members.lookup import looked_up
+
+        manifest = self._manifests[position]
+        assert manifest is not None
+        partition = manifest.model_copy(update={"partitions": _partition(manifest, wanted)})
+        return looked_up(self._store, partition, self._deltas(position), keys)
+
+    def _deltas(self, position: int) -> Deltas:
+        from activation.members.view import Deltas
+
+        manifest = self._manifests[position]
+        assert manifest is not None
+        make = partial(Deltas, self._store, manifest, KEY_COLUMNS)
+        return self._opened("deltas", position, make)
+
+    def _opened(self, kind: str, position: int, make: Callable[[], AbstractContextManager[T]]) -> T:
+        """What reads a manifest in this thread."""
+        mine: dict[tuple[str, int], Any] = self._open.__dict__.setdefault("mine", {})
+        if (kind, position) not in mine:
+            mine[kind, position] = self._stack.enter_context(make())
+        found: T = mine[kind, position]
+        return found
 
 
-def _slice(store: MemberStore, manifest: Manifest | None, wanted: range) -> Any:
-    if manifest is None:
-        return schema().empty_table().select(KEY_COLUMNS)
-    return store.slice(manifest, wanted, KEY_COLUMNS)
-
-
-def _same(manifests: Sequence[Manifest | None], pair: Pair, wanted: range) -> bool:
-    """Whether two manifests have the same objects in a range: nothing need be read."""
-    one, other = (_objects(manifests[position], wanted) for position in pair)
-    return one == other
-
-
-def _objects(manifest: Manifest | None, wanted: range) -> list[str]:
-    """What holds the members of a range: its partition and all deltas."""
-    if manifest is None:
-        return []
+def _partition(manifest: Manifest, wanted: range) -> tuple[PartitionObject, ...]:
+    """The partition that holds a range; none when it is empty."""
     number = partition_of(bytes([wanted.start]), manifest.partition_count)
-    partitions = [part.path for part in manifest.partitions if part.number == number]
-    return [*partitions, *(delta.path for delta in manifest.deltas)]
+    return tuple(part for part in manifest.partitions if part.number == number)
 
 
 def _size(manifest: Manifest | None) -> int:
