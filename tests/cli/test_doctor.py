@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+
+import pytest
 
 from tests.cli.conftest import Program
 
@@ -18,8 +21,8 @@ def test_a_good_store_passes_every_check(program: Program) -> None:
     assert "All is well." in text
     assert "failed" not in text
     assert set(checks(program)) == {
-        *("settings", "data folder", "disk", "documents", "uploads", "members"),
-        *("bus", "vault", "token key"),
+        *("settings", "data folder", "disk", "documents", "uploads", "members", "backup"),
+        *("archive", "bus", "vault", "token key"),
     }
 
 
@@ -38,6 +41,17 @@ def test_a_missing_folder_fails_with_a_hint(program: Program) -> None:
     assert "--data" in result.stdout
     assert "checks failed" in result.stderr
     assert not program.folder.exists()
+
+
+@pytest.mark.parametrize("area", ["uploads", "members", "backup", "archive"])
+def test_a_missing_area_is_named(program: Program, area: str) -> None:
+    program.ok("audiences", "create", "One")
+    program.ok("doctor")
+    shutil.rmtree(program.folder / area)
+    (program.folder / area).write_text("no folder")
+    found = checks(program)
+    assert [name for name, ok in found.items() if not ok] == [area]
+    assert f"failed  {area}" in program("doctor").stdout
 
 
 def test_a_key_file_that_others_may_read_fails(program: Program) -> None:

@@ -53,13 +53,24 @@ def test_an_import_fills_and_activates_a_draft(app: App, ann: Caller) -> None:
     assert job.status is ImportStatus.COMPLETED
     counts = job.counts
     assert (counts.received, counts.accepted, counts.duplicate, counts.rejected) == (4, 2, 1, 1)
-    assert job.storage_result is not None
-    assert job.storage_result["records_stored"] == 2
     filled = audience(app, ann, audience_id)
     assert (filled.size, filled.status) == (2, AudienceStatus.ACTIVE)
     assert filled.metadata.activated_at == app.clock.now()
     assert sum(part.size for part in filled.storage.partitions) == 2
     assert app.uploads.stat(source_key(job)) is None, "the uploaded file is not kept"
+
+
+def test_the_storage_result_is_what_is_stored(app: App, ann: Caller) -> None:
+    audience_id = new_audience(app, ann)
+    job = run(app, ann, audience_id, queued(app, ann, audience_id))
+    stored = app.audiences.get(ann, audience_id).entity.storage
+    result = job.storage_result
+    assert result is not None
+    assert (result.storage_type, result.location) == (stored.type, stored.location)
+    assert (result.segments, result.partitions) == (2, 2)
+    assert result.records_stored == job.counts.accepted == 2
+    assert result.compressed_size == sum(part.bytes for part in stored.partitions)
+    assert result.duration_seconds == job.duration_seconds
 
 
 def test_the_same_file_again_changes_no_size(app: App, ann: Caller) -> None:
@@ -85,7 +96,10 @@ def test_a_silent_worker_is_replaced_after_its_lease(app: App, ann: Caller) -> N
     assert run(app, ann, audience_id, import_id).status is ImportStatus.PROCESSING
     app.clock.sleep(61)
     assert app.due.run()["imports"] == 1
-    assert run(app, ann, audience_id, import_id).status is ImportStatus.COMPLETED
+    job = run(app, ann, audience_id, import_id)
+    assert job.status is ImportStatus.COMPLETED
+    assert job.storage_result is not None
+    assert job.storage_result.duration_seconds == 61
 
 
 def test_an_uploaded_file_is_found_even_when_nobody_tells(app: App, ann: Caller) -> None:

@@ -10,6 +10,7 @@ from werkzeug.exceptions import NotFound
 
 from activation.api.description import described
 from activation.api.responses import answered
+from activation.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
@@ -65,7 +66,8 @@ def health() -> flask.Response:
 
 
 def ready() -> flask.Response:
-    """Every store, bus and key service answers; 503 when one does not. The cache may be down."""
+    """Every store, bus and key service answers; 503 naming the one that does not. The cache may
+    be down. What only workers use is `activation doctor`'s to try."""
     app = flask.g.doors.app
     parts = {
         "documents": app.documents,
@@ -74,8 +76,11 @@ def ready() -> flask.Response:
         "bus": app.bus,
         "vault": app.vault,
     }
-    for part in parts.values():
-        part.ping()
+    for name, part in parts.items():
+        try:
+            part.ping()
+        except StorageUnavailableError as error:
+            raise StorageUnavailableError(error.message, field=name, reason="not_ready") from error
     cache = all(layer.reachable for layer in app.cache.layers())
     optional = {"cache": "ok" if cache else "down"}
     return answered({"status": "ready", "checked": sorted(parts), "optional": optional}, 200)

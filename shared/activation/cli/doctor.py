@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -152,8 +153,7 @@ def _store_checks(app: App, organization_id: str) -> list[Check]:
     storage = "See whether the folder belongs to you and the disk works; with Google, the roles."
     checks = [
         Check("documents", documents, storage),
-        Check("uploads", lambda: _round_trip(app, app.uploads, organization_id), storage),
-        Check("members", lambda: _round_trip(app, app.member_blobs, organization_id), storage),
+        *_area_checks(app, organization_id, storage),
         Check("bus", bus, "`activation dead-letters list` names the reasons; then redrive them."),
         Check("vault", vault, "keys.json must be there, readable by its owner only."),
     ]
@@ -163,10 +163,29 @@ def _store_checks(app: App, organization_id: str) -> list[Check]:
     return checks
 
 
-def _round_trip(app: App, blobs: BlobStore, organization_id: str) -> str:
+def _area_checks(app: App, organization_id: str, storage: str) -> list[Check]:
+    areas: dict[str, Callable[[], BlobStore]] = {
+        "uploads": lambda: app.uploads,
+        "members": lambda: app.member_blobs,
+        "backup": lambda: app.backup_blobs,
+        "archive": lambda: app.archive_blobs,
+    }
+    wanted = "ACTIVATION_{}_BUCKET must name a bucket." if app.settings.backend == "google" else ""
+    return [
+        Check(
+            area,
+            partial(_round_trip, app, blobs, organization_id),
+            f"{wanted.format(area.upper())} {storage}".lstrip(),
+        )
+        for area, blobs in areas.items()
+    ]
+
+
+def _round_trip(app: App, area: Callable[[], BlobStore], organization_id: str) -> str:
     from activation.domain.entity import new_id
     from activation.ports import BlobKey
 
+    blobs = area()
     key = BlobKey(organization_id, f"doctor/{new_id(app.clock.now())}")
     blobs.put(key, PROBE)
     try:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value
 from activation.domain.identifier import IdentifierType
+from activation.domain.manifest import StorageTier
 
 
 class ImportStatus(StrEnum):
@@ -99,6 +100,23 @@ class ImportChunk(Value):
     size: int
 
 
+class StorageResult(Value):
+    """What an import has stored (seed 000)."""
+
+    storage_type: StorageTier
+    duration_seconds: float
+    records_stored: int
+    """Members that are stored because of it: equals the accepted values."""
+    segments: int
+    """Stored parts of the audience afterwards: partitions and deltas."""
+    partitions: int
+    deltas: int = 0
+    compressed_size: int = 0
+    """Bytes of these parts."""
+    location: str | None
+    """What the names of the audience's objects begin with."""
+
+
 class MemberImport(Entity):
     """The job resource of one import."""
 
@@ -126,8 +144,7 @@ class MemberImport(Entity):
     duration_seconds: float | None = None
     error: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
-    storage_result: dict[str, Any] | None = None
-    """storage_type, duration_seconds, records_stored, partitions, location (seed 000)."""
+    storage_result: StorageResult | None = None
     trace_id: str | None = None
 
     def stored(self) -> dict[str, Any]:

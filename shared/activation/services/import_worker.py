@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from activation.domain.member_import import (
     ImportCounts,
     ImportStatus,
     MemberImport,
+    StorageResult,
 )
+from activation.domain.quality import quality_of
 from activation.errors import (
     ActivationError,
     ConflictError,
@@ -220,6 +223,9 @@ class ImportWorker:
         def completed(audience: Audience, result: MergeResult) -> Sequence[Write]:
             return [holder[0].stored.replaced_by(self._completed(holder[0].job, audience, result))]
 
+        def rated(audience: Audience, result: MergeResult) -> Audience:
+            return self._rated(audience, self._completed(holder[0].job, audience, result), result)
+
         audience_id = lease.job.audience_id
         self.members.switch(
             caller,
@@ -229,6 +235,7 @@ class ImportWorker:
             merge,
             completed,
             status=self._after_import,
+            finish=rated,
         )
         self._clean_up(holder[0].job)
 
@@ -240,6 +247,15 @@ class ImportWorker:
         if status is AudienceStatus.DRAFT:
             status = AudienceStatus.ACTIVE
         return {"status": status, "metadata": dated(audience, status, self.clock)}
+
+    def _rated(self, audience: Audience, job: MemberImport, result: MergeResult) -> Audience:
+        """The audience with its quality score (docs/quality.md)."""
+        manifest, months = result.manifest, Counter[str]()
+        for part in manifest.parts:
+            months.update(part.months)
+        quality = quality_of(job.counts, manifest.by_type, months, self.clock.now())
+        metadata = audience.metadata.model_copy(update={"quality_score": quality.score})
+        return audience.changed(metadata=metadata)
 
     def _completed(
         self, job: MemberImport, audience: Audience, result: MergeResult
@@ -264,13 +280,16 @@ class ImportWorker:
             completed_at=now,
             duration_seconds=seconds,
             rows_per_second=round(counts.rows / seconds, 1) if seconds else None,
-            storage_result={
-                "storage_type": audience.storage.type.value,
-                "duration_seconds": seconds,
-                "records_stored": counts.accepted,
-                "partitions": len(result.manifest.partitions),
-                "location": audience.storage.location,
-            },
+            storage_result=StorageResult(
+                storage_type=audience.storage.type,
+                duration_seconds=seconds,
+                records_stored=counts.accepted,
+                segments=len(result.manifest.parts),
+                partitions=len(result.manifest.partitions),
+                deltas=len(result.manifest.deltas),
+                compressed_size=result.manifest.bytes,
+                location=audience.storage.location,
+            ),
         )
 
     def _fail(self, caller: Caller, import_id: str, error: ActivationError) -> None:
