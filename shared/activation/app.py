@@ -212,7 +212,6 @@ class App:
             self.audiences,
             self.store,
             self.clock,
-            self.limits,
             self._encryption,
         )
 
@@ -387,13 +386,7 @@ class App:
 
         return RetentionWorker(
             self.retention,
-            Upkeep(
-                self.retention,
-                self.members,
-                self.archives,
-                lambda _caller, _audience_id: 0,
-                lambda _caller, _audience_id, _level, _keep: None,
-            ),
+            Upkeep(self.retention, self.members, self.archives),
             DistributionArchive(self.commits, self.archive_blobs, self.clock),
             GuardLimits(self.settings.retention_max_share, self.settings.retention_free_count),
             self.notifier,
@@ -442,6 +435,7 @@ class App:
             JobKind.ARCHIVE: lambda: self.archives.run_archive,
             JobKind.UNARCHIVE: lambda: self.archives.run_unarchive,
             JobKind.DERIVE: lambda: self.derivations.run,
+            JobKind.COMPACT: lambda: self.members.run_compact,
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
             JobKind.RETENTION: lambda: self.retention_worker.run,

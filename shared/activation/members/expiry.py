@@ -29,7 +29,7 @@ class Expired:
     ) -> None:
         self._store, self._manifest, self._now, self._keep = store, manifest, now, keep
         self._deltas = Deltas(store, manifest, COLUMNS)
-        self._due = {part.number: part for part in manifest.partitions if _is_due(part, now)}
+        self._due = {part.number: part for part in manifest.partitions if is_due(part, now)}
         self.rows = self._most()
 
     def __enter__(self) -> Expired:
@@ -55,7 +55,7 @@ class Expired:
         """How many expired members there are at most: outdated rows count as well."""
         found = 0
         for part in (*self._due.values(), *self._manifest.deltas):
-            if _is_due(part, self._now):
+            if is_due(part, self._now):
                 with opened(self._store, self._manifest.organization_id, part) as groups:
                     found += int(self._over(groups.read(range(len(groups)), COLUMNS)).sum())
                 self._keep()
@@ -85,7 +85,7 @@ class Expired:
         return expired(table, self._now)
 
 
-def _is_due(part: StoredPart, now: datetime) -> bool:
+def is_due(part: StoredPart, now: datetime) -> bool:
     """Whether the time of a row may have come; parts from before that was noted may hold some."""
     if part.next_expiry is None:
         return part.created_at is None and isinstance(part, PartitionObject)

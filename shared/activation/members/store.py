@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.identifier import IdentifierType
@@ -53,6 +53,10 @@ class MergeResult:
     """Parts that are documents, to be committed with the manifest."""
     ahead: tuple[str, ...] = field(default=(), repr=False)
     """Parts that are documents and were too many for that: they are stored already."""
+    rebase: Callable[[MergeResult, Manifest], MergeResult | None] | None = field(
+        default=None, repr=False, compare=False
+    )
+    """Of a rewriting: puts this result on top of a later manifest, None when it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class MemberStore:
     """Old and new rows that are merged together."""
     max_deltas: int = MAX_DELTAS
     delta_from: int = DELTA_FROM
+    delta_share: int = DELTA_SHARE
 
     # changing -----------------------------------------------------------------------------------
 
@@ -121,6 +126,7 @@ class MemberStore:
         """
         from activation.members.changes import Given, sorted_keys
         from activation.members.memory import use_lean_pool
+        from activation.members.rebase import Rebase
         from activation.members.runs import Runs
 
         use_lean_pool()
@@ -128,7 +134,11 @@ class MemberStore:
         with Runs(self.blobs, keys) as opened:
             given = Given(opened, sorted_keys(removals), self.clock.now())
             making = _Making(self, organization_id, audience_id, manifest_id, parent)
-            return making.merged(given, on_partition)
+            result, is_small = making.merged(given, on_partition)
+        if parent is None or is_small:
+            return result
+        rebase = Rebase(self, parent, tuple(runs), tuple(removals))
+        return replace(result, rebase=rebase)
 
     def compact(
         self,
@@ -140,8 +150,10 @@ class MemberStore:
     ) -> MergeResult:
         """The same members without deltas. With `level` every partition is packed again, by zstd
         at this level: high ones make members that are kept for long smaller."""
+        from activation.members.rebase import Rebase
+
         making = _Making(self, parent.organization_id, parent.audience_id, manifest_id, parent)
-        return making.compacted(level, on_partition)
+        return replace(making.compacted(level, on_partition), rebase=Rebase(self, parent))
 
     def without_expired(
         self,
@@ -154,6 +166,16 @@ class MemberStore:
         in which the time of a member has come."""
         making = _Making(self, parent.organization_id, parent.audience_id, manifest_id, parent)
         return making.expired(now, on_partition)
+
+    def may_expire(self, manifest: Manifest, now: datetime) -> bool:
+        """Whether the time of a member may have come; opens nothing."""
+        from activation.members.expiry import is_due
+
+        return any(is_due(part, now) for part in manifest.parts)
+
+    def place_of(self, tier: StorageTier) -> Place:
+        """Where parts of an audience of this tier lie."""
+        return Place.DOCUMENT if tier is StorageTier.DATABASE else Place.OBJECT
 
     def discard(self, result: MergeResult) -> None:
         """Remove the parts of a merge that was not committed."""
@@ -224,8 +246,8 @@ class _Making:
     manifest_id: str
     parent: Manifest | None
 
-    def merged(self, given: Any, on_partition: OnPartition | None) -> MergeResult:
-        """See `MemberStore.merge`."""
+    def merged(self, given: Any, on_partition: OnPartition | None) -> tuple[MergeResult, bool]:
+        """See `MemberStore.merge`; also whether it is a delta."""
         from activation.members.rewrite import Rewrite
 
         rows = given.runs.rows()
@@ -233,8 +255,8 @@ class _Making:
         rewrite = Rewrite(writer, self.parent, given, self.store.rows_at_once)
         same_count = self.parent and rewrite.count() == self.parent.partition_count
         if self.parent and same_count and self._is_small(self.parent, given.rows):
-            return self._by_delta(self.parent, writer, given, on_partition)
-        return self._rewritten(writer, rewrite, on_partition)
+            return self._by_delta(self.parent, writer, given, on_partition), True
+        return self._rewritten(writer, rewrite, on_partition), False
 
     def compacted(self, level: int | None, on_partition: OnPartition | None) -> MergeResult:
         """See `MemberStore.compact`."""
@@ -276,7 +298,7 @@ class _Making:
         return (
             parent.size >= self.store.delta_from
             and rows * SMALL_SHARE <= parent.size
-            and (waiting + rows) * DELTA_SHARE <= held
+            and (waiting + rows) * self.store.delta_share <= held
         )
 
     def _writer(self, most: int) -> PartWriter:
@@ -289,7 +311,7 @@ class _Making:
             self.audience_id,
             self.manifest_id,
             self.store.clock.now(),
-            _place(self.store.limits.tier_for(most)),
+            self.store.place_of(self.store.limits.tier_for(most)),
         )
 
     def _by_delta(
@@ -334,7 +356,7 @@ class _Making:
         from activation.members.tally import positive
 
         tier = self.store.limits.tier_for(tally.size)
-        writer.place = _place(tier)
+        writer.place = self.store.place_of(tier)
         manifest = Manifest(
             organization_id=self.organization_id,
             created_at=writer.now,
@@ -363,10 +385,6 @@ class _Making:
             writes,
             ahead,
         )
-
-
-def _place(tier: StorageTier) -> Place:
-    return Place.DOCUMENT if tier is StorageTier.DATABASE else Place.OBJECT
 
 
 def _folded(work: Any, deltas: tuple[DeltaObject, ...], at_most: int) -> tuple[DeltaObject, ...]:

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from activation.documents import Collection, Stored
-from activation.domain.audience import Audience, AudienceStatus, AudienceStorage, Encryption
+from activation.domain.audience import (
+    Audience,
+    AudienceSegment,
+    AudienceStatus,
+    AudienceStorage,
+    Encryption,
+)
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
-from activation.domain.manifest import Manifest, TierLimits
+from activation.domain.manifest import Manifest
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_change import MemberChange, MemberReference, MemberReject
 from activation.domain.version import MemberCounts
-from activation.errors import ConflictError, InvalidStateError, NotFoundError
+from activation.errors import (
+    ConflictError,
+    InvalidStateError,
+    NotFoundError,
+    StorageUnavailableError,
+)
 from activation.ports import ABSENT, Clock, DocumentStore, Key, Message, Write
 from activation.services.access import MAX_ATTEMPTS
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
+from activation.services.jobs import JobRun, asked_by
 from activation.services.version_records import recorded, version_of
 
 if TYPE_CHECKING:
     from activation.members.store import MemberStore, MergeResult
+
+T = TypeVar("T")
 
 Merge = Callable[["Manifest | None", str], "MergeResult"]
 """From the parent manifest and the new one's id to the merged members."""
@@ -40,7 +54,6 @@ class MemberService:
     audiences: AudienceService
     store: MemberStore
     clock: Clock
-    limits: TierLimits
     encryption: Encryption | None
 
     @property
@@ -117,16 +130,14 @@ class MemberService:
         after: str | None,
     ) -> tuple[Sequence[Member], str | None]:
         """`page` for a record that was read already."""
-        manifest = self._manifest(stored)
-        if manifest is None:
-            return [], None
-        return self.store.page(manifest, member_filter, after, limit)
+        found = self._read(stored, lambda m: self.store.page(m, member_filter, after, limit))
+        return found or ([], None)
 
     def find(self, caller: Caller, audience_id: str, reference: MemberReference) -> Member:
         """One member, by identifier; NotFoundError when the audience does not hold it."""
-        manifest = self._manifest(self.audiences.find(caller, audience_id))
-        digest = reference.digest()
-        member = manifest and self.store.find(manifest, reference.identifier_type, digest)
+        stored = self.audiences.find(caller, audience_id)
+        kind, digest = reference.identifier_type, reference.digest()
+        member = self._read(stored, lambda manifest: self.store.find(manifest, kind, digest))
         if not member:
             raise NotFoundError("The audience does not hold this identifier.", reason="no_member")
         return member
@@ -144,15 +155,18 @@ class MemberService:
         answer: Callable[[Audience, MergeResult], Mapping[str, Any]] | None = None,
         upkeep: bool = False,
         require: Callable[[Audience], None] | None = None,
+        finish: Callable[[Audience, MergeResult], Audience] = lambda audience, _: audience,
     ) -> tuple[Audience, MergeResult]:
         """Merge, then switch the audience to the new manifest in one commit.
 
-        When another writer was faster, the merge is done again on his manifest, and the objects
-        of the lost one are removed; a crash leaves objects without a manifest, never the reverse.
+        When another writer was faster, the merge is put on top of his manifest where it can be
+        (`MergeResult.rebase`), else done again, and the objects of the lost one are removed; a
+        crash leaves objects without a manifest, never the reverse.
         `status` gives further fields of the audience; `extra` further writes. `upkeep` is the
         system's own work: it counts as no activity, and makes no version when the members stay
         as they are (nothing added, updated or removed). `require` raises when the audience as it
-        is now does not allow the change; by default archived ones do not.
+        is now does not allow the change; by default archived ones do not. `finish` has the last
+        word on the audience that is committed.
         """
         result: MergeResult | None = None
         merged_on: str | None = None
@@ -160,11 +174,16 @@ class MemberService:
             stored = self.audiences.find(caller, audience_id)
             (require or _require_writable)(stored.entity)
             if result is None or merged_on != stored.entity.manifest_id:
-                self._discard(result)
-                parent = self._manifest(stored)
-                result = merge(parent, new_id(self.clock.now()))
+                try:
+                    result = self._merged(stored, result, merge)
+                except StorageUnavailableError:
+                    # What was read may have gone because the audience moved on meanwhile.
+                    if attempt == MAX_ATTEMPTS - 1 or not self._moved_on(stored):
+                        raise
+                    result = None
+                    continue
                 merged_on = stored.entity.manifest_id
-            audience = self._switched(stored.entity, result, status, upkeep=upkeep)
+            audience = finish(self._switched(stored.entity, result, status, upkeep=upkeep), result)
             try:
                 self._commit(caller, action, description, stored, audience, result, extra, answer)
             except ConflictError:
@@ -174,6 +193,120 @@ class MemberService:
             else:
                 return audience, result
         raise AssertionError("unreachable")
+
+    def expire(
+        self, caller: Caller, audience_id: str, keep: Callable[[], None] = lambda: None
+    ) -> int:
+        """Remove the members whose time is over; returns how many."""
+        now = self.clock.now()
+        parent = self._manifest(self.audiences.find(caller, audience_id))
+        if parent is None or not self.store.may_expire(parent, now):
+            return 0
+
+        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
+            assert parent is not None
+            return self.store.without_expired(parent, manifest_id, now, lambda *_: keep())
+
+        _, result = self._kept_up(caller, audience_id, "expire", "Expired members removed", merge)
+        return result.removed
+
+    def compact(
+        self,
+        caller: Caller,
+        audience_id: str,
+        level: int | None = None,
+        keep: Callable[[], None] = lambda: None,
+        extra: Extra = lambda _audience, _result: (),
+    ) -> MergeResult | None:
+        """Fold all deltas into the partitions, and with `level` pack every partition by zstd at
+        this level; the members stay the same. None when there is nothing to do."""
+        parent = self._manifest(self.audiences.find(caller, audience_id))
+        if parent is None or not (
+            parent.deltas or (level and parent.compression != f"zstd:{level}")
+        ):
+            return None
+
+        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
+            assert parent is not None
+            on_partition = lambda *_: keep()  # noqa: E731
+            return self.store.compact(parent, manifest_id, level=level, on_partition=on_partition)
+
+        _, result = self._kept_up(caller, audience_id, "compact", "Compacted", merge, extra)
+        return result
+
+    def run_compact(self, run: JobRun) -> Mapping[str, Any] | None:
+        """The work of a job of kind `compact`; params: `level`, or none."""
+        caller, audience_id = asked_by(run)
+        before = self._manifest(self.audiences.find(caller, audience_id))
+
+        def told(after: Manifest | None) -> dict[str, Any]:
+            return {
+                "deltas_folded": len(before.deltas) if before else 0,
+                "bytes_before": before.bytes if before else 0,
+                "bytes_after": after.bytes if after else 0,
+                "storage_type": after.tier.value if after else None,
+            }
+
+        level = run.job.params.get("level")
+        result = self.compact(
+            caller,
+            audience_id,
+            level,
+            run.keep,
+            lambda _, result: run.completion(told(result.manifest)),
+        )
+        return None if result else told(before)
+
+    def _kept_up(
+        self,
+        caller: Caller,
+        audience_id: str,
+        action: str,
+        description: str,
+        merge: Merge,
+        extra: Extra = lambda _audience, _result: (),
+    ) -> tuple[Audience, MergeResult]:
+        return self.switch(
+            caller,
+            audience_id,
+            f"function:members:{action}",
+            description,
+            merge,
+            extra,
+            upkeep=True,
+            require=lambda _: None,
+        )
+
+    def _read(self, stored: Stored[Audience], read: Callable[[Manifest], T]) -> T | None:
+        """What `read` finds in the members of an audience; None when it never had any."""
+        manifest = self._manifest(stored)
+        if manifest is None:
+            return None
+        try:
+            return read(manifest)
+        except StorageUnavailableError:
+            # The sweep may have taken a part that the audience no longer has.
+            if not self._moved_on(stored):
+                raise
+            return self._read(self.audiences.records.get(*_address(stored)), read)
+
+    def _moved_on(self, stored: Stored[Audience]) -> bool:
+        """Whether the audience has other members than when it was read."""
+        current = self.audiences.records.find(*_address(stored))
+        return current is not None and current.entity.manifest_id != stored.entity.manifest_id
+
+    def _merged(
+        self, stored: Stored[Audience], lost: MergeResult | None, merge: Merge
+    ) -> MergeResult:
+        """A merge for the audience as it is now, made of the one that came too late if it can."""
+        parent = self._manifest(stored)
+        if lost is not None:
+            if parent is not None and lost.rebase is not None:
+                rebased = lost.rebase(lost, parent)
+                if rebased is not None:
+                    return rebased
+            self.store.discard(lost)
+        return merge(parent, new_id(self.clock.now()))
 
     def _small_change(
         self,
@@ -248,6 +381,7 @@ class MemberService:
             "manifest_id": manifest.manifest_id,
             "storage": self.storage_of(manifest),
             "version": before.version if same else before.version + 1,
+            "segments": segments_of(before, manifest),
             "updated_at": now,
             "last_activity_at": before.last_activity_at if upkeep else now,
         }
@@ -256,9 +390,9 @@ class MemberService:
     def storage_of(self, manifest: Manifest) -> AudienceStorage:
         """How the members of a manifest are kept."""
         return AudienceStorage(
-            type=self.limits.tier_for(manifest.size),
+            type=manifest.tier,
             location=f"audience_id={manifest.audience_id}",
-            compression="zstd",
+            compression=manifest.compression,
             encryption=self.encryption,
             bytes=manifest.bytes,
         )
@@ -272,6 +406,25 @@ class MemberService:
     def _discard(self, result: MergeResult | None) -> None:
         if result is not None:
             self.store.discard(result)
+
+
+def segments_of(audience: Audience, manifest: Manifest) -> tuple[AudienceSegment, ...]:
+    """The labelled parts of an audience, with their sizes among the members of a manifest."""
+    return tuple(
+        segment.model_copy(
+            update=_size_of(manifest.by_segment.get(segment.segment_id, 0), manifest)
+        )
+        for segment in audience.segments
+    )
+
+
+def _size_of(size: int, manifest: Manifest) -> dict[str, Any]:
+    share = 100 * size / manifest.size if manifest.size else 0.0
+    return {"size": size, "size_percentage": round(share, 2)}
+
+
+def _address(stored: Stored[Audience]) -> tuple[str, str]:
+    return stored.entity.organization_id, stored.entity.audience_id
 
 
 def _require_writable(audience: Audience) -> None:
