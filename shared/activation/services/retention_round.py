@@ -285,7 +285,7 @@ class _Round:
 
     def _expire(self, caller: Caller, audience: Audience) -> None:
         if not self.record.dry_run:
-            self.worker.upkeep.expire(caller, audience)
+            self.worker.upkeep.expire(caller, audience, self.run.keep)
             return
         expired = self.worker.upkeep.expired_members(audience)
         if expired:

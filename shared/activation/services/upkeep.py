@@ -52,8 +52,6 @@ class Upkeep:
     retention: RetentionService
     members: MemberService
     archives: ArchiveService
-    remove_expired: Callable[[Caller, str], object]
-    compact: Callable[[Caller, str, int | None, Keep], object]
 
     # what is due ------------------------------------------------------------------------------
 
@@ -95,15 +93,15 @@ class Upkeep:
 
     # effects ----------------------------------------------------------------------------------
 
-    def expire(self, caller: Caller, audience: Audience) -> None:
+    def expire(self, caller: Caller, audience: Audience, keep: Keep) -> None:
         """Remove the members whose time has come."""
         if self.has_expired_members(audience):
-            self.remove_expired(caller, audience.audience_id)
+            self.members.expire(caller, audience.audience_id, keep)
 
     def fold(self, caller: Caller, audience: Audience, keep: Keep) -> None:
         """Fold small changes into the partitions."""
         if self.has_deltas(audience):
-            self.compact(caller, audience.audience_id, None, keep)
+            self.members.compact(caller, audience.audience_id, None, keep)
 
     def act(
         self,
@@ -119,7 +117,7 @@ class Upkeep:
             RetentionAction.DELETE: partial(self._delete, caller, audience_id, rules),
             RetentionAction.ARCHIVE: partial(self._archive, caller, audience_id, rules, keep),
             RetentionAction.COMPRESS: partial(
-                self.compact, caller, audience_id, TIGHTEST_LEVEL, keep
+                self.members.compact, caller, audience_id, TIGHTEST_LEVEL, keep
             ),
         }
         try:
@@ -219,9 +217,8 @@ class Upkeep:
         return any(self.members.documents.count(query) for query in counts)
 
     def _writable(self, audience: Audience) -> Manifest | None:
-        """The members, where they may change."""
-        frozen = audience.status is AudienceStatus.ARCHIVED or audience.legal_hold is not None
-        if frozen or audience.manifest_id is None:
+        """The stored members, where they may change."""
+        if audience.legal_hold is not None or audience.manifest_id is None:
             return None
         found = self.members.manifests.find(audience.organization_id, audience.manifest_id)
         return found.entity if found else None
