@@ -21,6 +21,7 @@ COMMANDS = {
     "imports": "activation.cli.imports",
     "compare": "activation.cli.comparisons",
     "overlap": "activation.cli.comparisons",
+    "summary": "activation.cli.summaries",
     "storage": "activation.cli.storages",
     "compact": "activation.cli.storages",
     "versions": "activation.cli.versions",
@@ -36,6 +37,7 @@ COMMANDS = {
     "distribute": "activation.cli.distributions",
     "distributions": "activation.cli.distributions",
     "retention": "activation.cli.retention",
+    "cache": "activation.cli.cache",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",
 }
