@@ -24,6 +24,8 @@ MAX_ATTRIBUTES_BYTES = 8_192
 """Longest attributes of one member, as JSON text."""
 MAX_SEGMENTS = 100
 """Labels one member may carry."""
+MAX_LISTED_SEGMENTS = 1_000
+"""Labels that an audience lists with their sizes."""
 
 
 class RejectReason(StrEnum):

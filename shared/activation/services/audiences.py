@@ -29,6 +29,7 @@ from activation.domain.audience import (
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id, timestamp
 from activation.domain.manifest import Manifest
+from activation.domain.member import MAX_LISTED_SEGMENTS
 from activation.domain.operators import checked_operator
 from activation.domain.personal_data import refuse_personal_data
 from activation.errors import (
@@ -350,22 +351,19 @@ def _rule(order: int, draft: RuleDraft) -> AudienceRule:
 def _segments(
     drafts: tuple[SegmentDraft, ...], before: Audience | None
 ) -> tuple[AudienceSegment, ...]:
+    """The parts that a caller declares; labels that members carry stay listed without a name."""
     ids = [draft.segment_id for draft in drafts]
     if len(set(ids)) != len(ids):
         raise ValidationError(
             "segments must have different segment_id.", field="segments", reason="duplicate"
         )
-    known = {s.segment_id: s for s in before.segments} if before else {}
-    return tuple(
-        AudienceSegment(
-            **dict(draft),
-            size=known[draft.segment_id].size if draft.segment_id in known else 0,
-            size_percentage=known[draft.segment_id].size_percentage
-            if draft.segment_id in known
-            else 0.0,
-        )
-        for draft in drafts
-    )
+    known = before.segments if before else ()
+    sizes = {one.segment_id: one.model_dump(include={"size", "size_percentage"}) for one in known}
+    declared = [AudienceSegment(**dict(one), **sizes.pop(one.segment_id, {})) for one in drafts]
+    carried = [
+        AudienceSegment(segment_id=name, **size) for name, size in sizes.items() if size["size"]
+    ]
+    return tuple([*declared, *carried][:MAX_LISTED_SEGMENTS])
 
 
 def _partitions(manifest: Manifest) -> tuple[Partition, ...]:

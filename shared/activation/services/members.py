@@ -17,7 +17,7 @@ from activation.domain.audience import (
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest
-from activation.domain.member import Member, MemberFilter, MemberInput
+from activation.domain.member import MAX_LISTED_SEGMENTS, Member, MemberFilter, MemberInput
 from activation.domain.member_change import MemberChange, MemberReference, MemberReject
 from activation.domain.version import MemberCounts
 from activation.errors import (
@@ -409,13 +409,21 @@ class MemberService:
 
 
 def segments_of(audience: Audience, manifest: Manifest) -> tuple[AudienceSegment, ...]:
-    """The labelled parts of an audience, with their sizes among the members of a manifest."""
-    return tuple(
-        segment.model_copy(
-            update=_size_of(manifest.by_segment.get(segment.segment_id, 0), manifest)
-        )
+    """The labelled parts of an audience, with their sizes among the members of a manifest.
+
+    Labels that were not declared follow, without a name, the largest first, up to the most parts
+    that an audience lists.
+    """
+    sizes = dict(manifest.by_segment)
+    listed = [
+        segment.model_copy(update=_size_of(sizes.pop(segment.segment_id, 0), manifest))
         for segment in audience.segments
-    )
+    ]
+    listed += [
+        AudienceSegment(segment_id=label, **_size_of(size, manifest))
+        for label, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return tuple(listed[:MAX_LISTED_SEGMENTS])
 
 
 def _size_of(size: int, manifest: Manifest) -> dict[str, Any]:
