@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,10 @@ from activation.app import App
 from activation.domain.audience import Audience, SharingDraft
 from activation.domain.caller import Caller, Role
 from activation.domain.identifier import IdentifierType
-from activation.domain.manifest import Manifest
 from activation.domain.member import MemberFilter
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft
 from activation.errors import NotFoundError
-from activation.members.store import MergeResult
 from activation.services.cached import CachedValues
 from activation.services.reads import ReadService
 from activation.services.summaries import SummaryService
@@ -133,15 +132,47 @@ def test_the_system_s_own_upkeep_is_seen_too(pair: Pair, ann: Caller) -> None:
         add(pair.one, ann, audience_id, inputs(10, 10 * number))
     read(pair.two, ann, audience_id)
     before = pair.two.reads.audience(ann, audience_id).entity.manifest_id
-
-    def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
-        return pair.one.store.merge("acme", audience_id, manifest_id, parent, [])
-
-    pair.one.members.switch(
-        ann, audience_id, "test", "Rewritten", merge, lambda _audience, _result: (), upkeep=True
-    )
+    assert pair.one.members.compact(ann, audience_id, level=19) is not None
     assert pair.two.reads.audience(ann, audience_id).entity.manifest_id != before
     assert read(pair.two, ann, audience_id) == recounted(pair.two, ann, audience_id)
+
+
+def test_readers_never_see_less_than_what_was_acknowledged(pair: Pair, ann: Caller) -> None:
+    audience_id = add(pair.one, ann, audience_of(pair.one, ann).audience_id, inputs(12)).audience_id
+    acknowledged = [pair.one.audiences.find(ann, audience_id).entity]
+    behind: list[str] = []
+    done = threading.Event()
+
+    def look(app: App) -> None:
+        while not done.is_set():
+            known = acknowledged[-1]
+            shown = app.reads.audience(ann, audience_id).entity
+            listed = len(app.reads.page(ann, audience_id, ALL, 1000).members)
+            counted = app.summaries.summary(ann, audience_id).size
+            if shown.version < known.version or min(listed, counted) < known.size:
+                behind.append(f"{known.version}: {shown.version}, {listed}, {counted}")
+
+    readers = [threading.Thread(target=look, args=(app,)) for app in (pair.one, pair.two) * 2]
+    for reader in readers:
+        reader.start()
+    for number in range(6):
+        renamed(pair.one, ann, audience_id, f"Name {number}")
+        acknowledged.append(add(pair.two, ann, audience_id, inputs(3, 100 * (number + 1))))
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert behind == []
+    assert pair.two.reads.audience(ann, audience_id).entity.size == 12 + 18
+
+
+def test_a_slow_reader_puts_nothing_old_in_the_place_of_the_new(pair: Pair, ann: Caller) -> None:
+    audience_id = add(pair.one, ann, audience_of(pair.one, ann).audience_id, inputs(3)).audience_id
+    old = pair.two.audiences.find(ann, audience_id)
+    renamed(pair.one, ann, audience_id, "Another name")
+    read(pair.one, ann, audience_id)
+    pair.two.reads.keep(ann, old)
+    for app in (pair.one, pair.two):
+        assert app.reads.audience(ann, audience_id).entity.name == "Another name"
 
 
 def test_a_deleted_or_archived_audience_is_gone_from_the_cache(pair: Pair, ann: Caller) -> None:
