@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from activation.adapters.clock import MovableClock
 from activation.app import App
-from activation.domain.audience import AudienceDraft
+from activation.domain.audience import AudienceChanges, AudienceDraft, MetadataDraft
 from activation.domain.caller import Caller
 from activation.domain.distribution import (
     Distribution,
@@ -20,7 +24,9 @@ from activation.domain.distribution import (
 from activation.domain.identifier import IdentifierType
 from activation.domain.member import MemberInput
 from activation.domain.platform import HealthStatus, Platform, PlatformDraft, SyncStatus
+from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.errors import InvalidStateError, NotFoundError, ValidationError
+from activation.ports import Key
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
@@ -279,3 +285,57 @@ def test_unfit_audiences_and_platforms_are_refused(world: World, eve: Caller) ->
     app.audiences.set_status(ann, world.audience_id, "archived")
     with pytest.raises(InvalidStateError):
         world.request("google_ads")
+
+
+def test_a_test_audience_reaches_people_only_when_forced(world: World) -> None:
+    changes = AudienceChanges(metadata=MetadataDraft(is_test=True))
+    world.app.audiences.update(world.ann, world.audience_id, changes)
+    with pytest.raises(InvalidStateError) as refused:
+        world.request("facebook")
+    assert refused.value.reason == "test_audience"
+    done = world.run(world.request("facebook", force=True))
+    assert done.progress.sent == PEOPLE
+
+
+def test_old_distributions_move_into_the_archive(world: World, clock: MovableClock) -> None:
+    """K-12: after 90 days; their batches with them; nothing is deleted that is not archived."""
+    app, ann = world.app, world.ann
+    old = [world.run(world.request(name)) for name in ("facebook", "google_ads")]
+    while waiting := [one for one in map(world.current, old) if one.next_at is not None]:
+        clock.set(max(one.next_at for one in waiting if one.next_at))
+        for one in waiting:
+            world.run(one)
+    old = [world.current(one) for one in old]
+    last = max(one.updated_at for one in old)
+    batches = [
+        app.documents.get(Key("acme", "batches", f"{one.distribution_id}:000001")) for one in old
+    ]
+    assert all(batch is not None for batch in batches)
+    clock.set(min(one.updated_at for one in old) + timedelta(days=90, hours=23))
+    assert monthly(world) == 0
+    clock.set(last + timedelta(days=91))
+    recent = world.run(world.request("facebook"))
+    dry = monthly(world, dry_run=True)
+    assert (dry, monthly(world), monthly(world)) == (2, 2, 0)
+    assert [one.distribution_id for one in app.distributions.list(ann, {}).items] == [
+        recent.distribution_id
+    ]
+    [archived] = app.archive_blobs.list("acme", "distributions/2026-11/")
+    lines = gzip.decompress(app.archive_blobs.get(archived.key)).splitlines()
+    kept = {line["distribution"]["distribution_id"]: line for line in map(json.loads, lines)}
+    assert {one.distribution_id for one in old} == set(kept)
+    for one, batch in zip(old, batches, strict=True):
+        assert batch is not None
+        assert kept[one.distribution_id]["batches"] == [batch.data]
+        assert Distribution.restored(kept[one.distribution_id]["distribution"]) == one
+        assert app.documents.get(batch.key) is None
+
+
+def monthly(world: World, *, dry_run: bool = False) -> int:
+    """Run the monthly job; how many distributions it archived."""
+    app = world.app
+    started = app.retention.start(
+        world.ann, RunDraft(job=RetentionJob.MONTHLY, dry_run=dry_run)
+    ).entity
+    app.job_worker.run("acme", started.run_id, "t")
+    return app.retention.get(world.ann, started.run_id).entity.report.distributions_archived

@@ -20,9 +20,9 @@ from activation.domain.audience import (
 from activation.domain.caller import Caller, Role
 from activation.domain.job import JobKind, JobStatus
 from activation.domain.retention import (
+    AudienceRetentionPolicy,
     RetentionAction,
     RetentionCondition,
-    RetentionPolicy,
     RetentionRule,
 )
 from activation.domain.retention_run import RetentionJob, RetentionRun, RunDraft, RunStatus
@@ -147,6 +147,76 @@ def test_the_log_tells_action_count_and_time(app: App, ann: Caller, clock: Movab
     assert entry.details == {"reason": "test: retention_days 7", "members": 3}
     assert (entry.created_at, entry.trace_id) == (clock.now(), done.run_id)
     assert standing["next_actions"] == ()
+
+
+def test_expired_members_leave_and_are_counted(app: App, ann: Caller, clock: MovableClock) -> None:
+    """In every tier (A-126, Z-26); here as documents, then as objects."""
+    audience = active(app, ann, "Loyal", 5)
+    ending = [
+        one.model_copy(update={"expires_at": clock.now() + timedelta(days=days)})
+        for one, days in zip(inputs(4, start=100), (1, 1, 2, 300), strict=True)
+    ]
+    add(app, ann, audience.audience_id, ending)
+    activity = now_of(app, audience).last_activity_at
+    for days, dry, real in ((0.9, 0, 0), (0.1, 2, 2), (1, 1, 1), (1, 0, 0)):
+        days_later(clock, days)
+        assert run(app, ann, dry_run=True).report.expired_members == dry
+        assert run(app, ann).report.expired_members == real
+    after = now_of(app, audience)
+    assert (after.size, len(contents(app, after))) == (6, 6)
+    assert after.last_activity_at == activity
+
+
+def test_a_hold_keeps_expired_members_too(app: App, ann: Caller, clock: MovableClock) -> None:
+    audience = active(app, ann, "Loyal", 5)
+    ending = inputs(1, start=100)[0].model_copy(update={"expires_at": clock.now()})
+    add(app, ann, audience.audience_id, [ending])
+    app.retention.hold(ann, audience.audience_id, "case 7")
+    days_later(clock, 1)
+    assert run(app, ann).report.expired_members == 0
+    assert len(contents(app, now_of(app, audience))) == 6
+
+
+def test_an_expired_audience_is_paused(app: App, ann: Caller, clock: MovableClock) -> None:
+    """It leaves the list of active ones (A-134)."""
+    audience = active(app, ann, "Loyal", expires_at=clock.now() + timedelta(days=1))
+    assert run(app, ann).report.ended == 0
+    days_later(clock, 1)
+    assert run(app, ann, dry_run=True).report.ended == 1
+    assert run(app, ann).report.ended == 1
+    after = now_of(app, audience)
+    assert (after.status, after.status_reason) == (AudienceStatus.PAUSED, "expired")
+    assert after.last_activity_at == audience.last_activity_at
+    assert app.audiences.list(ann, {"status": "active"}).items == []
+    assert run(app, ann).report.ended == 0
+
+
+def test_long_kept_members_are_compressed_once(app: App, ann: Caller, clock: MovableClock) -> None:
+    audience = active(app, ann, "Loyal", 2000)
+    before = contents(app, now_of(app, audience))
+    size = now_of(app, audience).storage.bytes
+    days_later(clock, 31)
+    assert run(app, ann, WEEKLY).report.compressed == 1
+    after = now_of(app, audience)
+    assert after.storage.compression == "zstd:19"
+    assert after.storage.bytes < size
+    assert contents(app, after) == before
+    assert (after.version, after.last_activity_at) == (
+        audience.version,
+        audience.last_activity_at,
+    )
+    assert run(app, ann, WEEKLY).report.compressed == 0
+
+
+def test_the_look_ahead_folds_small_changes(app: App, ann: Caller) -> None:
+    audience = active(app, ann, "Loyal", 4200)
+    add(app, ann, audience.audience_id, inputs(5, start=5000))
+    before = contents(app, now_of(app, audience))
+    job = RetentionJob.LOOKAHEAD
+    assert run(app, ann, job, dry_run=True).report.folded == 1
+    assert run(app, ann, job).report.folded == 1
+    assert run(app, ann, job).report.folded == 0
+    assert contents(app, now_of(app, audience)) == before
 
 
 # what stops it ----------------------------------------------------------------------------------
@@ -357,7 +427,7 @@ def test_an_own_policy_is_set_by_the_owner_and_makes_a_version(
     app: App, ann: Caller, clock: MovableClock
 ) -> None:
     audience = active(app, ann, "Loyal")
-    own = RetentionPolicy(delete_after_days=3)
+    own = AudienceRetentionPolicy(delete_after_days=3)
     days_later(clock, 2)
     changed = app.retention.set_policy(ann, audience.audience_id, own).entity
     assert changed.version == audience.version + 1

@@ -24,7 +24,7 @@ from activation.domain.member import MemberInput
 from activation.domain.retention import (
     RetentionAction,
     RetentionCondition,
-    RetentionPolicy,
+    AudienceRetentionPolicy,
     RetentionRule,
 )
 from activation.domain.retention_run import RetentionJob, RunStatus
@@ -142,7 +142,7 @@ def populated(world: World) -> dict[str, Audience]:
     app, ann = world.app, world.ann
     app.audiences.set_status(ann, made["paused"].audience_id, "paused")
     app.archives.archive(ann, made["archived by hand"].audience_id, lambda: None)
-    own = RetentionPolicy(archive_after_days=5, retention_days=20)
+    own = AudienceRetentionPolicy(archive_after_days=5, retention_days=20)
     app.retention.set_policy(ann, made["custom policy"].audience_id, own)
     app.retention.hold(ann, made["legal hold"].audience_id, "case 7")
     app.retention.set_rules(

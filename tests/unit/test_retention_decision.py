@@ -22,7 +22,7 @@ from activation.domain.retention import (
     RetentionAction,
     RetentionClass,
     RetentionCondition,
-    RetentionPolicy,
+    AudienceRetentionPolicy,
     RetentionRule,
 )
 from activation.domain.retention_decision import (
@@ -121,7 +121,7 @@ def test_a_limit_is_exceeded_strictly() -> None:
 EVERYTHING = {
     "is_test": True,
     "expires_at": day(-1),
-    "retention_policy": RetentionPolicy(delete_after_days=3),
+    "retention_policy": AudienceRetentionPolicy(delete_after_days=3),
 }
 
 
@@ -185,22 +185,22 @@ def test_the_organizations_rules_come_beside_the_class() -> None:
 
 def test_an_own_policy_replaces_the_class_and_the_organizations_rules() -> None:
     promo = rule(DELETE, 10, tag="promo")
-    own = RetentionPolicy(archive_after_days=50, custom_rules=(rule(NOTIFY, 5),))
+    own = AudienceRetentionPolicy(archive_after_days=50, custom_rules=(rule(NOTIFY, 5),))
     one = audience({"tags": ("promo",), "retention_policy": own})
     assert first_days(one, rules=[promo]) == {"notify": 6, "archive": 51}
-    never = audience({"retention_policy": RetentionPolicy()}, status=PAUSED)
+    never = audience({"retention_policy": AudienceRetentionPolicy()}, status=PAUSED)
     assert first_days(never) == {}
 
 
 def test_an_own_limit_of_zero_days_acts_the_day_after() -> None:
-    own = RetentionPolicy(retention_days=0)
+    own = AudienceRetentionPolicy(retention_days=0)
     assert first_days(audience({"retention_policy": own})) == {"delete": 1}
 
 
 def test_the_days_of_an_own_policy_for_what_is_archived() -> None:
-    own = RetentionPolicy(delete_after_days=20)
+    own = AudienceRetentionPolicy(delete_after_days=20)
     assert first_days(archived(7, metadata={"retention_policy": own})) == {"delete": 28}
-    hard = RetentionPolicy(retention_days=20)
+    hard = AudienceRetentionPolicy(retention_days=20)
     assert first_days(archived(7, metadata={"retention_policy": hard})) == {"delete": 21}
 
 

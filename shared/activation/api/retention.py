@@ -16,11 +16,11 @@ from activation.domain.audience import Audience
 from activation.domain.caller import Role
 from activation.domain.entity import Instant, Value
 from activation.domain.retention import (
+    AudienceRetentionPolicy,
     LegalHold,
     LegalHoldDraft,
     RetentionAction,
     RetentionClass,
-    RetentionPolicy,
     RetentionRule,
 )
 from activation.domain.retention_run import (
@@ -74,7 +74,7 @@ class StandingAnswer(Value):
     retention_class: RetentionClass
     policy_name: str
     """The retention class, or `custom`."""
-    policy: RetentionPolicy
+    policy: AudienceRetentionPolicy
     legal_hold: LegalHold | None
     members_deleted_at: Instant | None
     next_actions: tuple[NextAction, ...]
@@ -110,7 +110,9 @@ def get_retention(ask: Ask, path: AudiencePath) -> dict[str, Any]:
 
 
 @retention.route("PUT", f"{ONE}/retention-policy", role=Role.EDITOR, answer=AudienceAnswer)
-def set_retention_policy(ask: Ask, path: AudiencePath, body: RetentionPolicy) -> Stored[Audience]:
+def set_retention_policy(
+    ask: Ask, path: AudiencePath, body: AudienceRetentionPolicy
+) -> Stored[Audience]:
     """Give an audience a policy of its own, in place of its class and the rules."""
     return ask.app.retention.set_policy(ask.caller, path.audience_id, body, ask.expected)
 

@@ -46,15 +46,16 @@ def plan(audience: str, platform: str, segments: tuple[str, ...]) -> None:
 @click.option("--segment", "segments", multiple=True, help="Only this part of the audience.")
 @click.option("--wait/--no-wait", default=True, help="Follow it to its end (the default).")
 @click.option("--matches", is_flag=True, help="Wait until the platform has counted its matches.")
+@click.option("--force", is_flag=True, help="Send a test audience to an ad platform.")
 def distribute(
-    audience: str, platform: str, segments: tuple[str, ...], wait: bool, matches: bool
+    audience: str, platform: str, segments: tuple[str, ...], wait: bool, matches: bool, force: bool
 ) -> None:
     """Bring an audience to a platform."""
     out = output()
     with connected(options(), works=wait or matches) as api:
         account = find_platform(api, platform)
         body = _body(api, audience, account["platform_id"], segments)
-        job = api.post("/distributions", body)
+        job = api.post("/distributions", {**body, "force": force})
         if wait or matches:
             [job] = follow_distributions(api, out, [job], matches=matches)
     out.answer(job, *distribution_report([(account["name"], job)]))

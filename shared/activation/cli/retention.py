@@ -20,6 +20,7 @@ COUNTS = {
     "compressed": "compressed",
     "deleted": "members deleted",
     "notified": "told of",
+    "ended": "expired and paused",
     "expired_members": "expired members removed",
     "folded": "folded",
     "distributions_archived": "distributions archived",

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 from activation.domain.manifest import Place, StorageTier
 from activation.domain.operators import ValueType
-from activation.domain.retention import LegalHold, RetentionClass, RetentionPolicy
+from activation.domain.retention import AudienceRetentionPolicy, LegalHold, RetentionClass
 from activation.errors import InvalidStateError
 
 MAX_NAME = 255
@@ -142,7 +142,7 @@ class AudienceMetadata(Value):
     notes: str | None = None
     is_test: bool = False
     custom_attributes: dict[str, Any] = Field(default_factory=dict)
-    retention_policy: RetentionPolicy | None = None
+    retention_policy: AudienceRetentionPolicy | None = None
     """Replaces the policy of the audience's retention class."""
     quality_score: float | None = None
     match_rate: float | None = None

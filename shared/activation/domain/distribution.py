@@ -262,4 +262,6 @@ class DistributionDraft(PlanDraft):
     """A new distribution; without `scheduled_at` it starts at once."""
 
     scheduled_at: Instant | None = None
+    force: bool = False
+    """Send a test audience all the same."""
     metadata: DistributionMetadataDraft = DistributionMetadataDraft()

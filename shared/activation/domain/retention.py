@@ -77,7 +77,7 @@ class RetentionRule(Draft):
 Days = Field(default=None, ge=0, le=MAX_DAYS)
 
 
-class RetentionPolicy(Draft):
+class AudienceRetentionPolicy(Draft):
     """After how many days without activity what happens; None is never. Days are exceeded
     strictly: `30` acts on day 31."""
 
@@ -92,14 +92,14 @@ class RetentionPolicy(Draft):
 
 POLICIES = MappingProxyType(
     {
-        RetentionClass.ACTIVE: RetentionPolicy(
+        RetentionClass.ACTIVE: AudienceRetentionPolicy(
             retention_days=365, archive_after_days=180, compression_after_days=30
         ),
-        RetentionClass.INACTIVE: RetentionPolicy(
+        RetentionClass.INACTIVE: AudienceRetentionPolicy(
             retention_days=90, archive_after_days=30, delete_after_days=90
         ),
-        RetentionClass.EXPIRED: RetentionPolicy(retention_days=30, delete_after_days=30),
-        RetentionClass.TEST: RetentionPolicy(retention_days=7, delete_after_days=7),
+        RetentionClass.EXPIRED: AudienceRetentionPolicy(retention_days=30, delete_after_days=30),
+        RetentionClass.TEST: AudienceRetentionPolicy(retention_days=7, delete_after_days=7),
     }
 )
 """The standing policies (A-111 to A-114)."""

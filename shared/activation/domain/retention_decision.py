@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from activation.domain.audience import Audience, AudienceStatus
 from activation.domain.retention import (
     POLICIES,
+    AudienceRetentionPolicy,
     RetentionAction,
     RetentionClass,
     RetentionCondition,
-    RetentionPolicy,
     RetentionRule,
 )
 
@@ -52,7 +52,7 @@ def class_of(audience: Audience, now: datetime) -> RetentionClass:
     return RetentionClass.INACTIVE if audience.status in INACTIVE else RetentionClass.ACTIVE
 
 
-def policy_of(audience: Audience, now: datetime) -> tuple[str, RetentionPolicy]:
+def policy_of(audience: Audience, now: datetime) -> tuple[str, AudienceRetentionPolicy]:
     """The name and the limits of the policy in force."""
     if audience.metadata.retention_policy is not None:
         return CUSTOM, audience.metadata.retention_policy
@@ -133,7 +133,7 @@ def _open(audience: Audience, decision: Decision) -> bool:
     return in_place and audience.storage.compression != TIGHTEST
 
 
-def _limits(audience: Audience, name: str, policy: RetentionPolicy) -> Iterator[Decision]:
+def _limits(audience: Audience, name: str, policy: AudienceRetentionPolicy) -> Iterator[Decision]:
     start, deleting = _clock(audience, name), _deleting_clock(audience, name)
     if policy.compression_after_days is not None:
         yield _term(name, "compression_after_days", policy, start)
@@ -149,7 +149,7 @@ def _limits(audience: Audience, name: str, policy: RetentionPolicy) -> Iterator[
 
 
 def _end_of_archived(
-    audience: Audience, policy: RetentionPolicy, start: datetime, deleting: datetime
+    audience: Audience, policy: AudienceRetentionPolicy, start: datetime, deleting: datetime
 ) -> Decision:
     """The later of two ends: archiving must not shorten what the class before it promised."""
     promised = audience.archived_as or RetentionClass.INACTIVE
@@ -182,13 +182,13 @@ ACTION_OF = {
 }
 
 
-def _term(name: str, limit: str, policy: RetentionPolicy, start: datetime) -> Decision:
+def _term(name: str, limit: str, policy: AudienceRetentionPolicy, start: datetime) -> Decision:
     days = getattr(policy, limit)
     return Decision(ACTION_OF[limit], _after(start, days), f"{name}: {limit} {days}")
 
 
 def _ruled(
-    audience: Audience, policy: RetentionPolicy, rules: Sequence[RetentionRule], name: str
+    audience: Audience, policy: AudienceRetentionPolicy, rules: Sequence[RetentionRule], name: str
 ) -> Iterator[Decision]:
     start = _clock(audience, name)
     for rule in policy.custom_rules if name == CUSTOM else rules:

@@ -86,6 +86,8 @@ class RetentionReport(Value):
     compressed: int = 0
     deleted: int = 0
     notified: int = 0
+    ended: int = 0
+    """Audiences that were active past their `expires_at` and were paused."""
     expired_members: int = 0
     folded: int = 0
     """Audiences whose small changes were folded into their partitions."""

@@ -24,7 +24,7 @@ from activation.domain.distribution import (
 from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
-from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus
+from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
 from activation.errors import InvalidStateError, ValidationError
 from activation.ports import Clock, Connectors, DocumentStore, Key, Message, Revision
 from activation.services.access import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from activation.members.store import MemberStore
 
 OPERATOR_MAY_SET = frozenset({DistributionStatus.CANCELLED})
+LIVE = frozenset(PlatformType) - {PlatformType.FILE_DROP, PlatformType.WEBHOOK}
+"""Platforms where people are reached, other than receivers of the customer's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,12 @@ class DistributionService(Records[Distribution]):
         """
         refuse_personal_data(draft.metadata.model_dump(mode="json"))
         audience, platform = self._ready(caller, draft)
+        if audience.metadata.is_test and platform.platform_type in LIVE and not draft.force:
+            raise InvalidStateError(
+                "A test audience goes to an ad platform only with force.",
+                field="force",
+                reason="test_audience",
+            )
         now = self.clock.now()
         distribution = Distribution(
             organization_id=caller.organization_id,

@@ -14,7 +14,7 @@ from activation.domain.audit import AuditEntry
 from activation.domain.caller import Caller, service_caller
 from activation.domain.entity import new_id
 from activation.domain.job import JobKind, JobStatus
-from activation.domain.retention import LegalHold, RetentionPolicy, RetentionRule
+from activation.domain.retention import LegalHold, AudienceRetentionPolicy, RetentionRule
 from activation.domain.retention_decision import class_of, outlook, policy_of
 from activation.domain.retention_run import (
     Organization,
@@ -64,7 +64,7 @@ class RetentionService:
         self,
         caller: Caller,
         audience_id: str,
-        policy: RetentionPolicy | None,
+        policy: AudienceRetentionPolicy | None,
         expected: Revision | None = None,
     ) -> Stored[Audience]:
         """Give an audience a policy of its own, or take it away; owner or admin only."""

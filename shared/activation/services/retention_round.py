@@ -40,7 +40,7 @@ from activation.ports import Clock, Notifier, Query
 from activation.services.distribution_archive import MOVED, DistributionArchive
 from activation.services.jobs import JobRun, new_job
 from activation.services.retention import ACTOR, RetentionService
-from activation.services.upkeep import Upkeep, acting_in
+from activation.services.upkeep import ENDED, Upkeep, acting_in
 
 PAGE = 100
 SWEEPING = frozenset({RetentionJob.WEEKLY, RetentionJob.MONTHLY})
@@ -51,6 +51,7 @@ COUNTS = {
     "retention:delete": "deleted",
     "retention:notify": "notified",
     "audience:archive": "archived",
+    ENDED: "ended",
     MOVED: "distributions_archived",
 }
 """Entry of the audit log → count of a report."""
@@ -261,6 +262,7 @@ class _Round:
         self.counts["processed"] += 1
         upkeep, job = self.worker.upkeep, self.record.job
         if job is RetentionJob.DAILY:
+            self._try(audience, "end", self._end)
             self._try(audience, "expire", self._expire)
         if job is RetentionJob.LOOKAHEAD:
             self._try(audience, "fold", self._fold)
@@ -282,6 +284,13 @@ class _Round:
         self._listed(
             "planned", Planned(audience_id=audience.audience_id, action=action, reason=reason)
         )
+
+    def _end(self, caller: Caller, audience: Audience) -> None:
+        if not self.record.dry_run:
+            self.worker.upkeep.end(caller, audience)
+        elif self.worker.upkeep.has_ended(audience):
+            self.counts["ended"] += 1
+            self._plan(audience, "end", "the audience has expired")
 
     def _expire(self, caller: Caller, audience: Audience) -> None:
         if not self.record.dry_run:

@@ -35,6 +35,8 @@ NOTIFY = RetentionAction.NOTIFY
 UNDER_WAY = (DistributionStatus.SCHEDULED, DistributionStatus.PROCESSING)
 TIGHTEST_LEVEL = 19
 STALE = "not_due"
+ENDED = "retention:end"
+"""The audit log's entry for an audience that was paused because it has expired."""
 
 ACTIONS_OF = {
     RetentionJob.DAILY: (NOTIFY, RetentionAction.DELETE, RetentionAction.ARCHIVE),
@@ -92,6 +94,37 @@ class Upkeep:
         return manifest is not None and bool(manifest.deltas)
 
     # effects ----------------------------------------------------------------------------------
+
+    def end(self, caller: Caller, audience: Audience) -> None:
+        """Pause an active audience whose time has come: it leaves the lists of active ones
+        (A-134)."""
+        if not self.has_ended(audience):
+            return
+
+        def use_case() -> None:
+            stored, now = self._found(caller, audience.audience_id), self.retention.clock.now()
+            before = stored.entity
+            if not self.has_ended(before):
+                return
+            after = before.changed(
+                status=before.moved_to(AudienceStatus.PAUSED),
+                status_reason="expired",
+                version=before.version + 1,
+                updated_at=now,
+            )
+            self.retention.commit(caller, ENDED, stored, after, "The audience has expired")
+
+        retry_conflicts(use_case)
+
+    def has_ended(self, audience: Audience) -> bool:
+        """Whether it is active past its `expires_at`."""
+        ends = audience.metadata.expires_at
+        return (
+            audience.status is AudienceStatus.ACTIVE
+            and audience.legal_hold is None
+            and ends is not None
+            and ends <= self.retention.clock.now()
+        )
 
     def expire(self, caller: Caller, audience: Audience, keep: Keep) -> None:
         """Remove the members whose time has come."""
