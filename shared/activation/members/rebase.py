@@ -57,8 +57,7 @@ class Rebase:
     def __call__(self, lost: MergeResult, current: Manifest) -> MergeResult | None:
         """The result on top of `current`; None when it has to be made again. Then `lost` is as
         it was."""
-        known = {part.path for part in self.parent.deltas}
-        newer = tuple(part for part in current.deltas if part.path not in known)
+        newer = current.deltas[len(self.parent.deltas) :]
         if not self._is_possible(lost, current, sum(part.rows for part in newer)):
             return None
         keys = [BlobKey(current.organization_id, path) for path in self.runs]
@@ -67,12 +66,15 @@ class Rebase:
             return _Decided(self, lost, current, given).result(newer)
 
     def _is_possible(self, lost: MergeResult, current: Manifest, rows: int) -> bool:
-        """Whether only deltas are new, few enough, and all parts are objects."""
+        """Whether only deltas are new, few enough, and all parts are objects. A restore may have
+        taken some away: then the members are not those of `parent` with changes."""
         held = sum(part.rows for part in lost.manifest.partitions)
         waiting = sum(part.rows for part in lost.manifest.deltas)
         return (
             [part.path for part in current.partitions]
             == [part.path for part in self.parent.partitions]
+            and [part.path for part in current.deltas[: len(self.parent.deltas)]]
+            == [part.path for part in self.parent.deltas]
             and not lost.writes
             and not lost.ahead
             and len(lost.manifest.deltas) < self.store.max_deltas
