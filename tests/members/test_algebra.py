@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from activation.domain.estimate import Estimate, estimated
 from activation.domain.identifier import IdentifierType, key_digest
 from activation.domain.manifest import Manifest, Place
 from activation.domain.member import MemberInput
+from activation.errors import StorageUnavailableError
 from activation.members.algebra import (
     SAMPLE,
     compared,
@@ -95,19 +98,26 @@ def changed(
     return bench.store.merge(ORGANIZATION, AUDIENCE, name, parent, runs, gone).manifest
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_every_pair_of_manifests_compares_like_sets(bench: Workbench, seed: int) -> None:
-    """Three states of an audience and another one, whatever they share."""
-    draw = random.Random(seed)
+def with_deltas(bench: Workbench) -> Workbench:
+    """The same bench, on which small changes become deltas that are folded soon."""
+    return replace(bench, store=replace(bench.store, delta_from=20, max_deltas=2))
+
+
+@pytest.mark.parametrize("deltas", [False, True])
+def test_every_pair_of_manifests_compares_like_sets(bench: Workbench, deltas: bool) -> None:
+    """Some states of an audience and another one, whatever they share."""
+    draw = random.Random(3)
+    bench = with_deltas(bench) if deltas else bench
     numbers: set[int] = set()
     manifests: list[Manifest | None] = [None]
     models: list[set[Key]] = [set()]
-    for step in range(3):
-        added = draw.sample(range(400), (200, 3, 30)[step])
-        removed = draw.sample(sorted(numbers), min(len(numbers), (0, 2, 50)[step]))
+    for step, (more, fewer) in enumerate([(200, 0), (3, 2), (2, 3), (4, 0), (30, 50)]):
+        added = draw.sample(range(400), more)
+        removed = draw.sample(sorted(numbers), fewer)
         numbers = (numbers - set(removed)) | set(added)
         manifests.append(changed(bench, manifests[-1], added, removed, f"manifest-{step}"))
         models.append(keys(numbers))
+    assert deltas == any(manifest.deltas for manifest in manifests if manifest)
     other = draw.sample(range(300, 700), 150)
     manifests.append(changed(bench, None, other, (), "other"))
     models.append(keys(other))
@@ -119,13 +129,11 @@ def test_every_pair_of_manifests_compares_like_sets(bench: Workbench, seed: int)
             parts = list(differences(bench.store, before, after))
             assert [k for part in parts for k in keys_of(part.added)] == sorted(new - old)
             assert [k for part in parts for k in keys_of(part.removed)] == sorted(old - new)
-            both = overlap(bench.store, before, after)
-            assert (both.both, both.either) == (len(old & new), len(old | new))
-            assert (both.only_a, both.only_b) == (len(old - new), len(new - old))
-    pairs = [(0, 3), (4, 1), (2, 3), (3, 3)]
+    pairs = [(0, 3), (6, 1), (2, 3), (4, 5), (3, 3)]
     for pair, both in overlaps(bench.store, manifests, pairs).items():
         one, two = (models[position] for position in pair)
-        assert (both.both, both.size_a, both.size_b) == (len(one & two), len(one), len(two))
+        assert (both.both, both.either) == (len(one & two), len(one | two))
+        assert (both.only_a, both.only_b) == (len(one - two), len(two - one))
 
 
 def stored(bench: Workbench, digests: np.ndarray, count: int, name: str) -> Manifest:
@@ -246,3 +254,37 @@ def test_small_sets_are_not_estimated(bench: Workbench) -> None:
 )
 def test_what_an_estimate_reads_is_bounded(smaller: int, larger: int, width: int) -> None:
     assert sample_width(smaller, larger) == width
+
+
+def test_damaged_keys_are_not_compared(bench: Workbench, tmp_path: Path) -> None:
+    digests = np.random.default_rng(9).integers(0, 256, (2000, 32), np.uint8)
+    one, two = stored(bench, digests, 16, "one"), stored(bench, digests[1:], 16, "two")
+    path = tmp_path / "members" / ORGANIZATION / one.partitions[3].path
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StorageUnavailableError, match="Partition 3 "):
+        compared(bench.store, one, two)
+    path.unlink()
+    with pytest.raises(StorageUnavailableError, match="Partition 3 "):
+        compared(bench.store, one, two)
+
+
+def test_a_change_in_deltas_is_told_without_reading_all(bench: Workbench, tmp_path: Path) -> None:
+    """What deltas did is found in them: the members that nobody touched may be out of reach."""
+    bench = with_deltas(bench)
+    first = changed(bench, None, range(3000), (), "one")
+    assert len(first.partitions) == 16
+    second = changed(bench, first, [5000, 5002], [1, 2], "two")
+    third = changed(bench, second, [5004], [5000], "three")
+    assert first.partitions == third.partitions
+    touched = {digest[0] // 16 for digest, _ in keys([1, 2, 5000, 5002, 5004])}
+    for part in first.partitions:
+        if part.number not in touched:
+            (tmp_path / "members" / ORGANIZATION / part.path).unlink()
+    found = compared(bench.store, first, third)
+    new, gone = keys([5002, 5004]), keys([1, 2])
+    assert (found.added, found.removed) == (len(new), len(gone))
+    parts = list(differences(bench.store, third, first))
+    assert {k for part in parts for k in keys_of(part.added)} == gone
+    assert {k for part in parts for k in keys_of(part.removed)} == new
