@@ -204,10 +204,14 @@ class MemberService:
             return 0
 
         def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
-            assert parent is not None
-            return self.store.without_expired(parent, manifest_id, now, lambda *_: keep())
+            return self.store.without_expired(_held(parent), manifest_id, now, lambda *_: keep())
 
-        _, result = self._kept_up(caller, audience_id, "expire", "Expired members removed", merge)
+        try:
+            _, result = self._kept_up(
+                caller, audience_id, "expire", "Expired members removed", merge
+            )
+        except NoMembersError:
+            return 0
         return result.removed
 
     def compact(
@@ -227,11 +231,15 @@ class MemberService:
             return None
 
         def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
-            assert parent is not None
             on_partition = lambda *_: keep()  # noqa: E731
-            return self.store.compact(parent, manifest_id, level=level, on_partition=on_partition)
+            return self.store.compact(
+                _held(parent), manifest_id, level=level, on_partition=on_partition
+            )
 
-        _, result = self._kept_up(caller, audience_id, "compact", "Compacted", merge, extra)
+        try:
+            _, result = self._kept_up(caller, audience_id, "compact", "Compacted", merge, extra)
+        except NoMembersError:
+            return None
         return result
 
     def run_compact(self, run: JobRun) -> Mapping[str, Any] | None:
@@ -385,6 +393,9 @@ class MemberService:
             "updated_at": now,
             "last_activity_at": before.last_activity_at if upkeep else now,
         }
+        if same and before.derived_from and before.derived_from.manifest_id == before.manifest_id:
+            derived = before.derived_from.model_copy(update={"manifest_id": manifest.manifest_id})
+            fields["derived_from"] = derived
         return before.changed(**{**fields, **status(before)})
 
     def storage_of(self, manifest: Manifest) -> AudienceStorage:
@@ -433,6 +444,16 @@ def _size_of(size: int, manifest: Manifest) -> dict[str, Any]:
 
 def _address(stored: Stored[Audience]) -> tuple[str, str]:
     return stored.entity.organization_id, stored.entity.audience_id
+
+
+class NoMembersError(InvalidStateError):
+    """The members went away, into the archive say, before their upkeep."""
+
+
+def _held(manifest: Manifest | None) -> Manifest:
+    if manifest is None:
+        raise NoMembersError("The audience has no members.", reason="no_members")
+    return manifest
 
 
 def _require_writable(audience: Audience) -> None:
