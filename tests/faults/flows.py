@@ -15,16 +15,27 @@ from activation.documents import Stored
 from activation.domain.audience import AudienceChanges, AudienceDraft
 from activation.domain.caller import Caller
 from activation.domain.identifier import IdentifierType
+from activation.domain.job import JobKind
 from activation.domain.member import MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft, ImportStatus
+from activation.domain.retention_run import RunDraft
 from activation.domain.version import Restoration
-from activation.errors import ConflictError
-from activation.ports import Message
+from activation.errors import ActivationError, ConflictError, NotFoundError
+from activation.ports import BlobKey, Message
 from activation.services.imports import source_key
 from tests.faults.lab import Flow
 from tests.faults.ports import untaped
-from tests.faults.world import ANN, DATABASE_THRESHOLD, MAX_DELTAS, Answer, Scene, handle, settle
+from tests.faults.world import (
+    ANN,
+    DATABASE_THRESHOLD,
+    MAX_DELTAS,
+    Answer,
+    Refused,
+    Scene,
+    handle,
+    settle,
+)
 
 FIRST_BYTES = range(40)
 """All people fall into three of the sixteen partitions: fewer objects, faster runs."""
@@ -124,6 +135,57 @@ def expiring(app: App) -> Scene:
     return scene
 
 
+def littered(app: App) -> Scene:
+    """An audience with members of versions that nobody may ask for any more, and files that
+    nobody ever named."""
+    scene = filled_objects(app)
+    folder = f"audience_id={scene.audience_id}"
+    for path in (f"{folder}/runs/left.arrow", f"{folder}/part-left.parquet"):
+        app.member_blobs.put(BlobKey(ANN.organization_id, path), b"left")
+    app.uploads.put(BlobKey(ANN.organization_id, "imports/none/source"), b"left")
+    app.clock.sleep(days(app.settings.version_days + 1))
+    app.members.add(ANN, scene.audience_id, [member(PEOPLE[30])])
+    app.clock.sleep(days(2))
+    return scene
+
+
+def released_parts(app: App) -> Scene:
+    """The same after a first sweep: what it let go may be deleted by now."""
+    scene = littered(app)
+    app.jobs.start(ANN, JobKind.SWEEP)
+    settle(app)
+    app.clock.sleep(days(2))
+    return scene
+
+
+def idle(app: App) -> Scene:
+    """An audience that nobody has used for more than a year."""
+    scene = filled(app)
+    app.clock.sleep(days(366))
+    return scene
+
+
+def idle_and_expiring(app: App) -> Scene:
+    """The same with members that have expired: retention removes them first."""
+    scene = expiring(app)
+    app.clock.sleep(days(366))
+    return scene
+
+
+def followed(app: App) -> Scene:
+    """An audience and another one that is derived from it."""
+    scene = filled(app)
+    rule = {"variable_id": "n", "operator": "EQ", "value": 1}
+    origin = {"source_audience_id": scene.audience_id}
+    new_audience(app, "Derived", derived_from=origin, rules=[rule])
+    return scene
+
+
+def days(count: float) -> float:
+    """Days in seconds."""
+    return timedelta(days=count).total_seconds()
+
+
 def archived(app: App) -> Scene:
     """An audience in the archive."""
     scene = filled(app)
@@ -204,8 +266,28 @@ def create(app: App, caller: Caller, scene: Scene) -> Answer:
 
 
 def delete(app: App, caller: Caller, scene: Scene) -> Answer:
-    app.audiences.delete(caller, scene.audience_id)
+    with suppress(NotFoundError):
+        app.audiences.delete(caller, scene.audience_id)
     return {}
+
+
+def expire(app: App, caller: Caller, scene: Scene) -> Answer:
+    app.members.expire(caller, scene.audience_id)
+    return {}
+
+
+def compact(app: App, caller: Caller, scene: Scene) -> Answer:
+    return app.jobs.start(caller, JobKind.COMPACT, scene.audience_id).entity.public()
+
+
+def sweep(app: App, caller: Caller, scene: Scene) -> Answer:
+    del scene
+    return app.jobs.start(caller, JobKind.SWEEP).entity.public()
+
+
+def retain(app: App, caller: Caller, scene: Scene) -> Answer:
+    del scene
+    return app.retention.start(caller, RunDraft()).entity.public()
 
 
 def archive(app: App, caller: Caller, scene: Scene) -> Answer:
@@ -231,8 +313,13 @@ def restore_from_backup(app: App, caller: Caller, scene: Scene) -> Answer:
 
 
 def by_the_system(app: App, scene: Scene, _key: str, act: Callable[..., Answer]) -> Answer:
-    """Work without a client: it is simply done again."""
-    return act(app, ANN, scene)
+    """Work without a key: it is simply done again."""
+    try:
+        return act(app, ANN, scene)
+    except ActivationError as error:
+        if error.retryable:
+            raise
+        raise Refused(error.code) from error
 
 
 def nothing_to_keep() -> None:
@@ -260,5 +347,13 @@ FLOWS: Mapping[str, Flow] = {
         Flow("restore from backup", released, restore_from_backup),
         Flow("archive", filled, archive),
         Flow("unarchive", archived, unarchive),
+        Flow("expire", expiring, expire, asks=by_the_system),
+        Flow("compact", layered, compact),
+        Flow("sweep", littered, sweep),
+        Flow("sweep of the released", released_parts, sweep),
+        Flow("retention", idle, retain),
+        Flow("retention and expiry", idle_and_expiring, retain),
+        Flow("derive", followed, upsert),
+        Flow("delete", filled_objects, delete, asks=by_the_system),
     )
 }

@@ -16,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from activation.app import App
+from activation.domain.job import JobKind
+from activation.services.audience_sweep import GRACE
 from tests.faults.ports import Crash, Fault, Tape, When
 from tests.faults.state import (
     BrokenError,
     Members,
     broken,
     members_by_version,
+    orphans,
     unsettled,
     view,
 )
 from tests.faults.world import (
+    ANN,
     ROUND_SECONDS,
     Act,
     Answer,
@@ -38,6 +42,7 @@ from tests.faults.world import (
 )
 
 KEY = "key-1"
+AFTER_GRACE = GRACE.total_seconds() + 3600
 
 
 def nothing(_app: App, _scene: Scene, _answer: Answer) -> None:
@@ -250,12 +255,25 @@ class _Run:
         settle(app)
         self._again(app)
         settle(app)
+        seen = view(app)
         return [
             *found,
             *broken(app, self.versions),
             *unsettled(app),
-            *differences(self.expected.view, view(app)),
+            *differences(self.expected.view, seen),
+            *self._swept(app, members_view(seen)),
         ]
+
+    def _swept(self, app: App, members: Any) -> list[str]:
+        """What a sweep leaves that it should take, or takes that it should leave."""
+        for _ in range(2):
+            app.clock.sleep(AFTER_GRACE)
+            app.jobs.start(ANN, JobKind.SWEEP)
+            settle(app)
+        found = [*broken(app, self.versions), *orphans(app)]
+        if members_view(view(app)) != members:
+            found.append("I17 members are others after a sweep")
+        return found
 
     def _undecided(self, app: App, *, client_first: bool) -> list[str]:
         """The deliveries, while the client is silent: all of the flow has happened, or nothing."""

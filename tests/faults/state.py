@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from activation.app import App
@@ -18,7 +19,7 @@ from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
 from activation.domain.version import AudienceVersion
 from activation.errors import ActivationError
-from activation.ports import BlobKey, BlobStore, Query
+from activation.ports import BlobKey, Query
 from tests.faults.world import ANN, unfinished
 
 E = TypeVar("E", bound=Entity)
@@ -29,7 +30,10 @@ PAGE = 5
 Members = frozenset[tuple[Any, ...]]
 """Each member: type, digest, attributes, score, consent, segments, expiry."""
 
-UPKEEP = ("job:", "function:version:backup")
+UPKEEP = (
+    *("job:", "sweep:", "function:members:"),
+    *("function:version:backup", "function:audience:derive"),
+)
 """Actions that the system takes when it comes to them, or not at all."""
 
 COLUMNS = (
@@ -101,7 +105,10 @@ def members_of(app: App, manifest_id: str | None) -> Members:
         _require_whole(app, part)
     known = tuple(part.sha256 for part in manifest.parts)
     if known not in _PARSED:
-        _PARSED[known] = _rows(app.store.iter_batches(manifest))
+        members = _rows(app.store.iter_batches(manifest))
+        if _walked(app, manifest) != {member[:2] for member in members}:
+            raise BrokenError("I2 pages and parts hold different members")
+        _PARSED[known] = members
     return _PARSED[known]
 
 
@@ -163,8 +170,6 @@ def _audience_broken(app: App, audience: Audience, before: Mapping[int, Members]
     size = audience.archive.members if audience.archive else audience.size
     if size != len(members):
         found.append(f"I2 size {size}, members {len(members)}")
-    if audience.archive is None and _walked(app, audience) != {(m[0], m[1]) for m in members}:
-        found.append("I2 pages and partitions differ")
     return [*found, *_versions_broken(app, audience, before)]
 
 
@@ -176,7 +181,7 @@ def _versions_broken(app: App, audience: Audience, before: Mapping[int, Members]
     for version in versions:
         if version.backup is not None and not app.backups.is_intact(version):
             found.append("I20 a backup is not what its version says")
-        if version.version < audience.members_kept_from:
+        if not _is_kept(app, audience, version):
             continue
         members = members_of(app, version.manifest_id)
         if version.manifest_id is not None and version.size != len(members):
@@ -186,16 +191,21 @@ def _versions_broken(app: App, audience: Audience, before: Mapping[int, Members]
     return found
 
 
-def _walked(app: App, audience: Audience) -> set[tuple[int, bytes]]:
+def _is_kept(app: App, audience: Audience, version: AudienceVersion) -> bool:
+    """Whether the members of a version must still be there."""
+    oldest = app.clock.now() - timedelta(days=app.settings.version_days)
+    recent = version.version == audience.version or version.created_at > oldest
+    return recent and version.version >= audience.members_kept_from
+
+
+def _walked(app: App, manifest: Manifest) -> set[tuple[int, bytes]]:
     """The members as a client finds them, page by page."""
     from activation.members.layout import TYPES
 
     found: list[tuple[int, bytes]] = []
     after: str | None = None
     while True:
-        page, after = app.members.page(
-            ANN, audience.audience_id, MemberFilter(), limit=PAGE, after=after
-        )
+        page, after = app.store.page(manifest, MemberFilter(), after, PAGE)
         found += [(TYPES.index(m.identifier_type), bytes.fromhex(m.digest)) for m in page]
         if after is None:
             break
@@ -216,42 +226,24 @@ def unsettled(app: App) -> list[str]:
 
 
 def orphans(app: App) -> list[str]:
-    """Stored objects that no record names."""
-    named = _named(app)
-    stored = {
-        f"{area}/{_kind(info.key.path)}": info.key.path
-        for area, blobs in _areas(app).items()
-        for info in blobs.list(ORGANIZATION)
-        if info.key.path not in named
-    }
-    return sorted(stored)
-
-
-def _areas(app: App) -> dict[str, BlobStore]:
-    return {
+    """Stored objects and documents with members that no record names (I17)."""
+    named = {part.path for manifest in _all(app, "manifests", Manifest) for part in manifest.parts}
+    for audience in _audiences(app):
+        named |= {audience.archive.location} if audience.archive else set()
+        named |= {v.backup.location for v in versions_of(app, audience) if v.backup}
+    for job in _all(app, "imports", MemberImport):
+        named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
+    parts = app.documents.query(Query(ORGANIZATION, "member_parts", limit=MANY))
+    stored = [("member_parts", document.key.id) for document in parts]
+    areas = {
         "uploads": app.uploads,
         "members": app.member_blobs,
         "backup": app.backup_blobs,
         "archive": app.archive_blobs,
     }
-
-
-def _kind(path: str) -> str:
-    """A path without what differs from run to run."""
-    return "/".join(part.split("=")[0] for part in path.split("/")[:-1] if "-" not in part[:12])
-
-
-def _named(app: App) -> set[str]:
-    named: set[str] = set()
-    for manifest in _all(app, "manifests", Manifest):
-        named |= {part.path for part in manifest.parts}
-    for job in _all(app, "imports", MemberImport):
-        named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
-    for audience in _audiences(app):
-        if audience.archive is not None:
-            named.add(audience.archive.location)
-        named |= {v.backup.location for v in versions_of(app, audience) if v.backup is not None}
-    return named
+    for area, blobs in areas.items():
+        stored += [(area, info.key.path) for info in blobs.list(ORGANIZATION)]
+    return [f"I17 {area}: {path}" for area, path in stored if path not in named]
 
 
 def members_by_version(app: App) -> dict[str, dict[int, Members]]:
@@ -260,7 +252,7 @@ def members_by_version(app: App) -> dict[str, dict[int, Members]]:
         audience.audience_id: {
             version.version: members_of(app, version.manifest_id)
             for version in versions_of(app, audience)
-            if version.version >= audience.members_kept_from
+            if _is_kept(app, audience, version)
         }
         for audience in _audiences(app)
     }

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.conftest import Tell
-from tests.faults.flows import filled_objects
 from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
-from tests.faults.mutants import ADD, MUTANTS, UNGUARDED
+from tests.faults.mutants import MUTANTS, UNGUARDED
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -27,8 +26,3 @@ def test_numbers_without_a_guard_are_found(lab: Lab, note: Tell) -> None:
     report = Interleaver(lab).explored(wrong, 60)
     note(report)
     assert report.bad
-
-
-def test_its_right_order_is_not(lab: Lab) -> None:
-    assert ADD.prepare is filled_objects
-    assert not Interleaver(lab).explored(Pair(ADD, ADD), 60).bad
