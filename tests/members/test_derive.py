@@ -17,7 +17,7 @@ from activation.domain.identifier import IdentifierType, key_digest
 from activation.domain.manifest import Manifest
 from activation.domain.member import MemberInput
 from activation.members.archive import write_runs
-from activation.members.derive import Changes, chosen, differing, rechosen
+from activation.members.derive import Changes, chosen, differing, ranges_of, rechosen
 from activation.members.store import MemberStore, MergeResult
 from tests.members.support import AUDIENCE, ORGANIZATION, Workbench
 
@@ -94,7 +94,8 @@ class Pair:
             )
         else:
             self.ways.append("all")
-            tables = chosen(self.store, self.source, RULES, self.derived, changes)
+            ranges = ranges_of(self.source, self.derived)
+            tables = chosen(self.store, self.source, RULES, self.derived, changes, ranges)
         runs = write_runs(self.store.blobs, ORGANIZATION, "derived", tables, lambda: None)
         self.derived = self._merged(runs, removals, self.derived if changed else None).manifest
         return changes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,10 +97,16 @@ def chosen(app: App, source: str) -> list[Member]:
     ]
 
 
+def runs_left(app: App, audience_id: str) -> list[str]:
+    found = app.member_blobs.list("acme", f"audience_id={audience_id}/runs/")
+    return [info.key.path for info in found]
+
+
 @pytest.fixture
 def source(app: App, ann: Caller) -> str:
     made = created(app, ann, "Everybody")
     app.members.add(ann, made, [person(number) for number in range(200)])
+    work(app)
     return made
 
 
@@ -139,6 +147,36 @@ def test_it_follows_additions_updates_and_removals(
     [job] = work(app)
     assert members(app, adults) == chosen(app, source)
     assert job.result["removed"] > 0
+    assert runs_left(app, adults) == []
+
+
+def test_a_large_source_that_changes_little_is_followed_by_deltas(
+    app: App, ann: Caller, source: str
+) -> None:
+    everybody = [person(number) for number in range(200, 6_000)]
+    for start in range(0, len(everybody), 1_000):
+        app.members.add(ann, source, everybody[start : start + 1_000])
+    made = derived(app, ann, source, {**ADULT, "operator": "GTE", "value": 0}, name="All")
+    work(app)
+    app.members.add(ann, source, [person(7_000), person(11, city="Rome")])
+    app.members.remove(ann, source, [reference(12)])
+    jobs = work(app)
+    assert [job.result.get("size") for job in jobs] == [6_000, None]
+    assert jobs[0].result == {"added": 1, "updated": 1, "removed": 1, "size": 6_000}
+    manifest = app.members.manifests.get("acme", audience(app, made).manifest_id or "").entity
+    assert len(manifest.deltas) == 1
+    assert members(app, made) == members(app, source)
+
+
+def test_packing_either_of_them_is_no_change(
+    app: App, ann: Caller, source: str, adults: str
+) -> None:
+    app.members.compact(ann, source, level=9)
+    app.members.compact(ann, adults, level=9)
+    assert work(app) == []
+    app.members.add(ann, source, [person(1000)])
+    work(app)
+    assert members(app, adults) == chosen(app, source)
 
 
 def test_nothing_old_stays_of_a_member_that_came_anew(
@@ -206,8 +244,6 @@ def test_a_late_or_repeated_job_changes_nothing(
 
 
 def test_its_members_cannot_be_changed_directly(app: App, ann: Caller, adults: str) -> None:
-    import io
-
     attempts = (
         lambda: app.members.add(ann, adults, [person(1)]),
         lambda: app.members.remove(ann, adults, [reference(2)]),
@@ -320,6 +356,29 @@ def test_one_derived_from_an_audience_without_members_waits(app: App, ann: Calle
     app.members.add(ann, empty, [person(0), person(1)])
     work(app)
     assert [m.attributes["country"] for m in members(app, made)] == ["DE"]
+
+
+def test_work_that_takes_long_is_handed_over(app: App, ann: Caller, source: str) -> None:
+    made = derived(app, ann, source, GERMAN, ADULT, name="German adults")
+    [job] = queued(app)
+    hurried = dataclasses.replace(app.job_worker, work_seconds=-1)
+    hurried.run("acme", job.job_id, "trace")
+    paused = app.jobs.records.get("acme", job.job_id).entity
+    assert (paused.status, paused.state["next"]) == (JobStatus.QUEUED, 8)
+    assert members(app, made) == []
+    hurried.run("acme", job.job_id, "trace")
+    assert members(app, made) == chosen(app, source)
+    assert audience(app, made).size == app.jobs.get(ann, job.job_id).entity.result["added"]
+
+
+def test_work_on_what_is_no_longer_so_begins_anew(app: App, ann: Caller, source: str) -> None:
+    made = derived(app, ann, source, GERMAN, name="Germans")
+    [job] = queued(app)
+    dataclasses.replace(app.job_worker, work_seconds=-1).run("acme", job.job_id, "trace")
+    app.audiences.update(ann, made, AudienceChanges.model_validate({"rules": [GERMAN, ADULT]}))
+    work(app)
+    assert members(app, made) == chosen(app, source)
+    assert runs_left(app, made) == []
 
 
 def test_only_a_source_that_one_sees_can_be_named(

@@ -44,16 +44,17 @@ def chosen(
     rules: Sequence[AudienceRule],
     before: Manifest | None,
     changes: Changes,
+    ranges: Sequence[range],
 ) -> Iterator[Any]:
-    """The members of `source` that the rules choose, range by range, in order.
+    """The members of `source` in these `ranges_of` that the rules choose, in order.
 
-    Once they are all read, `changes` tells how they differ from the members of `before`.
+    Once they are read, `changes` has counted how they differ from the members of `before`.
     """
     import pyarrow as pa
 
     from activation.members.rules import matching
 
-    for wanted in _ranges(source, before):
+    for wanted in ranges:
         rows = _slice(store, source, wanted)
         rows = rows.filter(pa.array(matching(rows, rules))).combine_chunks()
         _count(changes, _slice(store, before, wanted), rows)
@@ -120,7 +121,7 @@ def _keys(members: Any) -> Iterator[tuple[IdentifierType, bytes]]:
         yield TYPES[code], digest
 
 
-def _ranges(*manifests: Manifest | None) -> list[range]:
+def ranges_of(*manifests: Manifest | None) -> list[range]:
     """Ranges of first bytes, each in one partition of every manifest."""
     count = max([MIN_PARTITIONS, *(one.partition_count for one in manifests if one)])
     return [first_bytes(number, count) for number in range(count)]

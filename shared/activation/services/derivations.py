@@ -8,8 +8,8 @@ of the last derivation with how things are, so that it may run late, twice, or n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from activation.members.store import MergeResult
 
 ACTION = "function:audience:derive"
+RANGES_AT_ONCE = 8
 SOURCE_ARCHIVED = "The source is archived; the members are those it had before."
 
 
@@ -145,8 +146,8 @@ class DerivationService:
         self, run: JobRun, stored: Stored[Audience], source: Audience
     ) -> Mapping[str, Any] | None:
         work = _Work(self, run, stored, source, self.manifest_of(source))
+        work.choose()
         try:
-            work.choose()
             if work.changes or stored.entity.manifest_id is None:
                 work.switch()
             else:
@@ -184,29 +185,72 @@ class _Work:
     source: Audience
     source_manifest: Manifest | None
     changes: Changes = field(init=False)
-    runs: Sequence[str] = ()
+    runs: list[str] = field(default_factory=list)
     removals: list[tuple[IdentifierType, bytes]] | None = None
     """Members to take out before the runs; None when the runs are all members there are."""
     merged: MergeResult | None = None
 
     def choose(self) -> None:
         """Store the chosen members as runs, and compare them with those held."""
+        from activation.members.derive import Changes, rechosen
+
+        source, held = self.source_manifest, self.service.manifest_of(self.stored.entity)
+        self.changes = Changes()
+        changed = None if source is None or held is None else self._changed(source)
+        if source is None or held is None or changed is None:
+            self._choose_all(held)
+            return
+        self.removals = []
+        store, rules = self.service.members.store, self.stored.entity.rules
+        self._write(rechosen(store, source, rules, held, changed, self.changes, self.removals))
+
+    def _choose_all(self, held: Manifest | None) -> None:
+        """Range by range; what is done when the time is over is left to the next worker."""
+        from activation.members.derive import chosen, ranges_of
+
+        store, rules = self.service.members.store, self.stored.entity.rules
+        ranges = ranges_of(self.source_manifest, held)
+        first = self._resumed()
+        for start in range(first, len(ranges), RANGES_AT_ONCE):
+            if start > first and self.run.clock.monotonic() > self.run.deadline:
+                self.run.save(self._state(start), 90 * start / len(ranges))
+                self.run.pause()
+            some = ranges[start : start + RANGES_AT_ONCE]
+            self._write(chosen(store, self.source_manifest, rules, held, self.changes, some))
+
+    def _write(self, tables: Iterator[Any]) -> None:
         from activation.members.archive import write_runs
-        from activation.members.derive import Changes, chosen, rechosen
+
+        def watched() -> Iterator[Any]:
+            for table in tables:
+                self.run.keep()
+                yield table
 
         audience, store = self.stored.entity, self.service.members.store
-        source, rules = self.source_manifest, audience.rules
-        held = self.service.manifest_of(audience)
-        self.changes = Changes()
-        tables = chosen(store, source, rules, held, self.changes)
-        if held is not None and source is not None:
-            changed = self._changed(source)
-            if changed is not None:
-                self.removals = []
-                tables = rechosen(store, source, rules, held, changed, self.changes, self.removals)
-        self.runs = write_runs(
-            store.blobs, audience.organization_id, audience.audience_id, tables, self.run.keep
-        )
+        ids = (audience.organization_id, audience.audience_id)
+        self.runs += write_runs(store.blobs, *ids, watched(), self.run.keep)
+
+    def _state(self, reached: int) -> dict[str, Any]:
+        return {"of": self._basis, "next": reached, "runs": self.runs, **asdict(self.changes)}
+
+    @property
+    def _basis(self) -> list[str | None]:
+        """What the work is about; none of another basis can be gone on with."""
+        audience = self.stored.entity
+        return [self.source.manifest_id, audience.manifest_id, digest_of(audience.rules)]
+
+    def _resumed(self) -> int:
+        """The range to go on with, after what an earlier call of this job has done."""
+        from activation.members.derive import Changes
+
+        state = dict(self.run.job.state)
+        if state.get("of") != self._basis:
+            organization_id = self.stored.entity.organization_id
+            self.service.members.store.discard_runs(organization_id, state.get("runs", ()))
+            return 0
+        self.runs = list(state["runs"])
+        self.changes = Changes(**{one.name: state[one.name] for one in fields(Changes)})
+        return int(state["next"])
 
     def _changed(self, source: Manifest) -> Manifest | None:
         """What may differ from the last derivation, when that is little."""
@@ -234,10 +278,10 @@ class _Work:
                 lambda _audience, _result: self.run.completion(self.result()),
                 status=self._fields,
                 upkeep=True,
+                require=self._require_unchanged,
             )
         except ConflictError:
-            if self.merged is not None:
-                self.service.members.store.discard(self.merged)
+            self._discard()
             raise
 
     def stamp(self, manifest_id: str) -> dict[str, Any]:
@@ -275,8 +319,6 @@ class _Work:
     def _merge(self, parent: Manifest | None, manifest_id: str) -> MergeResult:
         """A manifest of the chosen members; what was said of them before is not kept."""
         audience = self.stored.entity
-        if (parent and parent.manifest_id) != audience.manifest_id:
-            raise ConflictError("The members were changed meanwhile.")
         result = self.service.members.store.merge(
             audience.organization_id,
             audience.audience_id,
@@ -294,22 +336,35 @@ class _Work:
             duplicate=0,
             removed=found.removed,
             manifest=result.manifest.changed(parent_id=audience.manifest_id),
+            rebase=None,
         )
         return self.merged
 
-    def _fields(self, before: Audience) -> Mapping[str, Any]:
-        """The stamp, for the record as it now is; another derivation, or other rules, start anew.
-
-        The first members make a draft active."""
+    def _require_unchanged(self, now: Audience) -> None:
+        """Another derivation, other rules or other members start the work anew."""
         audience = self.stored.entity
         mine = (audience.derived_from, audience.rules, audience.manifest_id)
-        if (before.derived_from, before.rules, before.manifest_id) != mine or self.merged is None:
+        if (now.derived_from, now.rules, now.manifest_id) != mine:
             raise ConflictError("The audience was changed meanwhile.")
-        fields = self.stamp(self.merged.manifest.manifest_id)
+        if now.status is AudienceStatus.ARCHIVED:
+            raise ConflictError("The audience was archived meanwhile.")
+
+    def _fields(self, before: Audience) -> Mapping[str, Any]:
+        """The stamp; the first members make a draft active."""
+        assert self.merged is not None
+        stamped = self.stamp(self.merged.manifest.manifest_id)
         if before.status is AudienceStatus.DRAFT:
-            fields["status"] = AudienceStatus.ACTIVE
-            fields["metadata"] = dated(before, AudienceStatus.ACTIVE, self.service.clock)
-        return fields
+            stamped["status"] = AudienceStatus.ACTIVE
+            stamped["metadata"] = dated(before, AudienceStatus.ACTIVE, self.service.clock)
+        return stamped
+
+    def _discard(self) -> None:
+        """Drop the parts of a manifest that was not committed."""
+        members = self.service.members
+        if self.merged is not None:
+            manifest = self.merged.manifest
+            if members.manifests.find(manifest.organization_id, manifest.manifest_id) is None:
+                members.store.discard(self.merged)
 
 
 def in_step(audience: Audience, source: Audience) -> bool:
