@@ -125,17 +125,18 @@ def overlaps(
     """`overlap` of these pairs of manifests, named by position."""
     from activation.members.ahead import in_order
 
-    missing = dict.fromkeys(pairs, 0)
+    sizes = [_size(manifest) for manifest in manifests]
+    counted = [pair for pair in pairs if all(sizes[position] for position in pair)]
+    missing = {pair: 0 if pair in counted else sizes[pair[0]] for pair in pairs}
     with _Sides(store, manifests) as sides:
 
         def compare(wanted: range) -> list[int]:
             read: dict[int, Any] = {}
-            return [_missing(*sides.differing(one, other, wanted, read)) for one, other in pairs]
+            return [_missing(*sides.differing(one, other, wanted, read)) for one, other in counted]
 
-        for counts in in_order(compare, sides.ranges()):
-            for pair, count in zip(pairs, counts, strict=True):
+        for counts in in_order(compare, sides.ranges() if counted else ()):
+            for pair, count in zip(counted, counts, strict=True):
                 missing[pair] += count
-    sizes = [_size(manifest) for manifest in manifests]
     return {
         (one, other): Overlap(sizes[one], sizes[other], sizes[one] - lacking)
         for (one, other), lacking in missing.items()
