@@ -16,7 +16,7 @@ from activation.domain.identifier import IdentifierType
 from activation.domain.member import MemberInput
 from activation.domain.summary import AudienceSummary
 from activation.errors import InvalidStateError
-from activation.members.profile import COLUMNS, Profile
+from activation.members.profile import COLUMNS, MAX_DISTINCT, MAX_NAMES, Profile, value_of
 from tests.services.support import add, audience_of, contents, inputs, never
 
 KINDS = (IdentifierType.EMAIL, IdentifierType.CUSTOMER_ID, IdentifierType.MAID)
@@ -168,3 +168,44 @@ def test_a_profile_of_nothing_is_empty() -> None:
     profile = Profile()
     profile.add(schema().empty_table().select(COLUMNS))
     assert profile == Profile()
+
+
+def test_what_is_counted_of_a_profile_is_bounded() -> None:
+    texts = [f'{{"k": {number}, "city": "Bonn"}}' for number in range(MAX_DISTINCT + 50)]
+    texts += [f'{{"n{number}": null}}' for number in range(MAX_NAMES)]
+    profile = Profile()
+    profile.add(_table(texts))
+    assert profile.examined == len(texts)
+    assert profile.distinct == MAX_DISTINCT == sum(map(len, profile.values.values()))
+    assert len(profile.attributes) == MAX_NAMES
+    assert profile.attributes["k"] == profile.attributes["city"] == MAX_DISTINCT + 50
+    ((form, count),) = profile.values["city"].items()
+    assert (value_of(form), count) == ("Bonn", MAX_DISTINCT + 50)
+    assert set(profile.by_type.values()) == {len(texts)}
+
+
+VALUES = ("1", 1, True, None, 1.5, '"', "", ["a"], {"b": 1, "a": 2})
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_of_different_types_are_told_apart(value: Any) -> None:
+    import orjson
+
+    profile = Profile()
+    profile.add(_table([orjson.dumps({"k": value}).decode(), '{"k": "other"}']))
+    assert [value_of(form) for form in profile.values["k"]] == [value, "other"]
+
+
+def _table(attributes: list[str]) -> Any:
+    """Members with these attributes."""
+    import pyarrow as pa
+
+    from activation.members.layout import schema
+
+    count = len(attributes)
+    columns = {
+        "identifier_type": pa.array([0] * count, pa.uint8()),
+        "attributes": pa.array(attributes, pa.string()),
+        "segments": pa.nulls(count, pa.list_(pa.string())),
+    }
+    return pa.table(columns, pa.schema([schema().field(name) for name in columns]))

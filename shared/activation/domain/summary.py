@@ -21,7 +21,7 @@ class ValueCount(Value):
 
 class AttributeSummary(Value):
     """An attribute: how many members have it, and its most frequent values. A value longer than
-    200 characters of JSON counts for the attribute but is not listed."""
+    200 characters counts for the attribute but is not listed."""
 
     count: int
     share: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,12 @@ from activation.domain.summary import MAX_VALUE_CHARACTERS
 from activation.members.layout import TYPES
 
 COLUMNS = ("identifier_type", "attributes", "segments")
+MAX_NAMES = 10_000
+MAX_DISTINCT = 200_000
+"""Different values of all attributes that are counted; later ones are not. Members come in random
+order, so what is left out is rare."""
+_TEXT = '"'
+"""Before a value that is a text; no JSON of any other value begins with it."""
 
 
 @dataclass(slots=True)
@@ -20,9 +26,10 @@ class Profile:
     examined: int = 0
     by_type: Counter[str] = field(default_factory=Counter)
     attributes: Counter[str] = field(default_factory=Counter)
-    values: dict[str, Counter[str]] = field(default_factory=dict)
-    """Attribute → JSON text of a value → members."""
+    values: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Attribute → value, in the form that `value_of` reads → members."""
     segments: Counter[str] = field(default_factory=Counter)
+    distinct: int = 0
 
     def add(self, table: Any) -> None:
         """Count more members; needs the columns COLUMNS."""
@@ -38,10 +45,29 @@ class Profile:
         import orjson
 
         for name, value in orjson.loads(text).items():
+            if name not in self.attributes and len(self.attributes) == MAX_NAMES:
+                continue
             self.attributes[name] += count
-            shown = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-            if len(shown) <= MAX_VALUE_CHARACTERS:
-                self.values.setdefault(name, Counter())[shown] += count
+            held = self.values[name]
+            form = _TEXT + value if isinstance(value, str) else _json(value)
+            if form in held:
+                held[form] += count
+            elif len(form) <= MAX_VALUE_CHARACTERS and self.distinct < MAX_DISTINCT:
+                held[form] = count
+                self.distinct += 1
+
+
+def _json(value: Any) -> str:
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def value_of(form: str) -> Any:
+    """A value from the form in which profiles count it."""
+    import orjson
+
+    return form.removeprefix(_TEXT) if form.startswith(_TEXT) else orjson.loads(form)
 
 
 def _counted(column: Any) -> Iterator[tuple[Any, int]]:

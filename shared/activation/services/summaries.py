@@ -6,11 +6,10 @@ Digests are uniform, so the members whose digests come first are a random part o
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from activation.domain.audience import Audience
 from activation.domain.audience_overlap import Basis
@@ -103,13 +102,14 @@ class SummaryService:
         """All members, range after range; of a large audience those whose digests come first."""
         from activation.members.profile import COLUMNS
 
-        if manifest.size > self.examined:
-            width = -(-FIRST_BYTES * self.examined // manifest.size)
-            yield self.store.slice(manifest, range(width), COLUMNS).slice(0, self.examined)
-            return
+        wanted = min(self.examined, manifest.size)
+        last = -(-FIRST_BYTES * wanted // manifest.size) if wanted else 0
         width = FIRST_BYTES // manifest.partition_count
-        for first in range(0, FIRST_BYTES, width):
-            yield self.store.slice(manifest, range(first, first + width), COLUMNS)
+        for first in range(0, last, width):
+            bytes_ = range(first, min(first + width, last))
+            table = self.store.slice(manifest, bytes_, COLUMNS).slice(0, wanted)
+            wanted -= table.num_rows
+            yield table
 
 
 _NOTHING: dict[str, Any] = {
@@ -124,14 +124,16 @@ _NOTHING: dict[str, Any] = {
 
 def _attributes(profile: Profile, factor: float) -> list[dict[str, Any]]:
     """The most frequent attributes; a list, as the order is lost in some stores of JSON."""
+    from activation.members.profile import value_of
+
     names = _most(profile.attributes, MAX_ATTRIBUTES)
     return [
         {
             "name": name,
             "count": round(count * factor),
             "values": [
-                {"value": orjson.loads(text), "count": round(held * factor)}
-                for text, held in _most(profile.values.get(name, {}), MAX_VALUES)
+                {"value": value_of(form), "count": round(held * factor)}
+                for form, held in _most(profile.values.get(name, {}), MAX_VALUES)
             ],
         }
         for name, count in names
@@ -140,7 +142,7 @@ def _attributes(profile: Profile, factor: float) -> list[dict[str, Any]]:
 
 def _most(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
     """The largest counts; equal ones by name, so that two counts of one audience are equal."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    return heapq.nsmallest(limit, counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _scaled(counts: Mapping[str, int], factor: float) -> dict[str, int]:
