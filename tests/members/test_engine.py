@@ -85,8 +85,15 @@ class Engine(RuleBasedStateMachine):
         root = Path(self.folder.name)
         self.blobs = FileBlobs(root / "members", self.clock, sync=lambda _: None)
         self.documents = SqliteDocuments(root / "documents.sqlite", self.clock)
-        options = {"rows_at_once": 6, "max_deltas": 3, "delta_from": 8}
-        self.store = MemberStore(self.blobs, self.documents, self.clock, LIMITS, **options)
+        self.store = MemberStore(
+            self.blobs,
+            self.documents,
+            self.clock,
+            LIMITS,
+            rows_at_once=6,
+            max_deltas=3,
+            delta_from=8,
+        )
         self.manifest: Manifest | None = None
         self.model: dict[Key, Said] = {}
         self.past: list[tuple[Manifest, dict[Key, Said]]] = []

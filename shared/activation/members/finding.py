@@ -9,10 +9,17 @@ from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import Member
 from activation.members.changes import sorted_keys
 from activation.members.deltas import CHANGE, as_changes, composed, located, staying
-from activation.members.layout import KEY_COLUMNS, PATCH, REPLACE, delta_schema, partition_of
-from activation.members.parts import PartStore
+from activation.members.layout import (
+    KEY_COLUMNS,
+    PATCH,
+    REPLACE,
+    delta_schema,
+    fields_of,
+    partition_of,
+)
+from activation.members.parts import PartStore, is_small
 from activation.members.reading import members_of
-from activation.members.row_groups import opened
+from activation.members.row_groups import RowGroups, opened
 
 
 def find(
@@ -41,9 +48,24 @@ def _row_in(
     store: PartStore, manifest: Manifest, part: StoredPart, key: Any, digest: bytes
 ) -> Any | None:
     """The row of a part that has this key, as a table of one."""
+    if is_small(part):
+        rows = store.rows(manifest.organization_id, part)
+        places, known = located(rows, key)
+        return rows.slice(int(places[0]), 1) if known[0] else None
     with opened(store, manifest.organization_id, part) as groups:
         for group in groups.within(digest, digest + b"\0"):
             places, known = located(groups.read([group], KEY_COLUMNS), key)
             if known[0]:
-                return groups.read([group]).slice(int(places[0]), 1)
+                return _row(groups, group, int(places[0]), key)
     return None
+
+
+def _row(groups: RowGroups, group: int, place: int, key: Any) -> Any:
+    """A row whose key is known: the keys of its row group are not read again."""
+    import pyarrow as pa
+
+    names = [name for name in groups.columns if name not in KEY_COLUMNS]
+    rest = groups.row(group, place, names)
+    return pa.table([*key.columns, *rest.columns], schema=fields_of([*KEY_COLUMNS, *names])).select(
+        groups.columns
+    )

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import io
 import secrets
-from collections.abc import Iterator, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any, TypeVar
@@ -42,8 +44,34 @@ MAX_COMMIT_BYTES = 1_500_000
 """Text of documents in one commit; the most a store takes is 4 MiB (emulator) or 10 MiB."""
 
 PIECE_BYTES = 1024 * 1024
+MAX_KEPT = 64
+MAX_KEPT_BYTES = 64 * 1024
+"""So many deltas of at most this stored size are kept decoded between operations: small changes
+and lookups would open them again and again."""
 
 P = TypeVar("P", PartitionObject, DeltaObject)
+
+
+class KeptDeltas:
+    """Small deltas that were read lately, decoded; safe to share, as parts never change."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[tuple[str, str], Any] = OrderedDict()
+
+    def get(self, organization_id: str, part: StoredPart, read: Callable[[], Any]) -> Any:
+        """The rows of a part: as kept, else from `read`."""
+        key = (organization_id, part.path)
+        with self._lock:
+            if key in self._tables:
+                self._tables.move_to_end(key)
+                return self._tables[key]
+        table = read()
+        with self._lock:
+            self._tables[key] = table
+            while len(self._tables) > MAX_KEPT:
+                self._tables.popitem(last=False)
+        return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +81,7 @@ class PartStore:
 
     blobs: BlobStore
     documents: DocumentStore
+    kept: KeptDeltas = field(default_factory=KeptDeltas)
 
     def content(self, organization_id: str, part: StoredPart) -> bytes:
         """The whole part, its checksum verified."""
@@ -204,6 +233,11 @@ class PartWriter:
             "sha256": digest,
         }
         return Write(Key(self.organization_id, COLLECTION, path), data, ABSENT)
+
+
+def is_small(part: StoredPart) -> bool:
+    """Whether a part is a delta that is read as a whole and kept."""
+    return isinstance(part, DeltaObject) and part.bytes <= MAX_KEPT_BYTES
 
 
 def _counted(tables: Iterator[Any], facts: Facts) -> Iterator[Any]:

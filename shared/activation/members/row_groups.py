@@ -52,6 +52,18 @@ class RowGroups:
             )
             return coded(table).combine_chunks()
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the part's columns."""
+        names: list[str] = self._file.schema_arrow.names
+        return names
+
+    def row(self, group: int, place: int, columns: Sequence[str]) -> Any:
+        """One row of a row group."""
+        with readable(self.part):
+            table = self._file.read_row_group(group, columns=list(columns), use_threads=False)
+            return coded(table.slice(place, 1))
+
     def between(self, low: bytes, high: bytes | None, columns: Sequence[str]) -> Any:
         """The rows with low <= digest < high."""
         groups = self.within(low, high)

@@ -18,6 +18,7 @@ from activation.domain.manifest import (
 )
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_import import ImportCounts
+from activation.members.parts import KeptDeltas
 from activation.ports import BlobKey, BlobStore, Clock, DocumentStore, Write
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class MemberStore:
     max_deltas: int = MAX_DELTAS
     delta_from: int = DELTA_FROM
     delta_share: int = DELTA_SHARE
+    kept: KeptDeltas = field(default_factory=KeptDeltas, repr=False, compare=False)
 
     # changing -----------------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class MemberStore:
         """Parts, wherever they lie."""
         from activation.members.parts import PartStore
 
-        return PartStore(self.blobs, self.documents)
+        return PartStore(self.blobs, self.documents, self.kept)
 
     def page(
         self, manifest: Manifest, wanted: MemberFilter, after: str | None, limit: int
