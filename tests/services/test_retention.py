@@ -175,6 +175,8 @@ def test_a_hold_keeps_expired_members_too(app: App, ann: Caller, clock: MovableC
     days_later(clock, 1)
     assert run(app, ann).report.expired_members == 0
     assert len(contents(app, now_of(app, audience))) == 6
+    with pytest.raises(InvalidStateError):
+        app.members.expire(ann, audience.audience_id)
 
 
 def test_an_expired_audience_is_paused(app: App, ann: Caller, clock: MovableClock) -> None:
@@ -418,6 +420,7 @@ def test_a_run_whose_job_gave_up_has_failed(app: App, ann: Caller) -> None:
     app.documents.commit(Batch([stored.replaced_by(failed)]))
     shown = app.retention.get(ann, started.run_id).entity
     assert (shown.status, shown.error) == (RunStatus.FAILED, {"code": "INVALID_STATE"})
+    assert app.retention.list(ann, {}).items == [shown]
 
 
 # policies ---------------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ from activation.domain.audience import Audience, AudienceChanges, AudienceStatus
 from activation.domain.caller import Caller
 from activation.domain.member import MemberInput
 from activation.domain.retention import (
+    AudienceRetentionPolicy,
     RetentionAction,
     RetentionCondition,
-    AudienceRetentionPolicy,
     RetentionRule,
 )
 from activation.domain.retention_run import RetentionJob, RunStatus

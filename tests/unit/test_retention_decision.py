@@ -18,11 +18,11 @@ from activation.domain.audience import (
     AudienceType,
 )
 from activation.domain.retention import (
+    AudienceRetentionPolicy,
     LegalHold,
     RetentionAction,
     RetentionClass,
     RetentionCondition,
-    AudienceRetentionPolicy,
     RetentionRule,
 )
 from activation.domain.retention_decision import (

@@ -197,9 +197,11 @@ class MemberService:
     def expire(
         self, caller: Caller, audience_id: str, keep: Callable[[], None] = lambda: None
     ) -> int:
-        """Remove the members whose time is over; returns how many."""
-        now = self.clock.now()
-        parent = self._manifest(self.audiences.find(caller, audience_id))
+        """Remove the members whose time is over; returns how many. InvalidStateError under legal
+        hold."""
+        now, stored = self.clock.now(), self.audiences.find(caller, audience_id)
+        _require_unheld(stored.entity)
+        parent = self._manifest(stored)
         if parent is None or not self.store.may_expire(parent, now):
             return 0
 
@@ -208,7 +210,12 @@ class MemberService:
 
         try:
             _, result = self._kept_up(
-                caller, audience_id, "expire", "Expired members removed", merge
+                caller,
+                audience_id,
+                "expire",
+                "Expired members removed",
+                merge,
+                require=_require_unheld,
             )
         except NoMembersError:
             return 0
@@ -273,6 +280,7 @@ class MemberService:
         description: str,
         merge: Merge,
         extra: Extra = lambda _audience, _result: (),
+        require: Callable[[Audience], None] = lambda _: None,
     ) -> tuple[Audience, MergeResult]:
         return self.switch(
             caller,
@@ -282,7 +290,7 @@ class MemberService:
             merge,
             extra,
             upkeep=True,
-            require=lambda _: None,
+            require=require,
         )
 
     def _read(self, stored: Stored[Audience], read: Callable[[Manifest], T]) -> T | None:
@@ -454,6 +462,11 @@ def _held(manifest: Manifest | None) -> Manifest:
     if manifest is None:
         raise NoMembersError("The audience has no members.", reason="no_members")
     return manifest
+
+
+def _require_unheld(audience: Audience) -> None:
+    if audience.legal_hold is not None:
+        raise InvalidStateError("The audience is under legal hold.", reason="legal_hold")
 
 
 def _require_writable(audience: Audience) -> None:

@@ -14,7 +14,7 @@ from activation.domain.audit import AuditEntry
 from activation.domain.caller import Caller, service_caller
 from activation.domain.entity import new_id
 from activation.domain.job import JobKind, JobStatus
-from activation.domain.retention import LegalHold, AudienceRetentionPolicy, RetentionRule
+from activation.domain.retention import AudienceRetentionPolicy, LegalHold, RetentionRule
 from activation.domain.retention_decision import class_of, outlook, policy_of
 from activation.domain.retention_run import (
     Organization,
@@ -25,7 +25,7 @@ from activation.domain.retention_run import (
     run_id_of,
 )
 from activation.errors import ConflictError, InvalidStateError
-from activation.ports import Clock, Key, Message, Query, Revision, Write
+from activation.ports import Clock, Message, Query, Revision, Write
 from activation.services.access import require_current, retry_conflicts
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
@@ -254,27 +254,31 @@ class RetentionService:
         return retry_conflicts(partial(self._release, caller, run_id))
 
     def get(self, caller: Caller, run_id: str) -> Stored[RetentionRun]:
-        """One run; a run whose job has failed has failed."""
+        """One run."""
         stored = self.runs.get(caller.organization_id, run_id)
-        if stored.entity.status is not RunStatus.RUNNING:
-            return stored
-        found = self.jobs.records.find(caller.organization_id, job_id_of(stored.entity))
-        if found is None or found.entity.status is not JobStatus.FAILED:
-            return stored
-        failed = stored.entity.changed(status=RunStatus.FAILED, error=found.entity.error)
-        return Stored(failed, stored.key, stored.revision)
+        return Stored(self._as_its_job(stored.entity), stored.key, stored.revision)
 
     def list(
         self, caller: Caller, equal: Mapping[str, str], limit: int = 50, after: str | None = None
     ) -> Page[RetentionRun]:
         """Runs, newest first."""
-        return self.runs.page(
+        page = self.runs.page(
             Query(caller.organization_id, self.runs.name, equal, after=after, limit=limit)
         )
+        return Page([self._as_its_job(run) for run in page.items], page.next_after)
 
     def count(self, caller: Caller, equal: Mapping[str, str]) -> int:
         """How many runs `list` has in all."""
         return self.commits.documents.count(Query(caller.organization_id, self.runs.name, equal))
+
+    def _as_its_job(self, run: RetentionRun) -> RetentionRun:
+        """The run; one whose job was given up has failed."""
+        if run.status is not RunStatus.RUNNING:
+            return run
+        found = self.jobs.records.find(run.organization_id, job_id_of(run))
+        if found is None or found.entity.status is not JobStatus.FAILED:
+            return run
+        return run.changed(status=RunStatus.FAILED, error=found.entity.error)
 
     def _release(self, caller: Caller, run_id: str) -> Stored[RetentionRun]:
         stored = self.runs.get(caller.organization_id, run_id)
@@ -332,8 +336,3 @@ class RetentionService:
 def job_id_of(run: RetentionRun) -> str:
     """The job that works on the run: a released one has a second job."""
     return run.run_id if run.released_by is None else f"{run.run_id}-released"
-
-
-def run_key(run: RetentionRun) -> Key:
-    """The address of a run's record."""
-    return Key(run.organization_id, "retention_runs", run.run_id)
