@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from activation.app import App
 from tests.faults.lab import Flow, Lab, Report, differences
 from tests.faults.ports import Crash, Fault, Tape, When
 from tests.faults.state import broken, unsettled, view
-from tests.faults.world import ROUND_SECONDS, Answer, Refused, World, handle_own, settle
+from tests.faults.world import ROUND_SECONDS, Answer, Refused, Scene, World, handle_own, settle
 
 SEED = 20261121
 PATIENCE = 60.0
@@ -33,15 +33,20 @@ TOLD = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two flows on one audience. The second one's request and follow-up are its own; both find
-    what the first one's `prepare` makes."""
+    """Two flows on what the first one's `prepare` makes, unless `found` makes something else."""
 
     first: Flow
     second: Flow
+    found: Callable[[App], Scene] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.first.name} x {self.second.name}"
+
+    @property
+    def prepare(self) -> Callable[[App], Scene]:
+        """What makes the world that they find."""
+        return self.found or self.first.prepare
 
 
 Outcome = tuple[Any, Any, Mapping[str, Any]]
@@ -127,19 +132,19 @@ class Interleaver:
     """Runs of pairs in a lab."""
 
     lab: Lab
-    _serial: dict[str, list[Outcome]] = field(default_factory=dict)
+    _serial: dict[Pair, list[Outcome]] = field(default_factory=dict)
 
     # what is allowed --------------------------------------------------------------------------
 
     def serial(self, pair: Pair) -> list[Outcome]:
         """The outcomes of all serial orders of requests and work."""
-        if pair.name not in self._serial:
+        if pair not in self._serial:
             orders = {*itertools.permutations([0, 0, 1, 1])}
-            self._serial[pair.name] = [self._in_order(pair, order) for order in sorted(orders)]
-        return self._serial[pair.name]
+            self._serial[pair] = [self._in_order(pair, order) for order in sorted(orders)]
+        return self._serial[pair]
 
     def _in_order(self, pair: Pair, order: Sequence[int]) -> Outcome:
-        world = self.lab.world(pair.first.prepare)
+        world = self.lab.world(pair.prepare)
         both = _both(pair)
         with ExitStack() as stack:
             apps = [stack.enter_context(world.process(p.tape)) for p in both]
@@ -167,7 +172,7 @@ class Interleaver:
 
     def scheduled(self, pair: Pair, first: int, second: int) -> list[str]:
         """One run; what was wrong in it."""
-        world = self.lab.world(pair.first.prepare)
+        world = self.lab.world(pair.prepare)
         both = _both(pair)
         baton = Baton([(0, first), (1, second), (0, float("inf")), (1, float("inf"))])
         with ExitStack() as stack:
@@ -191,7 +196,7 @@ class Interleaver:
         """The first dies after each of its effects; the second happens; then the first is done
         again: a client's retry, a redelivery."""
         tape = Tape()
-        world = self.lab.world(pair.first.prepare)
+        world = self.lab.world(pair.prepare)
         with world.process(tape) as app:
             process = _Process(pair.first, "first", tape)
             process.request(app, world)
@@ -204,7 +209,7 @@ class Interleaver:
         return report
 
     def _death(self, pair: Pair, fault: Fault) -> list[str]:
-        world = self.lab.world(pair.first.prepare)
+        world = self.lab.world(pair.prepare)
         both = _both(pair)
         both[0].tape.fault = fault
         with world.process(both[0].tape) as app:
@@ -227,7 +232,7 @@ class Interleaver:
     def _calls(self, pair: Pair, number: int) -> int:
         """How many calls one of the two makes alone."""
         calls = itertools.count()
-        world = self.lab.world(pair.first.prepare)
+        world = self.lab.world(pair.prepare)
         process = _both(pair)[number]
         process.tape.gate = lambda: _ignored(next(calls))
         with world.process(process.tape) as app:
@@ -281,9 +286,3 @@ def _thread(
 
 def _ignored(_value: object) -> None:
     """For a gate that only counts."""
-
-
-def pairs(flows: Mapping[str, Flow], names: Sequence[tuple[str, str]]) -> Iterator[Pair]:
-    """Pairs of flows by name."""
-    for first, second in names:
-        yield Pair(flows[first], flows[second])
