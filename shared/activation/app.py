@@ -174,7 +174,7 @@ class App:
     @cached_property
     def commits(self) -> Commits:
         """The one way to change anything."""
-        from activation.services.derivations import Followers
+        from activation.services.followers import Followers
 
         followers = Followers(self.documents, self.clock)
         return Commits(self.documents, self.bus, self.clock, followers)

@@ -26,7 +26,7 @@ from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft
 from activation.errors import InvalidStateError, NotFoundError
 from activation.ports import Query
-from activation.services.derivations import SOURCE_ARCHIVED
+from activation.services.derivations import HELD, SOURCE_ARCHIVED
 from tests.conftest import caller_of
 
 GERMAN = {"variable_id": "country", "operator": "EQ", "value": "DE"}
@@ -298,6 +298,21 @@ def test_an_archived_one_catches_up_when_it_is_back(
     app.audiences.set_status(ann, adults, "active")
     work(app)
     assert members(app, adults) == chosen(app, source)
+
+
+def test_one_under_legal_hold_is_left_as_it_is(
+    app: App, ann: Caller, source: str, adults: str
+) -> None:
+    before = members(app, adults)
+    app.retention.hold(ann, adults, "court case")
+    app.members.remove(ann, source, [reference(number) for number in range(100)])
+    work(app)
+    assert members(app, adults) == before
+    assert audience(app, adults).status_reason == HELD
+    app.retention.lift(ann, adults)
+    work(app)
+    assert members(app, adults) == chosen(app, source)
+    assert audience(app, adults).status_reason is None
 
 
 def test_a_source_packed_into_its_archive_and_back(

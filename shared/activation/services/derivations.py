@@ -17,22 +17,18 @@ import orjson
 
 from activation.documents import Collection, Stored
 from activation.domain.audience import (
-    MAX_DERIVED,
     Audience,
     AudienceRule,
     AudienceStatus,
     Derivation,
 )
-from activation.domain.caller import Caller, service_caller
-from activation.domain.entity import Entity
 from activation.domain.identifier import IdentifierType
-from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest
 from activation.errors import ConflictError
-from activation.ports import Clock, DocumentStore, Message, Query, Write
+from activation.ports import Clock
 from activation.services.access import retry_conflicts
 from activation.services.audiences import dated
-from activation.services.jobs import JobRun, new_job
+from activation.services.jobs import JobRun
 from activation.services.members import MemberService
 
 if TYPE_CHECKING:
@@ -42,59 +38,7 @@ if TYPE_CHECKING:
 ACTION = "function:audience:derive"
 RANGES_AT_ONCE = 8
 SOURCE_ARCHIVED = "The source is archived; the members are those it had before."
-
-
-@dataclass(frozen=True, slots=True)
-class Followers:
-    """What a commit that changes an audience has to queue for derived audiences.
-
-    An audience counts those derived from it (`derived_count`), and each new one changes the
-    record of its source: nobody who follows is missed, because a commit names the revision of the
-    record that it changes.
-    """
-
-    documents: DocumentStore
-    clock: Clock
-
-    def __call__(
-        self, caller: Caller, before: Entity | None, after: Entity | None
-    ) -> tuple[list[Write], list[Message]]:
-        """The jobs, and the messages that wake their workers."""
-        if not isinstance(after, Audience):
-            return [], []
-        earlier = before if isinstance(before, Audience) else None
-        wanted = self._derived_from(after) if earlier and _fed(earlier, after) else []
-        if _out_of_step(earlier, after):
-            wanted.append(after.audience_id)
-        queueing = service_caller("derivations", after.organization_id, caller.trace_id)
-        jobs = [new_job(queueing, self.clock, JobKind.DERIVE, one) for one in wanted]
-        return [write for _, write, _ in jobs], [message for _, _, message in jobs]
-
-    def _derived_from(self, source: Audience) -> list[str]:
-        if not source.derived_count:
-            return []
-        equal = {"source_audience_id": source.audience_id}
-        query = Query(source.organization_id, "audiences", equal, limit=MAX_DERIVED)
-        return [document.key.id for document in self.documents.query(query)]
-
-
-def _fed(before: Audience, after: Audience) -> bool:
-    """Whether those derived from an audience have to follow. Compaction alone changes nothing."""
-    moved = before.manifest_id != after.manifest_id and before.version != after.version
-    archived = AudienceStatus.ARCHIVED in (before.status, after.status)
-    return moved or (archived and before.status is not after.status)
-
-
-def _out_of_step(before: Audience | None, after: Audience) -> bool:
-    """Whether a derived audience was made, or changed by another one than the derivation."""
-    if after.derived_from is None:
-        return False
-    if before is None:
-        return True
-    moved = before.manifest_id != after.manifest_id and before.version != after.version
-    back = before.status is AudienceStatus.ARCHIVED and after.status is not before.status
-    changed = moved or back or before.rules != after.rules
-    return changed and before.derived_from == after.derived_from
+HELD = "The audience is under legal hold; its members do not follow the source."
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +64,8 @@ class DerivationService:
         audience = stored.entity
         if audience.status is AudienceStatus.ARCHIVED:
             return {"skipped": "archived"}
+        if audience.legal_hold is not None:
+            return self._noted(run, stored, HELD, {"skipped": "legal_hold"})
         source = self.records.get(
             audience.organization_id, stored.entity.derived_from.source_audience_id
         ).entity
@@ -134,11 +80,10 @@ class DerivationService:
     ) -> Mapping[str, Any] | None:
         """Say why an audience does not follow, or no longer say it."""
         before = stored.entity
-        if before.status_reason == reason or (
-            reason is None and before.status_reason != SOURCE_ARCHIVED
-        ):
+        shown = _noted_as(before, reason)
+        if shown == before.status_reason:
             return result
-        after = before.changed(status_reason=reason, updated_at=self.clock.now())
+        after = before.changed(status_reason=shown, updated_at=self.clock.now())
         self._commit(run, stored, after, result)
         return None
 
@@ -287,7 +232,6 @@ class _Work:
     def stamp(self, manifest_id: str) -> dict[str, Any]:
         """The fields that say what the members were chosen from."""
         now, audience = self.service.clock.now(), self.stored.entity
-        noted = audience.status_reason == SOURCE_ARCHIVED
         derivation = Derivation(
             source_audience_id=self.source.audience_id,
             source_manifest_id=self.source.manifest_id,
@@ -297,7 +241,7 @@ class _Work:
         )
         return {
             "derived_from": derivation,
-            "status_reason": None if noted else audience.status_reason,
+            "status_reason": _noted_as(audience, None),
             "updated_at": now,
         }
 
@@ -346,8 +290,8 @@ class _Work:
         mine = (audience.derived_from, audience.rules, audience.manifest_id)
         if (now.derived_from, now.rules, now.manifest_id) != mine:
             raise ConflictError("The audience was changed meanwhile.")
-        if now.status is AudienceStatus.ARCHIVED:
-            raise ConflictError("The audience was archived meanwhile.")
+        if now.status is AudienceStatus.ARCHIVED or now.legal_hold is not None:
+            raise ConflictError("The audience was archived or held meanwhile.")
 
     def _fields(self, before: Audience) -> Mapping[str, Any]:
         """The stamp; the first members make a draft active."""
@@ -365,6 +309,12 @@ class _Work:
             manifest = self.merged.manifest
             if members.manifests.find(manifest.organization_id, manifest.manifest_id) is None:
                 members.store.discard(self.merged)
+
+
+def _noted_as(audience: Audience, reason: str | None) -> str | None:
+    """The status reason that says why the audience does not follow; None takes only ours back."""
+    shown = audience.status_reason
+    return reason if reason or shown in (SOURCE_ARCHIVED, HELD) else shown
 
 
 def in_step(audience: Audience, source: Audience) -> bool:
