@@ -82,4 +82,12 @@ def test_derives_an_audience(loyal: Program) -> None:
     made = loyal.json("derive", "Germans", "--from", "Loyal", "--rule", "country = DE")
     assert made["derived_from"]["source_audience_id"]
     assert loyal.json("audiences", "show", "Loyal")["derived_count"] == 1
-    loyal.ok("derive", "All", "--from", "Loyal")
+    assert made["derived_from"]["source_audience_id"] in loyal.ok("audiences", "show", "Germans")
+
+
+def test_shows_the_labels_of_members(program: Program, file_of: Callable[[str, str], Path]) -> None:
+    file = file_of("people.csv", "email,segment\na@example.com,vip\nb@example.com,\n")
+    program.ok("import", str(file), "--audience", "Loyal", "--create")
+    text = program.ok("audiences", "show", "Loyal")
+    assert "vip" in text
+    assert "50.00" in text

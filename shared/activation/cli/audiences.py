@@ -39,7 +39,7 @@ def show_audience(audience: str) -> None:
     with connected(options()) as api:
         found = find_audience(api, audience)
         shown = api.get(f"/audiences/{found['audience_id']}")
-    output().answer(shown, audience_facts(shown))
+    output().answer(shown, audience_facts(shown), *segment_report(shown["segments"]))
 
 
 @audiences.command("create")
@@ -67,6 +67,12 @@ def find_audience(api: Api, id_or_name: str) -> dict[str, Any]:
     return api.find("/audiences", "audience", id_or_name)
 
 
+def segment_report(segments: list[dict[str, Any]]) -> list[RenderableType]:
+    """The labelled parts of an audience as a table; nothing without any."""
+    rows = [(s["segment_id"], s["name"], s["size"], s["size_percentage"]) for s in segments]
+    return ["", table(("segment", "name", "members", "%"), rows)] if rows else []
+
+
 def audience_facts(audience: dict[str, Any]) -> RenderableType:
     """An audience as lines."""
     storage = audience["storage"]
@@ -80,6 +86,8 @@ def audience_facts(audience: dict[str, Any]) -> RenderableType:
             "reason": audience["status_reason"],
             "type": audience["data_type"],
             "members": members,
+            "derived from": (audience["derived_from"] or {}).get("source_audience_id"),
+            "derived audiences": audience["derived_count"] or None,
             "version": audience["version"],
             "stored as": storage["type"],
             "partitions": len(storage["partitions"]),
