@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from activation.errors import ValidationError
 
@@ -92,9 +93,17 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**values)
     if settings.backend not in ("embedded", "google"):
         raise ValidationError("ACTIVATION_BACKEND is `embedded` or `google`.", field="backend")
-    if settings.redis_url and not settings.redis_url.startswith(("redis://", "rediss://")):
-        raise ValidationError("ACTIVATION_REDIS_URL begins with redis://.", field="redis_url")
+    if settings.redis_url and not _is_redis(settings.redis_url):
+        raise ValidationError("ACTIVATION_REDIS_URL is no redis:// address.", field="redis_url")
     return settings
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _parsed(name: str, value: str, kind: type) -> object:

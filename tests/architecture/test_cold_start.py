@@ -22,6 +22,7 @@ HEAVY = (
     "numpy",
     "cryptography",
     "httpx",
+    "redis",
     "jwt",
     "phonenumbers",
     "flask_openapi3",

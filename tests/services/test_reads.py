@@ -95,9 +95,10 @@ def test_filters_and_sizes_do_not_share_a_page(app: App, ann: Caller, full: Audi
         assert (
             len(app.reads.page(ann, full.audience_id, MemberFilter(segment="other")).members) == 0
         )
+        assert len(app.reads.page(ann, full.audience_id, MemberFilter(segment="")).members) == 0
         assert len(app.reads.page(ann, full.audience_id, ALL).members) == 25
         assert len(app.reads.page(ann, full.audience_id, ALL, 7).members) == 7
-    assert asked(app, "members") == (4, 4)
+    assert asked(app, "members") == (5, 5)
 
 
 @pytest.mark.parametrize(

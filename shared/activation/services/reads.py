@@ -111,8 +111,6 @@ class ReadService:
 
 def _hidden(wanted: MemberFilter, after: str | None) -> str:
     """What tells one page from another: cursors hold digests, labels are free text."""
-    asked = (after, wanted.identifier_type, wanted.segment)
     added = wanted.added_after and timestamp(wanted.added_after)
-    if not any((*asked, added)):
-        return ""
-    return orjson.dumps([*asked, added]).decode()
+    asked = (after, wanted.identifier_type, wanted.segment, added)
+    return orjson.dumps(asked).decode() if any(one is not None for one in asked) else ""

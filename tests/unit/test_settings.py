@@ -1,0 +1,20 @@
+"""Settings that are checked beyond their type."""
+
+from __future__ import annotations
+
+import pytest
+
+from activation.errors import ValidationError
+from activation.settings import from_environment
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:6379/0", "rediss://:secret@cache.example"])
+def test_an_address_of_redis_is_taken(url: str) -> None:
+    assert from_environment({"ACTIVATION_REDIS_URL": url}).redis_url == url
+
+
+@pytest.mark.parametrize("url", ["http://cache:6379", "cache:6379", "redis://", "redis://c:port"])
+def test_any_other_address_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        from_environment({"ACTIVATION_REDIS_URL": url})
+    assert caught.value.field == "redis_url"
