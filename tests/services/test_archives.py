@@ -122,7 +122,8 @@ def test_everything_comes_back(app: App, ann: Caller, full: Audience) -> None:
     assert back.metadata.archived_at is None
     old = app.members.manifests.get("acme", full.manifest_id or "").entity
     new = app.members.manifests.get("acme", back.manifest_id or "").entity
-    assert (new.by_type, new.linked) == (old.by_type, old.linked)
+    assert (new.by_type, new.by_segment) == (old.by_type, old.by_segment)
+    assert new.linked == old.linked
     assert list(app.member_blobs.list("acme", f"audience_id={full.audience_id}/runs")) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.documents import Stored
 from activation.domain.audience import Audience, AudienceChanges, AudienceStatus
-from activation.domain.caller import Caller
+from activation.domain.caller import Caller, service_caller
 from activation.domain.identifier import IdentifierType
 from activation.domain.job import Job, JobKind, JobStatus
 from activation.domain.member import MemberFilter, MemberInput
@@ -28,6 +29,8 @@ from activation.errors import (
     VersionExpiredError,
 )
 from activation.ports import Batch, BlobKey, Query
+from activation.services.jobs import JobRun
+from activation.services.leases import Lease
 from activation.services.version_records import find_version
 from tests.services.support import (
     add,
@@ -425,7 +428,37 @@ def test_released_members_come_back_from_their_backup(
     point, made = (version_of(app, now, number) for number in (6, 7))
     assert (point.size, point.manifest_id) == (60, audience.manifest_id)
     assert (made.snapshot, made.changed_by) == (version_of(app, now, 2).snapshot, "ann")
+    assert made.members is None, "what differs was not counted"
     assert list(app.member_blobs.list("acme", f"audience_id={audience.audience_id}/runs")) == []
+
+
+def test_members_that_come_during_a_restore_are_in_its_restore_point(
+    app: App, ann: Caller, clock: MovableClock, audience: Audience
+) -> None:
+    members = digests(app, ann, audience.audience_id, 2)
+    app.backups.backup(ann, audience.audience_id, 2, never)
+    released(app, audience)
+    job = app.jobs.records.get("acme", restore_job(app, ann, audience.audience_id, 2).job_id)
+    caller = service_caller("run_job", "acme", "test-trace")
+    run = Interrupted(caller, clock, 1e9, Lease(app.documents, clock, 60, job))
+    run.meanwhile = lambda: add(app, ann, audience.audience_id, inputs(3, start=90))
+    app.versions.run_restore(run)
+    now = current(app, ann, audience.audience_id)
+    assert set(contents(app, now)) == members
+    assert [version_of(app, now, number).size for number in (6, 7, 8)] == [63, 63, 40]
+
+
+class Interrupted(JobRun):
+    """A run during whose first partition something else happens."""
+
+    meanwhile: Callable[[], object]
+    beats = 0
+
+    def keep(self) -> None:
+        self.beats += 1
+        if self.beats == 2:
+            self.meanwhile()
+        super().keep()
 
 
 def test_a_damaged_backup_changes_nothing(app: App, ann: Caller, audience: Audience) -> None:

@@ -68,7 +68,8 @@ class AudienceVersion(Entity):
     size: int = 0
     snapshot: dict[str, Any]
     members: MemberCounts | None = None
-    """What became of members by the change; None when none were touched."""
+    """What became of members by the change; None when none were touched, and where a restore
+    replaced them all."""
     samples: tuple[SampleMember, ...] = ()
     """Kept with versions made by hand and with backups."""
     backup: Backup | None = None

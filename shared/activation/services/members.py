@@ -364,9 +364,7 @@ class MemberService:
         ]
         messages: Sequence[Message] = ()
         if audience.version > stored.entity.version:
-            counts = MemberCounts(
-                added=result.added, updated=result.updated, removed=result.removed
-            )
+            counts = _counts(stored.entity, result)
             version = version_of(audience, stored.entity, caller, description, counts)
             kept, messages = recorded(version, caller, self.clock)
             writes += kept
@@ -467,6 +465,14 @@ def _held(manifest: Manifest | None) -> Manifest:
 def _require_unheld(audience: Audience) -> None:
     if audience.legal_hold is not None:
         raise InvalidStateError("The audience is under legal hold.", reason="legal_hold")
+
+
+def _counts(before: Audience, result: MergeResult) -> MemberCounts | None:
+    """What the merge counted; None when it did not start from the audience's members (a restore
+    from a backup replaces them all)."""
+    if before.size + result.added - result.removed != result.manifest.size:
+        return None
+    return MemberCounts(added=result.added, updated=result.updated, removed=result.removed)
 
 
 def _require_writable(audience: Audience) -> None:
