@@ -26,7 +26,7 @@ from activation.domain.member import MemberInput
 from activation.domain.platform import HealthStatus, Platform, PlatformDraft, SyncStatus
 from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.errors import InvalidStateError, NotFoundError, ValidationError
-from activation.ports import Key
+from activation.ports import Batch, Key, Write
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
@@ -314,6 +314,11 @@ def test_old_distributions_move_into_the_archive(world: World, clock: MovableClo
     clock.set(min(one.updated_at for one in old) + timedelta(days=90, hours=23))
     assert monthly(world) == 0
     clock.set(last + timedelta(days=91))
+    used = world.app.distributions.records.get("acme", old[0].distribution_id)
+    touched = used.entity.changed(updated_at=clock.now())
+    app.documents.commit(Batch([used.replaced_by(touched)]))
+    assert monthly(world, dry_run=True) == 1
+    app.documents.commit(Batch([Write(used.key, used.entity.stored())]))
     recent = world.run(world.request("facebook"))
     dry = monthly(world, dry_run=True)
     assert (dry, monthly(world), monthly(world)) == (2, 2, 0)

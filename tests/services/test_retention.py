@@ -18,6 +18,7 @@ from activation.domain.audience import (
     SharingDraft,
 )
 from activation.domain.caller import Caller, Role
+from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.job import JobKind, JobStatus
 from activation.domain.retention import (
     AudienceRetentionPolicy,
@@ -34,7 +35,7 @@ from activation.errors import (
     PlatformTransientError,
     VersionExpiredError,
 )
-from activation.ports import Batch, JSONObject, Query
+from activation.ports import ABSENT, Batch, JSONObject, Key, Query, Write
 from activation.services.retention_round import GuardLimits, RetentionWorker
 from tests.conftest import caller_of
 from tests.services.support import add, audience_of, contents, drained, inputs, set_fields
@@ -255,6 +256,41 @@ def test_an_import_under_way_is_waited_for(app: App, ann: Caller, clock: Movable
     report = run(app, ann).report
     assert [s.reason for s in report.skipped] == ["processing"]
     assert report.deleted == 0
+
+
+@pytest.mark.parametrize("status", [DistributionStatus.SCHEDULED, DistributionStatus.PROCESSING])
+def test_a_distribution_under_way_is_waited_for(
+    status: DistributionStatus, app: App, ann: Caller, clock: MovableClock
+) -> None:
+    audience = active(app, ann, "Trial", is_test=True)
+    distribution = Distribution(
+        organization_id="acme",
+        created_at=clock.now(),
+        updated_at=clock.now(),
+        distribution_id="d1",
+        user_id="ann",
+        audience_id=audience.audience_id,
+        platform_id="p",
+        status=status,
+    )
+    key = Key("acme", "distributions", "d1")
+    app.documents.commit(Batch([Write(key, distribution.stored(), ABSENT)]))
+    days_later(clock, 8)
+    report = run(app, ann).report
+    assert [s.reason for s in report.skipped] == ["distribution"]
+    assert (report.deleted, now_of(app, audience).size) == (0, 3)
+    app.documents.commit(Batch([Write(key, None)]))
+    assert run(app, ann).report.deleted == 1
+
+
+def test_a_report_tells_of_its_own_run_only(app: App, ann: Caller, clock: MovableClock) -> None:
+    active(app, ann, "Trial", is_test=True)
+    days_later(clock, 8)
+    slow = app.retention.start(ann, RunDraft()).entity
+    assert run(app, ann).report.deleted == 1
+    drained(app, app.jobs.records.get("acme", slow.run_id).entity)
+    report = app.retention.get(ann, slow.run_id).entity.report
+    assert (report.processed, report.deleted) == (1, 0)
 
 
 def test_one_failing_audience_does_not_stop_the_others(

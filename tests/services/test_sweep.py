@@ -134,6 +134,20 @@ def test_a_change_that_crosses_the_sweep_stops_the_release(
     assert not any(one.released_at for one in manifests(app, audience).values())
 
 
+def test_members_that_were_compacted_without_a_version_stay(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    audience = with_history(app, ann, clock)
+    app.members.compact(ann, audience.audience_id, 19)
+    compacted = current(app, audience)
+    assert compacted.version == audience.version
+    for _ in range(3):
+        later(clock, days=100)
+        sweep(app, ann)
+    assert len(contents(app, current(app, audience))) == 120
+    assert compacted.manifest_id in manifests(app, audience)
+
+
 def test_orphans_go_when_they_are_old_enough(app: App, ann: Caller, clock: MovableClock) -> None:
     audience = with_history(app, ann, clock)
     before = everything(app)
