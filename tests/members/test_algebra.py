@@ -19,6 +19,7 @@ from activation.domain.manifest import Manifest, Place
 from activation.domain.member import MemberInput
 from activation.errors import StorageUnavailableError
 from activation.members.algebra import (
+    PIECE,
     SAMPLE,
     compared,
     differences,
@@ -66,6 +67,26 @@ def test_keys_that_begin_alike_are_told_apart(before: set[Key], after: set[Key])
     assert [sorted(after)[i] for i in theirs] == sorted(before & after)
 
 
+def test_large_tables_are_merged_piece_by_piece() -> None:
+    """Keys with equal beginnings stand on both sides of every cut."""
+    draw = np.random.default_rng(21)
+    sides = []
+    for rows in (3 * PIECE + 5, PIECE + 1):
+        octets = np.zeros((rows, 32), np.uint8)
+        octets[:, 6:8] = draw.integers(0, 256, (rows, 2))
+        octets[:, 31] = draw.integers(0, 3, rows)
+        kinds = draw.integers(0, 2, rows).tolist()
+        sides.append({(row.tobytes(), kind) for row, kind in zip(octets, kinds, strict=True)})
+    before, after = sides
+    mine, theirs = matched(table_of(before), table_of(after))
+    common = sorted(before & after)
+    assert len(before) > 2 * PIECE
+    assert len(common) > 5_000
+    ordered = [sorted(side) for side in sides]
+    assert [ordered[0][i] for i in mine] == common
+    assert [ordered[1][i] for i in theirs] == common
+
+
 def inputs(numbers: Iterable[int]) -> list[MemberInput]:
     """Members by number: e-mails, and for every third number the same value in two types."""
     found = []
@@ -103,6 +124,7 @@ def with_deltas(bench: Workbench) -> Workbench:
     return replace(bench, store=replace(bench.store, delta_from=20, max_deltas=2))
 
 
+@pytest.mark.embedded("too many round trips")
 @pytest.mark.parametrize("deltas", [False, True])
 def test_every_pair_of_manifests_compares_like_sets(bench: Workbench, deltas: bool) -> None:
     """Some states of an audience and another one, whatever they share."""
@@ -256,6 +278,7 @@ def test_what_an_estimate_reads_is_bounded(smaller: int, larger: int, width: int
     assert sample_width(smaller, larger) == width
 
 
+@pytest.mark.embedded("looks at files")
 def test_damaged_keys_are_not_compared(bench: Workbench, tmp_path: Path) -> None:
     digests = np.random.default_rng(9).integers(0, 256, (2000, 32), np.uint8)
     one, two = stored(bench, digests, 16, "one"), stored(bench, digests[1:], 16, "two")
@@ -270,6 +293,7 @@ def test_damaged_keys_are_not_compared(bench: Workbench, tmp_path: Path) -> None
         compared(bench.store, one, two)
 
 
+@pytest.mark.embedded("looks at files")
 def test_a_change_in_deltas_is_told_without_reading_all(bench: Workbench, tmp_path: Path) -> None:
     """What deltas did is found in them: the members that nobody touched may be out of reach."""
     bench = with_deltas(bench)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from activation.domain.estimate import Estimate, estimated
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_BYTES = 256
+PIECE = 32_768
+"""Keys that are merged at once."""
+ALL_FOUR = 0x01010101
+"""Four comparisons that hold, read as one number."""
 SAMPLE = 65_536
 """Members of the smaller side that an estimate looks at."""
 LARGEST_SAMPLE = 16 * SAMPLE
@@ -149,47 +154,69 @@ def _missing(before: Any, after: Any) -> int:
 
 
 def matched(before: Any, after: Any) -> tuple[Positions, Positions]:
-    """Where the members that two sorted tables of keys have in common stand in each of them.
-
-    A merge by the first eight bytes finds candidates; they are compared by digest and type.
-    """
+    """Where the members that two sorted tables of keys have in common stand in each of them."""
     import numpy as np
 
-    first, second = _words(before), _words(after)
-    kinds = np.concatenate(
-        [table.column("identifier_type").to_numpy() for table in (before, after)]
-    )
-    prefix = np.concatenate((first[:, 0], second[:, 0]))
-    prefix.byteswap(inplace=True)
+    one, other = _keys(before), _keys(after)
+    cuts = one.prefix[PIECE::PIECE]
+    starts, stops = _cut(one, cuts), _cut(other, cuts)
+    found = [
+        _matched(one.piece(*mine), other.piece(*theirs))
+        for mine, theirs in zip(starts, stops, strict=True)
+    ]
+    in_before = [mine + start for (mine, _), (start, _) in zip(found, starts, strict=True)]
+    in_after = [theirs + start for (_, theirs), (start, _) in zip(found, stops, strict=True)]
+    return np.concatenate(in_before), np.concatenate(in_after)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Sorted keys: the first eight bytes as numbers, the digests as four words each, the types."""
+
+    prefix: Any
+    words: Any
+    kinds: Any
+
+    def piece(self, start: int, stop: int) -> _Keys:
+        """Neighbouring keys."""
+        return _Keys(self.prefix[start:stop], self.words[start:stop], self.kinds[start:stop])
+
+
+def _keys(table: Any) -> _Keys:
+    import numpy as np
+
+    octets = digests_of(table.column("digest").combine_chunks())
+    words = np.ascontiguousarray(octets).view(np.uint64)
+    return _Keys(words[:, 0].byteswap(), words, table.column("identifier_type").to_numpy())
+
+
+def _cut(keys: _Keys, cuts: Any) -> list[tuple[int, int]]:
+    """The pieces of sorted keys between prefixes."""
+    import numpy as np
+
+    places = [0, *np.searchsorted(keys.prefix, cuts).tolist(), len(keys.prefix)]
+    return list(pairwise(places))
+
+
+def _matched(before: _Keys, after: _Keys) -> tuple[Positions, Positions]:
+    """`matched` of pieces that fit into a processor's cache: a merge by the first eight bytes
+    finds candidates; they are compared by digest and type."""
+    import numpy as np
+
+    prefix = np.concatenate((before.prefix, after.prefix))
     order = np.argsort(prefix, kind="stable")
     ordered = prefix[order]
     same = ordered[1:] == ordered[:-1]
     crowded = _in_runs_of_three(same)
     if len(crowded):
-        words = np.concatenate((first, second))
-        order[crowded] = _sorted_exactly(order[crowded], words, kinds)
+        order[crowded] = _sorted_exactly(order[crowded], before, after)
     candidates = np.flatnonzero(same)
-    one, other = order[candidates], order[candidates + 1]
-    across = (one < len(first)) & (other >= len(first))
-    one, other = one[across], other[across]
-    theirs = other - len(first)
-    equal = _same_rows(first.take(one, 0), second.take(theirs, 0)) & (kinds[one] == kinds[other])
-    return one[equal], theirs[equal]
-
-
-def _words(table: Any) -> Any:
-    """The digests as four 64-bit words each, in the order of bytes."""
-    import numpy as np
-
-    octets = digests_of(table.column("digest").combine_chunks())
-    return np.ascontiguousarray(octets).view(np.uint64)
-
-
-def _same_rows(one: Any, other: Any) -> Any:
-    """Which rows of four words are equal: four comparisons are read as one number."""
-    import numpy as np
-
-    return (one == other).view(np.uint32).ravel() == 0x01010101
+    mine, theirs = order[candidates], order[candidates + 1] - len(before.prefix)
+    across = (mine < len(before.prefix)) & (theirs >= 0)
+    mine, theirs = mine[across], theirs[across]
+    words = (before.words.take(mine, 0) == after.words.take(theirs, 0)).view(np.uint32).ravel()
+    equal = (words == ALL_FOUR) & (before.kinds[mine] == after.kinds[theirs])
+    return mine[equal], theirs[equal]
 
 
 def _in_runs_of_three(same: Any) -> Positions:
@@ -206,12 +233,13 @@ def _in_runs_of_three(same: Any) -> Positions:
     return np.flatnonzero(np.repeat(sizes > 2, sizes))
 
 
-def _sorted_exactly(positions: Positions, words: Any, kinds: Any) -> Positions:
-    """Positions in the order of prefix, rest of the digest and type; equal ones as they came."""
+def _sorted_exactly(positions: Positions, before: _Keys, after: _Keys) -> Positions:
+    """Positions in the order of digest and type; equal keys as they came."""
     import numpy as np
 
-    words_in_order = words[positions].view(">u8").T
-    exact: Positions = positions[np.lexsort((kinds[positions], *words_in_order[::-1]))]
+    words = np.concatenate((before.words, after.words))[positions].view(">u8").T
+    kinds = np.concatenate((before.kinds, after.kinds))[positions]
+    exact: Positions = positions[np.lexsort((kinds, *words[::-1]))]
     return exact
 
 
