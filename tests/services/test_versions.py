@@ -393,7 +393,8 @@ def test_has_backup_is_true_of_the_object_that_was_written(
     assert not app.backups.exists(version)
     assert not app.backups.is_intact(version)
     app.backup_blobs.put(key, data[:-1] + bytes([data[-1] ^ 1]))
-    assert not app.backups.is_intact(version)
+    assert app.versions.get(ann, audience.audience_id, 2)["has_backup"]
+    assert not app.versions.get(ann, audience.audience_id, 2, verify=True)["has_backup"]
 
 
 def restore_job(app: App, caller: Caller, audience_id: str, number: int) -> Job:

@@ -40,6 +40,14 @@ class VersionQuery(ListQuery):
     )
 
 
+class DetailQuery(Query):
+    """How closely to look at a version."""
+
+    verify: bool = Field(
+        default=False, description="Read the backup as a whole and compare its checksum."
+    )
+
+
 class RestoreQuery(Query):
     """What to restore."""
 
@@ -67,13 +75,14 @@ def create_version(ask: Ask, path: AudiencePath, body: VersionDraft) -> dict[str
 
 
 @versions.route("GET", VERSION, role=Role.VIEWER, answer=VersionDetailAnswer)
-def get_version(ask: Ask, path: VersionPath) -> dict[str, Any]:
+def get_version(ask: Ask, path: VersionPath, query: DetailQuery) -> dict[str, Any]:
     """Show a version and what it changed.
 
     Tells whether its members are stored, or a backup of them is, and shows up to 100 anonymised
     samples.
     """
-    return ask.app.versions.get(ask.caller, path.audience_id, path.number)
+    service = ask.app.versions
+    return service.get(ask.caller, path.audience_id, path.number, verify=query.verify)
 
 
 def _repeated(_ask: Ask, answer: dict[str, Any]) -> flask.Response:

@@ -75,9 +75,12 @@ class VersionService:
         query = Query(caller.organization_id, records.name, equal, after=after, limit=limit)
         return audience, records.page(query)
 
-    def get(self, caller: Caller, audience_id: str, number: int) -> dict[str, Any]:
+    def get(
+        self, caller: Caller, audience_id: str, number: int, *, verify: bool = False
+    ) -> dict[str, Any]:
         """One version with the snapshot before it, samples of its members, and whether these
-        are stored (`has_members`) and its backup is (`has_backup`)."""
+        are stored (`has_members`) and its backup is (`has_backup`): in its full length, and with
+        `verify` with the checksum it had, for which it is read as a whole."""
         audience = self._find(caller, audience_id).entity
         version = find_version(self.members.documents, audience, number).entity
         before = None
@@ -88,7 +91,9 @@ class VersionService:
             **self.shown(audience, [version])[0],
             "before": before,
             "samples": [sample.model_dump(mode="json") for sample in samples],
-            "has_backup": self.backups.exists(version),
+            "has_backup": self.backups.is_intact(version)
+            if verify
+            else self.backups.exists(version),
         }
 
     def in_force(self, caller: Caller, audience_id: str, as_of: datetime) -> AudienceVersion:
