@@ -33,14 +33,18 @@ TOLD = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two flows on what the first one's `prepare` makes, unless `found` makes something else."""
+    """Two flows on what the first one's `prepare` makes, unless `found` makes something else.
+    With the `same_key` they are one request that a client sent twice."""
 
     first: Flow
     second: Flow
     found: Callable[[App], Scene] | None = None
+    same_key: bool = False
 
     @property
     def name(self) -> str:
+        if self.same_key:
+            return f"{self.first.name} x itself again"
         return f"{self.first.name} x {self.second.name}"
 
     @property
@@ -269,7 +273,8 @@ def _apart(wanted: Outcome, found: Outcome) -> list[str]:
 
 
 def _both(pair: Pair) -> tuple[_Process, _Process]:
-    return _Process(pair.first, "first", Tape()), _Process(pair.second, "second", Tape())
+    other = "first" if pair.same_key else "second"
+    return _Process(pair.first, "first", Tape()), _Process(pair.second, other, Tape())
 
 
 def _gate(baton: Baton, number: int) -> Callable[[], None]:

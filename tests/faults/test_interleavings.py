@@ -11,6 +11,7 @@ from tests.faults.lab import Lab
 
 SCHEDULES = 60
 """Schedules of a pair that are drawn where not all are tried."""
+TWICE, MANY = 20, 500
 
 PAIRS = (
     ("import", "import"),
@@ -75,12 +76,17 @@ def test_two_at_once(interleaver: Interleaver, first: str, second: str, tell: Te
     tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), SCHEDULES))
 
 
+@pytest.mark.parametrize("name", ["upsert", "import", "restore", "archive"])
+def test_one_request_sent_twice_acts_once(interleaver: Interleaver, name: str, tell: Tell) -> None:
+    tell(interleaver.explored(Pair(FLOWS[name], FLOWS[name], same_key=True), TWICE))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_two_at_once_in_every_way(
+def test_two_at_once_in_many_more_ways(
     interleaver: Interleaver, first: str, second: str, tell: Tell
 ) -> None:
-    tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second])))
+    tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), MANY))
 
 
 @pytest.mark.parametrize(("first", "second"), TRIED)

@@ -23,6 +23,6 @@ def test_a_wrong_order_is_found(lab: Lab, name: str, note: Tell) -> None:
 
 def test_numbers_without_a_guard_are_found(lab: Lab, note: Tell) -> None:
     wrong = Pair(UNGUARDED, UNGUARDED)
-    report = Interleaver(lab).explored(wrong, 60)
+    report = Interleaver(lab).explored(wrong, 15)
     note(report)
     assert report.bad
