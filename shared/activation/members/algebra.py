@@ -282,7 +282,7 @@ def estimated_overlap(store: MemberStore, a: Manifest | None, b: Manifest | None
 def sample_width(smaller: int, larger: int) -> int:
     """How many first bytes show a large enough part of two sets, given their sizes."""
     wanted = SAMPLE / max(smaller, 1)
-    affordable = max(SAMPLE, LARGEST_SAMPLE) / max(larger, 1)
+    affordable = LARGEST_SAMPLE / max(larger, 1)
     return max(1, min(FIRST_BYTES, math.ceil(FIRST_BYTES * min(wanted, affordable))))
 
 
