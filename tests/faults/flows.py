@@ -290,6 +290,13 @@ def retain(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.retention.start(caller, RunDraft()).entity.public()
 
 
+def retain_by_the_clock(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Every slot that has come: each is run once, however often the clock is asked."""
+    del caller, scene
+    app.retention.start_due("tick")
+    return {}
+
+
 def archive(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.archives.request_archive(caller, scene.audience_id).entity.public()
 
@@ -353,6 +360,7 @@ FLOWS: Mapping[str, Flow] = {
         Flow("sweep of the released", released_parts, sweep),
         Flow("retention", idle, retain),
         Flow("retention and expiry", idle_and_expiring, retain),
+        Flow("retention by the clock", idle, retain_by_the_clock, asks=by_the_system),
         Flow("derive", followed, upsert),
         Flow("delete", filled_objects, delete, asks=by_the_system),
     )

@@ -9,7 +9,13 @@ from tests.faults.flows import FLOWS
 from tests.faults.lab import Lab
 
 
-@pytest.mark.parametrize("name", FLOWS)
+VARIANTS = frozenset({"first import", "migrate by import", "upsert of objects", "retention"})
+"""Flows that go ways which others go as well: for the slow run."""
+
+TRIED = [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in FLOWS]
+
+
+@pytest.mark.parametrize("name", TRIED)
 def test_a_crash_anywhere_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
     tell(lab.explored(FLOWS[name], lab.expected(FLOWS[name])))
 

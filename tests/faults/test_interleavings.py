@@ -55,6 +55,8 @@ FURTHER = (
     ("retention", "upsert"),
     ("retention", "restore"),
     ("retention", "import"),
+    ("retention by the clock", "retention by the clock"),
+    ("retention by the clock", "import"),
     ("derive", "remove"),
     ("derive", "archive"),
     ("delete", "import"),
