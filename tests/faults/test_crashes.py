@@ -8,7 +8,6 @@ from tests.faults.conftest import Tell
 from tests.faults.flows import FLOWS
 from tests.faults.lab import Lab
 
-
 VARIANTS = frozenset({"first import", "migrate by import", "upsert of objects", "retention"})
 """Flows that go ways which others go as well: for the slow run."""
 
