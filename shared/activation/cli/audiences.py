@@ -92,6 +92,7 @@ def audience_facts(audience: dict[str, Any]) -> RenderableType:
             "stored as": storage["type"],
             "partitions": len(storage["partitions"]),
             "stored size": size(storage["bytes"]) + per_member,
+            "quality score": audience["metadata"]["quality_score"],
             "match rate": percent(audience["metadata"]["match_rate"]),
             "created": moment(audience["created_at"]),
         }
