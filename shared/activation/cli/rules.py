@@ -12,10 +12,11 @@ from activation.cli.api import connected
 from activation.cli.audiences import TYPES, find_audience
 from activation.cli.options import Command, options
 from activation.cli.output import facts, output, percent, table
-from activation.domain.operators import OPERATORS, OperandType, Operator, ValueType, operator_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from activation.domain.operators import Operator
 
 RULE_HELP = "VARIABLE[:TYPE] OPERATOR [VALUE]; may be given several times, and all must hold."
 PREVIEW_EPILOG = """\b
@@ -44,6 +45,8 @@ def _rules(_context: click.Context, _parameter: click.Parameter, given: tuple[st
 
 def parsed_rule(text: str) -> dict[str, Any]:
     """`age:number >= 18` as the API's rule; click.BadParameter when it is none."""
+    from activation.domain.operators import OPERATORS, operator_of
+
     found = _RULE.fullmatch(text)
     if found is None:
         raise click.BadParameter(f"{text!r} is not of the form VARIABLE[:TYPE] OPERATOR [VALUE].")
@@ -57,6 +60,8 @@ def parsed_rule(text: str) -> dict[str, Any]:
 
 
 def _rule(variable: str, code: Operator, text: str | None) -> dict[str, Any]:
+    from activation.domain.operators import OPERATORS, OperandType, ValueType
+
     name, _, kind = variable.rpartition(":")
     typed = bool(name) and kind in set(ValueType)
     rule: dict[str, Any] = {"variable_id": name if typed else variable, "operator": code.value}
@@ -76,7 +81,7 @@ def _list(text: str, kind: str) -> Any:
 
 def _value(text: str, kind: str) -> Any:
     """A JSON value, or the text itself; texts are taken as such when the type says so."""
-    if kind in (ValueType.STRING, ValueType.INSTANT) and text[:1] not in ('"', "["):
+    if kind in ("string", "instant") and text[:1] not in ('"', "["):
         return text
     try:
         return json.loads(text)
