@@ -15,7 +15,7 @@ from activation.domain.member_change import MemberReference
 from activation.domain.version import ChangeType
 from activation.domain.version_diff import MembersChange, SizeChange
 from activation.errors import NotFoundError, VersionExpiredError
-from activation.ports import Query
+from activation.ports import Batch, Key, Query, Write
 from activation.services import comparisons
 from activation.services.comparisons import DiffFormat, DiffKind
 from tests.services.support import add, audience_of, inputs, set_fields
@@ -207,8 +207,6 @@ def test_a_very_long_timeline_keeps_its_end(app: App, ann: Caller) -> None:
     number = comparisons.MAX_EVENTS + 3
     template = app.documents.query(Query("acme", "versions", limit=1))[0]
     assert template.data["version"] == 1
-    from activation.ports import Batch, Key, Write
-
     writes = [
         Write(
             Key("acme", "versions", f"{audience.audience_id}:{n:010d}"),
