@@ -27,6 +27,7 @@ class Deltas:
         self._organization_id = manifest.organization_id
         self._kept: dict[str, Any] = {}
         self._open: dict[str, RowGroups] = {}
+        self._last: tuple[tuple[bytes, bytes | None], Any] | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Deltas:
@@ -41,9 +42,10 @@ class Deltas:
 
     def between(self, low: bytes, high: bytes | None) -> Any:
         """What all deltas together do to members with low <= digest < high."""
-        if not self.parts:
-            return composed([], self.columns)
-        return composed([self.of(p, low, high) for p in self.parts], self.columns)
+        if self._last is None or self._last[0] != (low, high):
+            tables = [self.of(part, low, high) for part in self.parts]
+            self._last = ((low, high), composed(tables, self.columns))
+        return self._last[1]
 
     def of(self, part: DeltaObject, low: bytes, high: bytes | None) -> Any:
         """The rows of one delta with low <= digest < high."""
