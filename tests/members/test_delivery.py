@@ -104,6 +104,7 @@ def test_the_same_manifest_gives_the_same_list(bench: Workbench, manifest: Manif
         built(bench, manifest, SPEC)
 
 
+@pytest.mark.embedded("looks at files")
 def test_a_list_is_read_again_from_its_reference(
     bench: Workbench, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -196,6 +197,7 @@ def test_every_member_withheld_has_one_reason(bench: Workbench) -> None:
     assert (plan.members, plan.identifiers, plan.by_type) == (9, 3, {"email": 3})
 
 
+@pytest.mark.embedded("looks at files")
 def test_a_damaged_batch_is_not_sent(bench: Workbench, manifest: Manifest, tmp_path: Path) -> None:
     frozen = built(bench, manifest, SPEC)
     file = tmp_path / "members" / ORGANIZATION / frozen.path
@@ -226,6 +228,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.embedded("too many round trips")
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

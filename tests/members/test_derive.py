@@ -126,6 +126,7 @@ def stored_digest(member: MemberInput) -> bytes:
     return key_digest(member.identifier_value)
 
 
+@pytest.mark.embedded("too many round trips")
 @pytest.mark.parametrize("seed", range(3))
 def test_the_derived_members_follow_every_change(
     bench: Workbench, clock: MovableClock, seed: int

@@ -21,6 +21,8 @@ from activation.domain.manifest import Manifest
 from activation.domain.member import Member, MemberInput
 from tests.members.support import AUDIENCE, ORGANIZATION, Workbench
 
+pytestmark = pytest.mark.embedded("other programs read the files")
+
 EMAIL = IdentifierType.EMAIL
 EVERY_PARTITION = "audience_id=*/manifest_id=*/partition=*/*.parquet"
 COLUMNS = {

@@ -145,6 +145,7 @@ def test_an_update_keeps_what_it_does_not_mention(bench: Workbench, clock: Movab
     assert member.added_at == clock.now()
 
 
+@pytest.mark.embedded("too many round trips")
 def test_more_partitions_move_all_members(bench: Workbench, manifest: Manifest) -> None:
     crowded = manifest.changed(size=MEMBERS_PER_PARTITION * 16)
     run = bench.store.run_of(ORGANIZATION, AUDIENCE, emails(PEOPLE, PEOPLE + 20))
@@ -171,6 +172,7 @@ def test_discarding_a_merge_leaves_the_parent_whole(bench: Workbench, manifest: 
     assert not any("manifest-2" in path for path in paths)
 
 
+@pytest.mark.embedded("looks at files")
 def test_a_partition_is_plain_parquet_whose_checksum_is_recorded(
     bench: Workbench, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -192,6 +194,7 @@ def flipped(tmp_path: Path, path: str, at: int) -> None:
     file.write_bytes(octets)
 
 
+@pytest.mark.embedded("looks at files")
 @pytest.mark.parametrize("at", [100, 600, -30, -3])
 def test_a_flipped_bit_is_noticed_by_every_reader(
     bench: Workbench, manifest: Manifest, tmp_path: Path, at: int
@@ -204,6 +207,7 @@ def test_a_flipped_bit_is_noticed_by_every_reader(
         changed(bench, manifest, emails(0, PEOPLE), "manifest-2")
 
 
+@pytest.mark.embedded("looks at files")
 def test_a_damaged_page_is_noticed_by_ranged_readers(
     bench: Workbench, manifest: Manifest, tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ from activation.members.layout import partition_of
 from activation.ports import BlobKey
 from tests.members.support import AUDIENCE, ORGANIZATION, Workbench
 
+pytestmark = pytest.mark.embedded("counts the files that are read")
+
 OLD = [f"p{number}@example.com" for number in range(300)]
 NEW = ["new-1@example.com", "new-2@example.com"]
 JANUARY = datetime(2027, 1, 1, tzinfo=UTC)

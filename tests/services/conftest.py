@@ -1,7 +1,7 @@
 """Every test of a use case runs twice: on the embedded back-ends, and on Google's services.
 
-The second run needs the Firestore emulator and is chosen with `-m emulator`. A test that looks at
-what the embedded back-ends keep on the disk carries `@pytest.mark.embedded(reason)`.
+A test that looks at what the embedded back-ends keep on the disk carries
+`@pytest.mark.embedded(reason)`.
 """
 
 from __future__ import annotations
@@ -10,30 +10,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.settings import Settings
 from tests.google_emulators import firestore_emulator, google_project
+from tests.google_services import google_services, on_both
 from tests.redis_server import _redis, redis_server
-from tests.wire.http import served
 
 if TYPE_CHECKING:
     from tests.services.google import GoogleServices
 
-__all__ = ["_redis", "firestore_emulator", "google_project", "redis_server"]
-
-GOOGLE = pytest.param("google", marks=pytest.mark.emulator)
+__all__ = ["_redis", "firestore_emulator", "google_project", "google_services", "redis_server"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what asks for an App on both back-ends, unless it is marked."""
-    if "app" in metafunc.fixturenames:
-        embedded_only = metafunc.definition.get_closest_marker("embedded")
-        ways = ["embedded"] if embedded_only else ["embedded", GOOGLE]
-        metafunc.parametrize("app", ways, indirect=True)
+    """Run what asks for an App on both back-ends."""
+    on_both(metafunc, "app")
 
 
 @pytest.fixture
@@ -49,27 +43,3 @@ def app(request: pytest.FixtureRequest, tmp_path: Path, clock: MovableClock) -> 
     app = App(settings, clock)
     yield app
     app.close()
-
-
-@pytest.fixture(scope="session")
-def google_services(firestore_emulator: str) -> Iterator[GoogleServices]:
-    """The servers behind the Google adapters."""
-    from google.cloud.kms import KeyManagementServiceClient
-    from google.cloud.kms_v1.services.key_management_service.transports import (
-        KeyManagementServiceGrpcTransport,
-    )
-
-    from tests.services.google import GoogleServices
-    from tests.wire.buckets import Buckets
-    from tests.wire.cloud_kms import CloudKmsServer, served_kms
-    from tests.wire.fixtures import storage_client
-
-    buckets = Buckets()
-    with (
-        served(buckets) as url,
-        served_kms(CloudKmsServer()) as address,
-        grpc.insecure_channel(address) as channel,
-    ):
-        transport = KeyManagementServiceGrpcTransport(channel=channel)
-        keys = KeyManagementServiceClient(transport=transport)
-        yield GoogleServices(buckets, storage_client(url), keys)
