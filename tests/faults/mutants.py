@@ -20,12 +20,13 @@ from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest
 from activation.errors import ConflictError
 from activation.members.store import MergeResult
-from activation.ports import ABSENT, Batch, BlobInfo, BlobKey, BlobStore, Key, Write
+from activation.ports import ABSENT, Batch, BlobInfo, BlobKey, BlobStore, Key, Query, Write
 from activation.services.archives import nothing_more
 from activation.services.idempotency import completion
 from activation.services.version_records import version_of, version_write
 from tests.faults import flows
 from tests.faults.flows import FLOWS
+from tests.faults.interleave import Pair
 from tests.faults.lab import Flow
 from tests.faults.world import ANN, TRIES, Act, Answer, Scene
 
@@ -223,6 +224,20 @@ def unguarded(app: App, caller: Caller, scene: Scene) -> Answer:
     return DONE
 
 
+def hasty_sweep(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Deletes what no manifest names now, without asking how old it is."""
+    del caller
+    folder = f"audience_id={scene.audience_id}/"
+    stored = list(app.member_blobs.list(ANN.organization_id, folder))
+    query = Query(ANN.organization_id, "manifests", {"audience_id": scene.audience_id})
+    manifests = [Manifest.restored(found.data) for found in app.documents.query(query)]
+    named = {part.path for manifest in manifests for part in manifest.parts}
+    for info in stored:
+        if info.key.path not in named:
+            app.member_blobs.delete(info.key)
+    return DONE
+
+
 # wrong requests -------------------------------------------------------------------------------
 
 
@@ -277,4 +292,7 @@ MUTANTS: Mapping[str, Mutant] = {
 }
 
 UNGUARDED = replace(ADD, name="unguarded", act=unguarded)
-"""Good in any single run: only two at once show it."""
+HASTY = Flow("hasty sweep", flows.filled_objects, hasty_sweep, asks=flows.by_the_system)
+
+RACES = (Pair(UNGUARDED, UNGUARDED), Pair(HASTY, ADD))
+"""Good in any single run: only two at once show what is wrong."""

@@ -7,7 +7,7 @@ import pytest
 from tests.faults.conftest import Tell
 from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
-from tests.faults.mutants import MUTANTS, UNGUARDED
+from tests.faults.mutants import MUTANTS, RACES
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -21,8 +21,8 @@ def test_a_wrong_order_is_found(lab: Lab, name: str, note: Tell) -> None:
     assert report.bad
 
 
-def test_numbers_without_a_guard_are_found(lab: Lab, note: Tell) -> None:
-    wrong = Pair(UNGUARDED, UNGUARDED)
-    report = Interleaver(lab).explored(wrong, 15)
+@pytest.mark.parametrize("pair", RACES, ids=lambda pair: str(pair.name))
+def test_a_race_is_found(lab: Lab, pair: Pair, note: Tell) -> None:
+    report = Interleaver(lab).explored(pair, 90)
     note(report)
     assert report.bad
