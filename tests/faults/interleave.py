@@ -194,7 +194,7 @@ class Interleaver:
             world.removed()
             return errors
         outcome, problems = self._outcome(world, both)
-        return [*problems, *self._not_serial(pair, outcome)]
+        return problems or self._not_serial(pair, outcome)
 
     def explored_deaths(self, pair: Pair) -> Report:
         """The first dies after each of its effects; the second happens; then the first is done
@@ -229,7 +229,7 @@ class Interleaver:
             if both[0].told is None:
                 both[0].request(app, world)
         outcome, problems = self._outcome(world, both)
-        return [*problems, *self._not_serial(pair, outcome)]
+        return problems or self._not_serial(pair, outcome)
 
     # parts ------------------------------------------------------------------------------------
 
@@ -250,8 +250,9 @@ class Interleaver:
         try:
             with world.process(Tape()) as app:
                 settle(app)
-                outcome = both[0].told, both[1].told, view(app)
-                return outcome, [*broken(app, {}), *unsettled(app)]
+                problems = [*broken(app, {}), *unsettled(app)]
+                seen = {} if problems else view(app)
+                return (both[0].told, both[1].told, seen), problems
         finally:
             world.removed()
 
