@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from activation.app import App
@@ -178,10 +179,11 @@ def _versions_broken(app: App, audience: Audience, before: Mapping[int, Members]
     versions = versions_of(app, audience)
     if [v.version for v in versions] != [*range(1, audience.version + 1)]:
         found.append("I4 version numbers have gaps or repeats")
-    for version in versions:
+    followed = [version.created_at for version in versions[1:]]
+    for version, followed_at in zip_longest(versions, followed):
         if version.backup is not None and not app.backups.is_intact(version):
             found.append("I20 a backup is not what its version says")
-        if not _is_kept(app, audience, version):
+        if not _is_kept(app, audience, version, followed_at):
             continue
         members = members_of(app, version.manifest_id)
         if version.manifest_id is not None and version.size != len(members):
@@ -191,10 +193,12 @@ def _versions_broken(app: App, audience: Audience, before: Mapping[int, Members]
     return found
 
 
-def _is_kept(app: App, audience: Audience, version: AudienceVersion) -> bool:
+def _is_kept(
+    app: App, audience: Audience, version: AudienceVersion, followed_at: datetime | None
+) -> bool:
     """Whether the members of a version must still be there."""
     oldest = app.clock.now() - timedelta(days=app.settings.version_days)
-    recent = version.version == audience.version or version.created_at > oldest
+    recent = followed_at is None or followed_at > oldest
     return recent and version.version >= audience.members_kept_from
 
 

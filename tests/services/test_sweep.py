@@ -76,7 +76,7 @@ def test_members_of_old_versions_go_in_two_steps(
 ) -> None:
     audience = with_history(app, ann, clock)
     members = contents(app, audience)
-    later(clock, days=87.5)  # the newest but one is not yet 90 days old
+    later(clock, days=88.5)  # the newest came less than 90 days ago: the one before it is kept
     before = everything(app)
     released = sweep(app, ann)
     assert set(released) == {"released"}
@@ -91,6 +91,21 @@ def test_members_of_old_versions_go_in_two_steps(
     assert everything(app) == named(app, audience)
     assert contents(app, current(app, audience)) == members
     assert current(app, audience).version == audience.version
+
+
+def test_the_last_change_of_a_long_unchanged_audience_can_be_undone(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    """A version's time is counted from the day another one followed, not from its own."""
+    audience = with_history(app, ann, clock)
+    later(clock, days=200)
+    add(app, ann, audience.audience_id, inputs(30, start=1000))
+    later(clock, days=30)
+    sweep(app, ann)
+    later(clock, days=30)
+    sweep(app, ann)
+    app.versions.restore(ann, audience.audience_id, audience.version)
+    assert len(contents(app, current(app, audience))) == 120
 
 
 def test_a_released_version_cannot_be_restored(app: App, ann: Caller, clock: MovableClock) -> None:

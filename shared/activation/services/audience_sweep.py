@@ -61,7 +61,7 @@ class Areas:
 
 @dataclass(frozen=True, slots=True)
 class KeptFor:
-    """How long versions keep their members, and their backups."""
+    """How long versions keep their members once another one followed, and backups at all."""
 
     versions: timedelta = timedelta(days=90)
     backups: timedelta = timedelta(days=365)
@@ -259,11 +259,13 @@ class AudienceSweep:
             return kept
         audience, oldest = self.stored.entity, self.clock.now() - self.kept_for.versions
         kept.add(audience.manifest_id)
-        for version in self._versions():
+        followed_at: datetime | None = None
+        for version in self._versions():  # newest first
             one = version.entity
-            current = one.version == audience.version
-            if one.version >= audience.members_kept_from and (current or one.created_at > oldest):
+            recent = followed_at is None or followed_at > oldest
+            if one.version >= audience.members_kept_from and recent:
                 kept.add(one.manifest_id)
+            followed_at = one.created_at
         return kept
 
     def _distributions(self) -> Iterator[Distribution]:
