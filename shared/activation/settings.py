@@ -55,7 +55,9 @@ class Settings:
     cache_bytes: int = _setting(64 * 1024 * 1024, "memory of a process for cached answers")
     lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")
     work_seconds: int = _setting(420, "a function hands over to its successor after this")
-    version_days: int = _setting(90, "a version keeps its members this long after the next one followed")
+    version_days: int = _setting(
+        90, "a version keeps its members this many days after the next one followed"
+    )
     backup_days: int = _setting(365, "older backups of versions are deleted")
     retention_max_share: float = _setting(
         0.2, "a retention run that would archive or delete a larger share of audiences is held"

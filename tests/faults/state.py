@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -179,8 +179,7 @@ def _versions_broken(app: App, audience: Audience, before: Mapping[int, Members]
     versions = versions_of(app, audience)
     if [v.version for v in versions] != [*range(1, audience.version + 1)]:
         found.append("I4 version numbers have gaps or repeats")
-    followed = [version.created_at for version in versions[1:]]
-    for version, followed_at in zip_longest(versions, followed):
+    for version, followed_at in _with_followers(versions):
         if version.backup is not None and not app.backups.is_intact(version):
             found.append("I20 a backup is not what its version says")
         if not _is_kept(app, audience, version, followed_at):
@@ -255,11 +254,18 @@ def members_by_version(app: App) -> dict[str, dict[int, Members]]:
     return {
         audience.audience_id: {
             version.version: members_of(app, version.manifest_id)
-            for version in versions_of(app, audience)
-            if _is_kept(app, audience, version)
+            for version, followed_at in _with_followers(versions_of(app, audience))
+            if _is_kept(app, audience, version, followed_at)
         }
         for audience in _audiences(app)
     }
+
+
+def _with_followers(
+    versions: Sequence[AudienceVersion],
+) -> Iterator[tuple[AudienceVersion, datetime | None]]:
+    """Each version with the time that the next one was made, None for the last."""
+    yield from zip_longest(versions, [version.created_at for version in versions[1:]])
 
 
 def versions_of(app: App, audience: Audience) -> list[AudienceVersion]:
