@@ -64,12 +64,16 @@ class Shelf:
 
     def written_runs(self, name: str, numbers: range, shape: str = "long") -> list[str]:
         """Members as runs."""
-        paths = []
-        for block in blocks(numbers):
-            path = f"runs/{name}-{block.start}.arrow"
-            write_run(self.store.blobs, BlobKey(ORGANIZATION, path), members(block, shape))
-            paths.append(path)
-        return paths
+        return [
+            self.written_run(f"{name}-{block.start}", members(block, shape))
+            for block in blocks(numbers)
+        ]
+
+    def written_run(self, name: str, rows: Any) -> str:
+        """Rows as a run."""
+        path = f"runs/{name}.arrow"
+        write_run(self.store.blobs, BlobKey(ORGANIZATION, path), rows)
+        return path
 
     def merged(
         self,
@@ -122,19 +126,18 @@ def fill(shelf: Shelf, shape: str = "long") -> Result:
 
 def _changed(shelf: Shelf, name: str, store: MemberStore) -> Result:
     base, moved = shelf.manifest("base"), shelf.moved
-    gone = shelf.removals(range(moved))
+    gone, fresh = shelf.removals(range(moved)), members(range(shelf.rows, shelf.rows + moved))
     use_lean_pool()
 
     def change() -> Manifest:
-        runs = shelf.written_runs(name, range(shelf.rows, shelf.rows + moved))
-        return shelf.merged(store, name, base, runs, gone)
+        return shelf.merged(store, name, base, [shelf.written_run(name, fresh)], gone)
 
     seconds, manifest = timed(change)
     assert manifest.size == base.size
     shelf.save(name, manifest)
     known = {part.path for part in base.parts}
-    fresh = sum(part.bytes for part in manifest.parts if part.path not in known)
-    return {"seconds": seconds, "bytes": fresh, "deltas": len(manifest.deltas)}
+    written = sum(part.bytes for part in manifest.parts if part.path not in known)
+    return {"seconds": seconds, "bytes": written, "deltas": len(manifest.deltas)}
 
 
 def small_change(shelf: Shelf) -> Result:
