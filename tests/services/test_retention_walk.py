@@ -254,7 +254,7 @@ def nothing_is_stored_that_nothing_names(world: World, made: dict[str, Audience]
     for area in (world.app.archive_blobs, world.app.member_blobs):
         assert list(area.list("acme")) == []
     kept = {made[name].audience_id for name in ("refreshed weekly", "legal hold")}
-    recent = world.day(DAYS - 100)
+    recent = world.day(DAYS - 120)  # followed 7 days later, kept 90, taken by two weekly sweeps
     for audience_id in world.names:
         manifests = manifests_of(world, audience_id)
         assert bool(manifests) is (audience_id in kept)
