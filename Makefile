@@ -6,7 +6,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test test-emulators test-slow check format lock clean
+.PHONY: help demo serve test test-emulators test-slow test-exhaustive check format lock clean
 
 help:            ## show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -23,8 +23,11 @@ test: $(VENV)/.dev  ## run the tests (embedded back-ends and wire-level servers)
 test-emulators: $(VENV)/.dev  ## run the tests on the Firestore and Pub/Sub emulators
 	$(BIN)/pytest -m emulator $(ARGS)
 
-test-slow: $(VENV)/.dev  ## run the long tests: kill -9 while it works
-	$(BIN)/pytest -m slow $(ARGS)
+test-slow: $(VENV)/.dev  ## run the long tests: kill -9 while it works, more of the crash lab
+	$(BIN)/pytest -n auto -m slow $(ARGS)
+
+test-exhaustive: $(VENV)/.dev  ## run the crash lab in all ways: second crashes, many schedules
+	$(BIN)/pytest -n auto -m exhaustive $(ARGS)
 
 check: $(VENV)/.dev  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -25,7 +25,7 @@ def test_also_at_every_read(lab: Lab, name: str, tell: Tell) -> None:
     tell(lab.explored(FLOWS[name], lab.expected(FLOWS[name]), reads=True))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_second_crash_during_recovery_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
     tell(lab.explored_twice(FLOWS[name], lab.expected(FLOWS[name])))

@@ -83,7 +83,7 @@ def test_one_request_sent_twice_acts_once(interleaver: Interleaver, name: str, t
     tell(interleaver.explored(Pair(FLOWS[name], FLOWS[name], same_key=True), TWICE))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_at_once_in_many_more_ways(
     interleaver: Interleaver, first: str, second: str, tell: Tell
