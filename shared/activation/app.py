@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from activation.services.dispatch import Dispatcher
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
+    from activation.services.member_upkeep import MemberUpkeep
     from activation.services.members import MemberService
     from activation.services.overlaps import OverlapService
     from activation.services.previews import PreviewService
@@ -272,6 +273,13 @@ class App:
         return PreviewService(self.audiences, self.store, self.clock)
 
     @cached_property
+    def member_upkeep(self) -> MemberUpkeep:
+        """Expiry and compaction of members."""
+        from activation.services.member_upkeep import MemberUpkeep
+
+        return MemberUpkeep(self.members, self.clock)
+
+    @cached_property
     def imports(self) -> ImportService:
         """Imports of files."""
         from activation.members.formats import preflight
@@ -386,7 +394,7 @@ class App:
 
         return RetentionWorker(
             self.retention,
-            Upkeep(self.retention, self.members, self.archives),
+            Upkeep(self.retention, self.members, self.member_upkeep, self.archives),
             DistributionArchive(self.commits, self.archive_blobs, self.clock),
             GuardLimits(self.settings.retention_max_share, self.settings.retention_free_count),
             self.notifier,
@@ -435,7 +443,7 @@ class App:
             JobKind.ARCHIVE: lambda: self.archives.run_archive,
             JobKind.UNARCHIVE: lambda: self.archives.run_unarchive,
             JobKind.DERIVE: lambda: self.derivations.run,
-            JobKind.COMPACT: lambda: self.members.run_compact,
+            JobKind.COMPACT: lambda: self.member_upkeep.run_compact,
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
             JobKind.RETENTION: lambda: self.retention_worker.run,

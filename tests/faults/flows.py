@@ -272,7 +272,7 @@ def delete(app: App, caller: Caller, scene: Scene) -> Answer:
 
 
 def expire(app: App, caller: Caller, scene: Scene) -> Answer:
-    app.members.expire(caller, scene.audience_id)
+    app.member_upkeep.expire(caller, scene.audience_id)
     return {}
 
 

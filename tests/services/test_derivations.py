@@ -171,8 +171,8 @@ def test_a_large_source_that_changes_little_is_followed_by_deltas(
 def test_packing_either_of_them_is_no_change(
     app: App, ann: Caller, source: str, adults: str
 ) -> None:
-    app.members.compact(ann, source, level=9)
-    app.members.compact(ann, adults, level=9)
+    app.member_upkeep.compact(ann, source, level=9)
+    app.member_upkeep.compact(ann, adults, level=9)
     assert work(app) == []
     app.members.add(ann, source, [person(1000)])
     work(app)

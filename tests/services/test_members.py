@@ -67,37 +67,37 @@ def test_expired_members_are_removed_as_upkeep(
     app: App, ann: Caller, clock: MovableClock, audience: Audience
 ) -> None:
     before = add(app, ann, audience.audience_id, expiring(clock, 4, 2))
-    assert app.members.expire(ann, audience.audience_id) == 0
+    assert app.member_upkeep.expire(ann, audience.audience_id) == 0
     assert current(app, ann, audience) == before
     clock.sleep(timedelta(days=2).total_seconds())
-    assert app.members.expire(ann, audience.audience_id) == 4
+    assert app.member_upkeep.expire(ann, audience.audience_id) == 4
     after = current(app, ann, audience)
     assert (after.size, after.version) == (156, before.version + 1)
     assert after.last_activity_at == before.last_activity_at
     assert actions(app)[0] == "function:members:expire"
     assert not contents(app, after).keys() & {digest(n) for n in range(4)}
-    assert app.members.expire(ann, audience.audience_id) == 0
+    assert app.member_upkeep.expire(ann, audience.audience_id) == 0
 
 
 def test_an_audience_without_members_has_nothing_to_expire_or_compact(
     app: App, ann: Caller
 ) -> None:
     audience_id = audience_of(app, ann).audience_id
-    assert app.members.expire(ann, audience_id) == 0
-    assert app.members.compact(ann, audience_id) is None
+    assert app.member_upkeep.expire(ann, audience_id) == 0
+    assert app.member_upkeep.compact(ann, audience_id) is None
 
 
 def test_compaction_makes_no_version(app: App, ann: Caller, audience: Audience) -> None:
     before = add(app, ann, audience.audience_id, inputs(8, 156))
     assert len(manifest_of(app, before).deltas) == 1
     held = contents(app, before)
-    assert app.members.compact(ann, audience.audience_id) is not None
+    assert app.member_upkeep.compact(ann, audience.audience_id) is not None
     after = current(app, ann, audience)
     assert manifest_of(app, after).deltas == ()
     assert (after.version, after.size) == (before.version, before.size)
     assert after.last_activity_at == before.last_activity_at
     assert contents(app, after) == held
-    assert app.members.compact(ann, audience.audience_id) is None
+    assert app.member_upkeep.compact(ann, audience.audience_id) is None
     assert current(app, ann, audience) == after
 
 

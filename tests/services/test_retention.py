@@ -177,7 +177,7 @@ def test_a_hold_keeps_expired_members_too(app: App, ann: Caller, clock: MovableC
     assert run(app, ann).report.expired_members == 0
     assert len(contents(app, now_of(app, audience))) == 6
     with pytest.raises(InvalidStateError):
-        app.members.expire(ann, audience.audience_id)
+        app.member_upkeep.expire(ann, audience.audience_id)
 
 
 def test_an_expired_audience_is_paused(app: App, ann: Caller, clock: MovableClock) -> None:

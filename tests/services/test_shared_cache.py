@@ -132,7 +132,7 @@ def test_the_system_s_own_upkeep_is_seen_too(pair: Pair, ann: Caller) -> None:
         add(pair.one, ann, audience_id, inputs(10, 10 * number))
     read(pair.two, ann, audience_id)
     before = pair.two.reads.audience(ann, audience_id).entity.manifest_id
-    assert pair.one.members.compact(ann, audience_id, level=19) is not None
+    assert pair.one.member_upkeep.compact(ann, audience_id, level=19) is not None
     assert pair.two.reads.audience(ann, audience_id).entity.manifest_id != before
     assert read(pair.two, ann, audience_id) == recounted(pair.two, ann, audience_id)
 

@@ -153,7 +153,7 @@ def test_members_that_were_compacted_without_a_version_stay(
     app: App, ann: Caller, clock: MovableClock
 ) -> None:
     audience = with_history(app, ann, clock)
-    app.members.compact(ann, audience.audience_id, 19)
+    app.member_upkeep.compact(ann, audience.audience_id, 19)
     compacted = current(app, audience)
     assert compacted.version == audience.version
     for _ in range(3):

@@ -30,7 +30,6 @@ from activation.ports import ABSENT, Clock, DocumentStore, Key, Message, Write
 from activation.services.access import MAX_ATTEMPTS
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
-from activation.services.jobs import JobRun, asked_by
 from activation.services.version_records import recorded, version_of
 
 if TYPE_CHECKING:
@@ -194,108 +193,9 @@ class MemberService:
                 return audience, result
         raise AssertionError("unreachable")
 
-    def expire(
-        self, caller: Caller, audience_id: str, keep: Callable[[], None] = lambda: None
-    ) -> int:
-        """Remove the members whose time is over; returns how many. InvalidStateError under legal
-        hold."""
-        now, stored = self.clock.now(), self.audiences.find(caller, audience_id)
-        _require_unheld(stored.entity)
-        parent = self._manifest(stored)
-        if parent is None or not self.store.may_expire(parent, now):
-            return 0
-
-        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
-            return self.store.without_expired(_held(parent), manifest_id, now, lambda *_: keep())
-
-        try:
-            _, result = self._kept_up(
-                caller,
-                audience_id,
-                "expire",
-                "Expired members removed",
-                merge,
-                require=_require_unheld,
-            )
-        except NoMembersError:
-            return 0
-        return result.removed
-
-    def compact(
-        self,
-        caller: Caller,
-        audience_id: str,
-        level: int | None = None,
-        keep: Callable[[], None] = lambda: None,
-        extra: Extra = lambda _audience, _result: (),
-    ) -> MergeResult | None:
-        """Fold all deltas into the partitions, and with `level` pack every partition by zstd at
-        this level; the members stay the same. None when there is nothing to do."""
-        parent = self._manifest(self.audiences.find(caller, audience_id))
-        if parent is None or not (
-            parent.deltas or (level and parent.compression != f"zstd:{level}")
-        ):
-            return None
-
-        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
-            on_partition = lambda *_: keep()  # noqa: E731
-            return self.store.compact(
-                _held(parent), manifest_id, level=level, on_partition=on_partition
-            )
-
-        try:
-            _, result = self._kept_up(caller, audience_id, "compact", "Compacted", merge, extra)
-        except NoMembersError:
-            return None
-        return result
-
-    def run_compact(self, run: JobRun) -> Mapping[str, Any] | None:
-        """The work of a job of kind `compact`; params: `level`, or none."""
-        caller, audience_id = asked_by(run)
-        before = self._manifest(self.audiences.find(caller, audience_id))
-
-        def told(after: Manifest | None) -> dict[str, Any]:
-            return {
-                "deltas_folded": len(before.deltas) if before else 0,
-                "bytes_before": before.bytes if before else 0,
-                "bytes_after": after.bytes if after else 0,
-                "storage_type": after.tier.value if after else None,
-            }
-
-        level = run.job.params.get("level")
-        result = self.compact(
-            caller,
-            audience_id,
-            level,
-            run.keep,
-            lambda _, result: run.completion(told(result.manifest)),
-        )
-        return None if result else told(before)
-
-    def _kept_up(
-        self,
-        caller: Caller,
-        audience_id: str,
-        action: str,
-        description: str,
-        merge: Merge,
-        extra: Extra = lambda _audience, _result: (),
-        require: Callable[[Audience], None] = lambda _: None,
-    ) -> tuple[Audience, MergeResult]:
-        return self.switch(
-            caller,
-            audience_id,
-            f"function:members:{action}",
-            description,
-            merge,
-            extra,
-            upkeep=True,
-            require=require,
-        )
-
     def _read(self, stored: Stored[Audience], read: Callable[[Manifest], T]) -> T | None:
         """What `read` finds in the members of an audience; None when it never had any."""
-        manifest = self._manifest(stored)
+        manifest = self.manifest_of(stored)
         if manifest is None:
             return None
         try:
@@ -315,7 +215,7 @@ class MemberService:
         self, stored: Stored[Audience], lost: MergeResult | None, merge: Merge
     ) -> MergeResult:
         """A merge for the audience as it is now, made of the one that came too late if it can."""
-        parent = self._manifest(stored)
+        parent = self.manifest_of(stored)
         if lost is not None:
             if parent is not None and lost.rebase is not None:
                 rebased = lost.rebase(lost, parent)
@@ -414,7 +314,8 @@ class MemberService:
             bytes=manifest.bytes,
         )
 
-    def _manifest(self, stored: Stored[Audience]) -> Manifest | None:
+    def manifest_of(self, stored: Stored[Audience]) -> Manifest | None:
+        """The current manifest of an audience; None when it has no members."""
         manifest_id = stored.entity.manifest_id
         if manifest_id is None:
             return None
@@ -450,21 +351,6 @@ def _size_of(size: int, manifest: Manifest) -> dict[str, Any]:
 
 def _address(stored: Stored[Audience]) -> tuple[str, str]:
     return stored.entity.organization_id, stored.entity.audience_id
-
-
-class NoMembersError(InvalidStateError):
-    """The members went away, into the archive say, before their upkeep."""
-
-
-def _held(manifest: Manifest | None) -> Manifest:
-    if manifest is None:
-        raise NoMembersError("The audience has no members.", reason="no_members")
-    return manifest
-
-
-def _require_unheld(audience: Audience) -> None:
-    if audience.legal_hold is not None:
-        raise InvalidStateError("The audience is under legal hold.", reason="legal_hold")
 
 
 def _counts(before: Audience, result: MergeResult) -> MemberCounts | None:

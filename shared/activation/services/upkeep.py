@@ -27,6 +27,7 @@ from activation.ports import Query
 from activation.services.access import retry_conflicts
 from activation.services.archives import ArchiveService
 from activation.services.audiences import dated
+from activation.services.member_upkeep import MemberUpkeep
 from activation.services.members import MemberService
 from activation.services.retention import ACTOR, RetentionService
 
@@ -53,6 +54,7 @@ class Upkeep:
 
     retention: RetentionService
     members: MemberService
+    member_upkeep: MemberUpkeep
     archives: ArchiveService
 
     # what is due ------------------------------------------------------------------------------
@@ -129,12 +131,12 @@ class Upkeep:
     def expire(self, caller: Caller, audience: Audience, keep: Keep) -> None:
         """Remove the members whose time has come."""
         if self.has_expired_members(audience):
-            self.members.expire(caller, audience.audience_id, keep)
+            self.member_upkeep.expire(caller, audience.audience_id, keep)
 
     def fold(self, caller: Caller, audience: Audience, keep: Keep) -> None:
         """Fold small changes into the partitions."""
         if self.has_deltas(audience):
-            self.members.compact(caller, audience.audience_id, None, keep)
+            self.member_upkeep.compact(caller, audience.audience_id, None, keep)
 
     def act(
         self,
@@ -150,7 +152,7 @@ class Upkeep:
             RetentionAction.DELETE: partial(self._delete, caller, audience_id, rules),
             RetentionAction.ARCHIVE: partial(self._archive, caller, audience_id, rules, keep),
             RetentionAction.COMPRESS: partial(
-                self.members.compact, caller, audience_id, TIGHTEST_LEVEL, keep
+                self.member_upkeep.compact, caller, audience_id, TIGHTEST_LEVEL, keep
             ),
         }
         try:
