@@ -17,7 +17,7 @@ from activation.documents import Collection, Stored
 from activation.domain.audience import Audience
 from activation.domain.audit import AuditEntry
 from activation.domain.caller import Caller
-from activation.domain.job import JobKind
+from activation.domain.job import Job, JobKind
 from activation.domain.retention import RetentionAction, RetentionRule
 from activation.domain.retention_decision import Decision
 from activation.domain.retention_run import (
@@ -341,7 +341,7 @@ class _Round:
     # the report -------------------------------------------------------------------------------
 
     def _finish(self) -> Stored[RetentionRun]:
-        """Commit the report, and ask for a sweep after the jobs that let members go."""
+        """Commit the report, and ask for a sweep where something was let go."""
         now = self.worker.clock.now()
         counts = {**self.counts, **self._effects()}
         planned = counts.pop("planned_count", 0)
@@ -360,7 +360,7 @@ class _Round:
             completed_at=now,
         )
         writes, messages = [self.stored.replaced_by(after)], []
-        if self.record.job in SWEEPING and not self.record.dry_run:
+        if self._wants_sweep(report):
             _, job, message = new_job(acting_in(self.record), self.worker.clock, JobKind.SWEEP)
             writes, messages = [*writes, job], [message]
         revision = self.worker.retention.commits.commit(
@@ -372,6 +372,20 @@ class _Round:
             messages=messages,
         )
         return Stored(after, self.stored.key, revision)
+
+    def _wants_sweep(self, report: RetentionReport) -> bool:
+        """Whether objects wait to be deleted: always after the jobs that look at all of them,
+        else where this run, a deletion or the last sweep let something go."""
+        if self.record.dry_run or self.record.job in SWEEPING:
+            return not self.record.dry_run
+        if report.deleted or report.archived or report.expired_members:
+            return True
+        organization_id = self.record.organization_id
+        documents = self.worker.retention.commits.documents
+        if documents.count(Query(organization_id, "deleted_audiences")):
+            return True
+        last = documents.query(Query(organization_id, "jobs", {"kind": JobKind.SWEEP}, limit=1))
+        return bool(last) and "released" in Job.restored(last[0].data).result
 
     def _effects(self) -> Counter[str]:
         """What was done, from the audit log."""
