@@ -19,7 +19,7 @@ from activation.domain.audience import (
 )
 from activation.domain.caller import Caller, Role
 from activation.domain.distribution import Distribution, DistributionStatus
-from activation.domain.job import JobKind, JobStatus
+from activation.domain.job import Job, JobKind, JobStatus
 from activation.domain.retention import (
     AudienceRetentionPolicy,
     RetentionAction,
@@ -103,6 +103,23 @@ def test_a_paused_audience_is_archived_then_deleted(
     days_later(clock, 4000)
     assert run(app, ann).report.deleted == 0
     assert now_of(app, audience) == gone
+
+
+def test_deleted_members_are_off_the_disk_after_two_days(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    audience = active(app, ann, "Loyal", is_test=True)
+    days_later(clock, 8)
+    for _ in range(4):  # two sweeps; then nothing waits any more
+        run(app, ann)
+        swept = app.documents.query(Query("acme", "jobs", {"kind": JobKind.SWEEP}))
+        for job in swept:
+            drained(app, Job.restored(job.data))
+        days_later(clock, 1)
+    equal = {"audience_id": audience.audience_id}
+    for collection in ("manifests", "member_parts"):
+        assert app.documents.query(Query("acme", collection, equal)) == []
+    assert len(swept) == 2
 
 
 def test_what_was_deleted_cannot_be_restored_or_unarchived(
