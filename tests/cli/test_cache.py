@@ -41,7 +41,7 @@ def test_counts_are_shown_by_layer_and_kind() -> None:
     layer = {"entries": None, "bytes": None, "max_bytes": None, "kinds": {"summary": counts}}
     totals = {"summary": {"hits": 3, "misses": 1, "hit_ratio": 0.75}}
     report = {"layers": [{**layer, "name": "redis", "reachable": False}], "totals": totals}
-    assert len(cache_report(report)) == 3
+    assert len([part for part in cache_report(report) if part]) == 3
 
 
 def test_summarises_members(store: Program) -> None:
@@ -58,4 +58,4 @@ def test_summarises_members(store: Program) -> None:
 def test_an_estimate_says_so(store: Program) -> None:
     summary = {**store.json("summary", "Loyal"), "basis": "estimate", "examined": 12_345}
     summary["segments"] = [{"segment_id": "vip", "name": "", "count": 5, "share": 0.25}]
-    assert len(summary_report("Loyal", summary)) == 4
+    assert len([part for part in summary_report("Loyal", summary) if part]) == 4

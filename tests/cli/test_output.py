@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from activation.cli.output import Output, duration, facts, moment, percent, size, table, text_of
+from activation.cli.output import (
+    Output,
+    duration,
+    facts,
+    fitted,
+    moment,
+    percent,
+    size,
+    table,
+    text_of,
+)
 
 
 def printed(part: Any) -> list[str]:
@@ -26,6 +36,22 @@ def test_numbers_stand_below_each_other() -> None:
         "  many   1,234,567",
         "  few            5",
     ]
+
+
+def test_a_wide_table_wraps_between_words_and_keeps_ids_whole() -> None:
+    columns = ("version", "what happened to it", "by", "when", "id")
+    row = (3, "Import a-file.csv", "import_members", "2026-11-21 11:17 UTC", "x" * 28)
+    lines = printed(table(columns, [row, row]))
+    assert max(map(len, lines)) <= 80
+    assert any("x" * 28 in line for line in lines)
+    words = {word for line in lines for word in line.split()}
+    assert {"version", "happened", "a-file.csv", "import_members", "2026-11-21"} <= words
+
+
+def test_a_table_that_fits_nowhere_is_broken_in_its_widest_columns() -> None:
+    assert fitted([7, 90, 90], [7, 30, 30], 80) == [7, 36, 37]
+    assert fitted([7, 90], [7, 60], 40) == [7, 33]
+    assert fitted([3, 3], [3, 3], 80) == [3, 3]
 
 
 def test_an_empty_table_says_none() -> None:

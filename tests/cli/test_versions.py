@@ -26,6 +26,7 @@ def test_versions_are_a_table(filled: Program) -> None:
     shown = filled.ok("versions", "Loyal")
     assert "Import one.csv" in shown
     assert "Initial creation" in shown
+    assert "+2 " in shown
     found = filled.json("versions", "Loyal")
     assert [(version["version"], version["size"]) for version in found] == [(3, 4), (2, 2), (1, 0)]
     one = filled.ok("versions", "Loyal", "--show", "3")

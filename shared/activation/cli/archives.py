@@ -13,10 +13,21 @@ from activation.cli.options import Command, options
 from activation.cli.output import output
 from activation.cli.progress import follow_job
 
+ARCHIVE_EPILOG = """\b
+Examples:
+  activation archive "Loyal customers"
+  activation archive "Loyal customers" --no-wait
+"""
+UNARCHIVE_EPILOG = """\b
+Example:
+  activation unarchive "Loyal customers"
+
+The members are compared with what was archived before the audience is active again.
+"""
 WAIT = click.option("--wait/--no-wait", default=True, help="Follow it to its end (the default).")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog=ARCHIVE_EPILOG)
 @click.argument("audience", metavar="AUDIENCE")
 @WAIT
 def archive(audience: str, wait: bool) -> None:
@@ -30,7 +41,7 @@ def archive(audience: str, wait: bool) -> None:
     require_done(job)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog=UNARCHIVE_EPILOG)
 @click.argument("audience", metavar="AUDIENCE")
 @WAIT
 def unarchive(audience: str, wait: bool) -> None:

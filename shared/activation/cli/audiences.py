@@ -33,7 +33,7 @@ def list_audiences(status: str | None) -> None:
 
 
 @audiences.command("show")
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.argument("audience", metavar="AUDIENCE")
 def show_audience(audience: str) -> None:
     """Show an audience with its size and how its members are stored."""
     with connected(options()) as api:
@@ -69,8 +69,10 @@ def find_audience(api: Api, id_or_name: str) -> dict[str, Any]:
 
 def segment_report(segments: list[dict[str, Any]]) -> list[RenderableType]:
     """The labelled parts of an audience as a table; nothing without any."""
-    rows = [(s["segment_id"], s["name"], s["size"], s["size_percentage"]) for s in segments]
-    return ["", table(("segment", "name", "members", "%"), rows)] if rows else []
+    rows = [
+        (s["segment_id"], s["name"], s["size"], f"{s['size_percentage']:.1f} %") for s in segments
+    ]
+    return ["", table(("segment", "name", "members", "share"), rows)] if rows else []
 
 
 def audience_facts(audience: dict[str, Any]) -> RenderableType:

@@ -25,6 +25,12 @@ The cache lives in the API's processes, and in Redis when ACTIVATION_REDIS_URL n
 local store without Redis, what this command warms ends with it. Exit code 1 when an audience could
 not be warmed; the others are.
 """
+STATS_EPILOG = """\b
+Example:
+  activation cache stats --url https://api.example.com --token @token.txt
+
+Each process has counts of its own; on a local store that is the process of this command.
+"""
 KINDS = ("layer", "kind", "hits", "misses", "sets", "evictions", "errors")
 
 
@@ -34,7 +40,7 @@ def cache() -> None:
 
 
 @cache.command("warm", cls=Command, epilog=WARM_EPILOG)
-@click.argument("audiences", nargs=-1, required=True, metavar="NAME_OR_ID...")
+@click.argument("audiences", nargs=-1, required=True, metavar="AUDIENCE...")
 def warm(audiences: tuple[str, ...]) -> None:
     """Fill the cache for up to 100 audiences: record, first members, summary."""
     with connected(options(), works=True) as api:
@@ -50,7 +56,7 @@ def warm(audiences: tuple[str, ...]) -> None:
         raise Failure(f"{len(failed)} of {len(named)} audiences were not warmed.")
 
 
-@cache.command("stats")
+@cache.command("stats", cls=Command, epilog=STATS_EPILOG)
 def stats() -> None:
     """Show hits, misses and layers of the process that answers."""
     with connected(options()) as api:
@@ -79,8 +85,13 @@ def cache_report(report: dict[str, Any]) -> list[RenderableType]:
         )
         for layer in report["layers"]
     ]
+    shown = table(("layer", "reachable", "entries", "held", "at most"), layers)
+    if not counts:
+        return [shown, "\n  Nothing was asked of it yet."]
     return [
-        table(("layer", "reachable", "entries", "held", "at most"), layers),
+        shown,
+        "",
         table(("kind", "hits", "misses", "share"), totals),
+        "",
         table(KINDS, counts),
     ]

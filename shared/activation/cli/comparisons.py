@@ -11,11 +11,12 @@ import click
 from activation.cli.api import connected
 from activation.cli.audiences import find_audience
 from activation.cli.options import Command, options
-from activation.cli.output import facts, moment, output, percent, table, text_of
+from activation.cli.output import actor, facts, moment, output, percent, table, text_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+MAX_AUDIENCES = 10
 COMPARE_EPILOG = """\b
 Examples:
   activation compare "Loyal customers"
@@ -33,7 +34,7 @@ Examples:
 
 
 @click.command(cls=Command, epilog=COMPARE_EPILOG)
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.argument("audience", metavar="AUDIENCE")
 @click.option("--from", "from_version", type=click.IntRange(1), metavar="N", help="Version before.")
 @click.option("--to", "to_version", type=click.IntRange(1), metavar="N", help="Version after.")
 @click.option(
@@ -92,7 +93,7 @@ def comparison_report(found: dict[str, Any]) -> list[RenderableType]:
     if found["timeline"]:
         report += [
             "",
-            table(("version", "change", "what", "by", "when", "members"), _events(found)),
+            table(("version", "kind", "what", "by", "when", "members"), _events(found)),
         ]
     return report
 
@@ -113,9 +114,9 @@ def _events(found: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [
         (
             one["version"],
-            one["change_type"],
+            one["change_type"].lower().replace("_", " "),
             one["description"],
-            one["changed_by"],
+            actor(one["changed_by"]),
             moment(one["changed_at"]),
             one["size"],
         )
@@ -129,10 +130,12 @@ def _short(value: Any) -> str:
 
 
 @click.command(cls=Command, epilog=OVERLAP_EPILOG)
-@click.argument("audiences", nargs=-1, required=True, metavar="NAME_OR_ID...")
+@click.argument("audiences", nargs=-1, required=True, metavar="AUDIENCE...")
 @click.option("--exact", is_flag=True, help="Count also what would be estimated.")
 def overlap(audiences: tuple[str, ...], exact: bool) -> None:
     """Say how many members 2 to 10 audiences have in common."""
+    if not 2 <= len(audiences) <= MAX_AUDIENCES:
+        raise click.UsageError(f"Name 2 to {MAX_AUDIENCES} audiences.")
     with connected(options()) as api:
         ids = [find_audience(api, one)["audience_id"] for one in audiences]
         found = api.get("/audiences/overlap", ids=",".join(ids), exact=exact)

@@ -17,6 +17,11 @@ from activation.cli.progress import follow_distributions
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+PLAN_EPILOG = """\b
+Examples:
+  activation plan "Loyal customers" "Meta, Germany"
+  activation plan "Loyal customers" "Meta, Germany" --segment vip
+"""
 DISTRIBUTE_EPILOG = """\b
 Examples:
   activation distribute "Loyal customers" "Meta, Germany"
@@ -28,7 +33,7 @@ On a local store the work is done while the command waits, or by `activation ser
 COLUMNS = ("platform", "status", "planned", "sent", "rejected", "pending", "matched", "match rate")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog=PLAN_EPILOG)
 @click.argument("audience", metavar="AUDIENCE")
 @click.argument("platform", metavar="PLATFORM")
 @click.option("--segment", "segments", multiple=True, help="Only this part of the audience.")

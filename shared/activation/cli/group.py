@@ -54,6 +54,8 @@ Examples:
   activation import customers.csv --audience "Loyal customers" --create
   activation plan "Loyal customers" "Meta, Germany"
   activation distribute "Loyal customers" "Meta, Germany" --wait
+  activation versions "Loyal customers"
+  activation compare "Loyal customers" --from 2 --to 3
   activation audiences list --url https://api.example.com --token @token.txt
 
 \b
@@ -63,7 +65,8 @@ Exit codes:
   2  wrong usage
   3  not found, or refused by the API
 
-The options above may also stand after a command. Each command has its own --help.
+AUDIENCE and PLATFORM are a name or an id. The options above may also stand after a command. Each
+command has its own --help.
 """
 
 

@@ -101,7 +101,8 @@ def import_(
         found = _audience(api, audience, data_type, create=create)
         job = run_import(api, out, found["audience_id"], file, draft)
         saved = save_rejects(api, job, rejects or file.with_name(f"{file.name}.rejects.csv"))
-    out.answer({**job, "rejects_file": str(saved) if saved else None}, *import_report(job, saved))
+        document = {**job, "rejects_file": str(saved) if saved else None}
+        out.answer(document, *import_report(job, saved))  # the backup may still be at work
     require_completed(job)
 
 

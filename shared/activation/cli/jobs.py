@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@click.group(cls=Group)
+EPILOG = """\b
+Examples:
+  activation jobs list "Loyal customers"
+  activation jobs show 01a1fdd3-059a-7446-b6dc-2e2ba10ba1fb
+"""
+
+
+@click.group(cls=Group, epilog=EPILOG)
 def jobs() -> None:
-    """Look at long work: archives, backups, restores and the like."""
+    """Look at jobs: archives, backups, restores."""
 
 
 @jobs.command("list")
@@ -31,15 +38,16 @@ def list_jobs(audience: str) -> None:
     rows = [
         (
             job["kind"],
-            job["status"],
-            f"{job['percentage']:.0f} %",
+            f"{job['status']} {job['percentage']:.0f} %"
+            if job["status"] == "running"
+            else job["status"],
             moment(job["created_at"]),
             duration(job["duration_seconds"]),
             job["job_id"],
         )
         for job in found
     ]
-    output().answer(found, table(("kind", "status", "share", "asked for", "took", "id"), rows))
+    output().answer(found, table(("kind", "status", "asked for", "took", "id"), rows))
 
 
 @jobs.command("show")

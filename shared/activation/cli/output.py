@@ -13,7 +13,7 @@ import click
 from activation.cli.options import options
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from activation.cli.progress import Bar
 
@@ -21,6 +21,8 @@ WIDTH_WITHOUT_TERMINAL = 200
 """Wide enough that no table of ours wraps in a log."""
 RIGHT = frozenset({"share", "match rate", "took"})
 """Columns of texts that are numbers to people."""
+WORD = 24
+"""Longer words than this may be broken where a table has no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +68,66 @@ def output() -> Output:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
     """A table; a column whose cells are numbers is right-aligned, with thousands separators."""
-    from rich import box
-    from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
-    if not rows:
-        return Text("  None.", style="dim")
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = any(isinstance(row[number], int | float) for row in rows)
-        justify: Literal["left", "right"] = "right" if numeric or column in RIGHT else "left"
-        shown.add_column(column, justify=justify, overflow="fold", no_wrap=column == "id")
-    for row in rows:
-        shown.add_row(*(Text(text_of(cell)) for cell in row))
-    return Padding(shown, (0, 0, 0, 2), expand=False)
+    return _Table(columns, rows) if rows else Text("  None.", style="dim")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Rows that are laid out when it is known how wide the console is."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def __rich_console__(self, console: Console, given: ConsoleOptions) -> RenderResult:
+        from rich import box
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        texts = [[text_of(cell) for cell in row] for row in self.rows]
+        wide, gap = self._widths(texts, given.max_width)
+        shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
+        for number, column in enumerate(self.columns):
+            width = wide[number]
+            shown.add_column(column, justify=self._side(number), overflow="fold", width=width)
+        for row in texts:
+            shown.add_row(*map(Text, row))
+        yield Padding(shown, (0, 0, 0, 2), expand=False)
+
+    def _side(self, number: int) -> Literal["left", "right"]:
+        numeric = any(isinstance(row[number], int | float) for row in self.rows)
+        return "right" if numeric or self.columns[number] in RIGHT else "left"
+
+    def _widths(self, texts: Sequence[Sequence[str]], room: int) -> tuple[list[int], int]:
+        """The width of each column, and the blanks after each but one."""
+        from rich.cells import cell_len
+
+        cells = [[head, *column] for head, *column in zip(self.columns, *texts, strict=True)]
+        widest = [max(map(cell_len, column)) for column in cells]
+        words = [max(cell_len(word) for text in c for word in text.split() or "-") for c in cells]
+        least = [
+            word if head == "id" else min(word, max(WORD, cell_len(head)))
+            for head, word in zip(self.columns, words, strict=True)
+        ]
+        count = len(widest) - 1
+        if sum(widest) + 2 + 3 * count <= room:
+            return widest, 2
+        return fitted(widest, least, room - 2 - 2 * count), 1
+
+
+def fitted(widest: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths that add up to at most `room`: the widest columns give way first, down to their
+    `least`, and below only when all have come to that."""
+    widths = list(widest)
+    for floor in (least, [1] * len(widths)):
+        while sum(widths) > room:
+            spare = [n for n, width in enumerate(widths) if width > floor[n]]
+            if not spare:
+                break
+            widths[max(spare, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def facts(pairs: Mapping[str, Any]) -> RenderableType:
@@ -111,6 +158,11 @@ def text_of(value: Any) -> str:
 def percent(share: float | None) -> str | None:
     """A share as people read it, e.g. `49.9 %`."""
     return None if share is None else f"{share * 100:.1f} %"
+
+
+def actor(name: str) -> str:
+    """Who did something; a service of ours without its prefix."""
+    return name.removeprefix("service:")
 
 
 def moment(timestamp: str | None) -> str | None:

@@ -140,7 +140,7 @@ def _asked(kind: dict[str, Any]) -> dict[str, str]:
 
 
 @platforms.command("test")
-@click.argument("platform", metavar="NAME_OR_ID")
+@click.argument("platform", metavar="PLATFORM")
 def check(platform: str) -> None:
     """Have the credentials checked at the platform."""
     with connected(options(), works=True) as api:

@@ -64,8 +64,8 @@ class _Meter:
         rate = done / seconds if rate is None and seconds > 0 else rate
         if eta_seconds is None and rate and self.total and done < self.total:
             eta_seconds = (self.total - done) / rate
-        parts = [self._amount(done)]
-        if rate and done:
+        parts = [self._amount(done)] if self.unit != "%" else []
+        if rate and done and parts:
             parts.append(f"{self._amount(rate)}/s")
         if eta_seconds:
             parts.append(f"ETA {duration(round(eta_seconds))}")
@@ -95,7 +95,8 @@ class PlainBar(_Meter):
         """Remember, and print when it is time."""
         self.total = total if total is not None else self.total
         share = f"{min(done / self.total, 1.0):>5.0%}" if self.total else "     "
-        self._last = f"  {self.what}{share}  {self.numbers(done, rate, eta_seconds, note)}"
+        numbers = self.numbers(done, rate, eta_seconds, note)
+        self._last = f"  {self.what}{share}  {numbers}".rstrip()
         if self.clock.monotonic() - self._printed >= LINE_EVERY_SECONDS:
             self._print()
 

@@ -30,13 +30,28 @@ COUNTS = {
 """Count of a report → what people read."""
 
 
-@click.group(cls=Group)
+EPILOG = """\b
+Examples:
+  activation retention run --dry-run
+  activation retention show "Loyal customers"
+  activation retention hold "Loyal customers" --reason "Case 17"
+  activation retention release "Loyal customers"
+"""
+
+
+@click.group(cls=Group, epilog=EPILOG)
 def retention() -> None:
     """Show and apply the rules for how long members are kept."""
 
 
 @retention.command("run")
-@click.option("--job", type=click.Choice(JOBS), default=JOBS[0], show_default=True)
+@click.option(
+    "--job",
+    type=click.Choice(JOBS),
+    default=JOBS[0],
+    show_default=True,
+    help="Which of the scheduled jobs; docs/retention.md says what each does.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def run(job: str, dry_run: bool) -> None:
     """Run a retention job now and show its report."""
@@ -60,18 +75,23 @@ def runs(job: str | None) -> None:
             moment(one["scheduled_at"] or one["created_at"]),
             one["job"] + (" (dry)" if one["dry_run"] else ""),
             one["status"],
-            *(one["report"][name] for name in ("archived", "deleted", "expired_members")),
-            one["report"]["error_count"],
+            _done(one["report"]),
             one["run_id"],
         )
         for one in found
     ]
-    columns = ("slot", "job", "status", "archived", "deleted", "expired members", "failed", "id")
+    columns = ("slot", "job", "status", "done", "id")
     output().answer(found, table(columns, rows))
 
 
+def _done(report: dict[str, Any]) -> str:
+    """`3 archived, 1 failed`; what every run counts is left out."""
+    counts = {label: report[name] for name, label in COUNTS.items() if name != "processed"}
+    return ", ".join(f"{count:,} {label}" for label, count in counts.items() if count)
+
+
 @retention.command("show")
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.argument("audience", metavar="AUDIENCE")
 def show(audience: str) -> None:
     """Show an audience's policy, what it will do and when, and what was done."""
     with connected(options()) as api:
@@ -91,13 +111,15 @@ def show(audience: str) -> None:
     output().answer(
         shown,
         facts(head),
-        table(("due", "action", "because"), coming),
-        table(("done", "action", "details"), done),
+        "",
+        table(("due", "action", "because"), coming) if coming else "  Nothing is due.",
+        "",
+        table(("done", "action", "details"), done) if done else "  Nothing was done yet.",
     )
 
 
 @retention.command("hold")
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.argument("audience", metavar="AUDIENCE")
 @click.option("--reason", required=True, help="The case, for whoever reads it later.")
 def hold(audience: str, reason: str) -> None:
     """Place a legal hold: nothing is archived, compressed or deleted."""

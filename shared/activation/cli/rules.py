@@ -36,6 +36,12 @@ Example:
 The members of the new audience are those of the other one that the rules choose, now and after
 every change.
 """
+OPERATORS_EPILOG = """\b
+Example:
+  activation operators
+
+A rule of the command line takes the name of an operator or what stands under `also`.
+"""
 _RULE = re.compile(r"""\s*(?:"([^"]+)"|(\S+))\s+(\S.*)""", re.DOTALL)
 
 
@@ -89,7 +95,7 @@ def _value(text: str, kind: str) -> Any:
         return text
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog=OPERATORS_EPILOG)
 def operators() -> None:
     """List the operators of rules."""
     with connected(options(), create=True) as api:
@@ -98,16 +104,26 @@ def operators() -> None:
         (one["code"], " ".join(one["aliases"]), ", ".join(one["value_types"]), one["meaning"])
         for one in found["data"]
     ]
-    fields = ", ".join(f"{name} ({kind})" for name, kind in found["member_fields"].items())
+    fields = list(found["member_fields"].items())
     shown = table(("operator", "also", "compares with", "holds when the value"), rows)
-    output().answer(found, shown, f"\n  Beside attributes: {fields}.")
+    beside = table(("beside attributes", "type"), fields)
+    output().answer(found, shown, "", beside)
 
 
-@click.command(cls=Command, epilog=PREVIEW_EPILOG)
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.command(
+    cls=Command, epilog=PREVIEW_EPILOG, short_help="Count the members that rules choose."
+)
+@click.argument("audience", metavar="AUDIENCE")
 @click.option("--rule", "rules", multiple=True, callback=_rules, metavar="RULE", help=RULE_HELP)
 @click.option("--exact", is_flag=True, help="Look at every member; the default may estimate.")
-@click.option("--sample", type=click.IntRange(0, 100), default=5, show_default=True)
+@click.option(
+    "--sample",
+    type=click.IntRange(0, 100),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Show so many of the chosen members, without their values.",
+)
 def preview(audience: str, rules: list[dict[str, Any]], exact: bool, sample: int) -> None:
     """Count the members that rules choose; without --rule, those of the audience itself."""
     body: dict[str, Any] = {"exact": exact, "sample": sample}
@@ -121,6 +137,8 @@ def preview(audience: str, rules: list[dict[str, Any]], exact: bool, sample: int
 
 def preview_report(found: dict[str, Any]) -> list[RenderableType]:
     """A preview as lines and tables."""
+    from rich.markup import escape
+
     exact = found["basis"] == "exact"
     between = f"{found['matched_low']:,} to {found['matched_high']:,}"
     about = found["matched"] if exact else f"about {found['matched']:,}"
@@ -142,8 +160,12 @@ def preview_report(found: dict[str, Any]) -> list[RenderableType]:
         report += ["", table(columns, rows=rules)]
     if any(one["unreadable"] and not one["matched"] for one in found["rules"]):
         report.append(
-            "  [yellow]Declare a type, as in age:number, to compare other types.[/yellow]"
+            "  [yellow]Values of another type never match: declare it, as in age:number.[/yellow]"
         )
+    missing = [one["variable_id"] for one in found["rules"] if not one["present"]]
+    if missing and found["size"]:
+        names = escape(", ".join(dict.fromkeys(missing)))
+        report.append(f"  [yellow]No member that was looked at has {names}.[/yellow]")
     if found["sample"]:
         rows = [
             (one["identifier_type"], one["attributes"], one["segments"], one["added_month"])
@@ -153,11 +175,20 @@ def preview_report(found: dict[str, Any]) -> list[RenderableType]:
     return report
 
 
-@click.command(cls=Command, epilog=DERIVE_EPILOG)
+@click.command(
+    cls=Command, epilog=DERIVE_EPILOG, short_help="Make an audience of what rules choose."
+)
 @click.argument("name")
 @click.option("--from", "source", required=True, metavar="NAME_OR_ID", help="The other audience.")
 @click.option("--rule", "rules", multiple=True, callback=_rules, metavar="RULE", help=RULE_HELP)
-@click.option("--type", "data_type", type=click.Choice(TYPES), default=TYPES[0], show_default=True)
+@click.option(
+    "--type",
+    "data_type",
+    type=click.Choice(TYPES),
+    default=TYPES[0],
+    show_default=True,
+    help="Where the members come from.",
+)
 def derive(name: str, source: str, rules: list[dict[str, Any]], data_type: str) -> None:
     """Make an audience of those members of another one that rules choose."""
     with connected(options()) as api:

@@ -25,12 +25,18 @@ Examples:
 Other programs may read the parts in place: docs/storage.md says how. Exit code 1 when the object
 of a part is not there.
 """
+COMPACT_EPILOG = """\b
+Example:
+  activation compact "Loyal customers"
+
+Do that before other programs read the parts in place: deltas only we apply.
+"""
 SHOWN_OF_CHECKSUM = 12
 PART_COLUMNS = ("part", "kind", "rows", "bytes", "class", "SHA-256", "location")
 
 
 @click.command(cls=Command, epilog=STORAGE_EPILOG)
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.argument("audience", metavar="AUDIENCE")
 @click.option("--parts", is_flag=True, help="List every part, too.")
 def storage(audience: str, parts: bool) -> None:
     """Say where and how the members of an audience are stored."""
@@ -42,8 +48,8 @@ def storage(audience: str, parts: bool) -> None:
         raise Failure(f"{info['missing']} of {len(info['parts'])} parts are not there.", "missing")
 
 
-@click.command(cls=Command)
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.command(cls=Command, epilog=COMPACT_EPILOG)
+@click.argument("audience", metavar="AUDIENCE")
 @click.option("--wait/--no-wait", default=True, help="Follow it to its end (the default).")
 def compact(audience: str, wait: bool) -> None:
     """Fold the small changes of an audience into its partitions."""
@@ -69,7 +75,7 @@ def storage_report(name: str, info: dict[str, Any], *, parts: bool) -> list[Rend
         facts(
             {
                 "audience": name,
-                "tier": f"{info['tier']} ({info['storage_type']})",
+                "tier": _tier(info),
                 "members": members,
                 "stored size": size(info["bytes"]) + per_member,
                 "partitions": info["partition_count"],
@@ -83,13 +89,21 @@ def storage_report(name: str, info: dict[str, Any], *, parts: bool) -> list[Rend
                 "archived as": info["archive"] and info["archive"]["location"],
             }
         ),
+        "",
         table(("class", "parts", "bytes"), _classes(info)),
     ]
     if info["backups"]:
-        report.append(table(("version", "members", "bytes", "made", "backup"), _backups(info)))
+        columns = ("version", "members", "bytes", "made", "backup")
+        report += ["", table(columns, _backups(info))]
     if parts:
-        report.append(table(PART_COLUMNS, [_part(part) for part in info["parts"]]))
+        report += ["", table(PART_COLUMNS, [_part(part) for part in info["parts"]])]
     return report
+
+
+def _tier(info: dict[str, Any]) -> str:
+    """The tier, and its other name where it has one."""
+    tier, other = info["tier"], info["storage_type"]
+    return str(tier) if tier == other else f"{tier} ({other})"
 
 
 def _classes(info: dict[str, Any]) -> list[tuple[Any, ...]]:

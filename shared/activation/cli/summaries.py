@@ -8,19 +8,27 @@ import click
 
 from activation.cli.api import connected
 from activation.cli.audiences import find_audience
-from activation.cli.options import options
+from activation.cli.options import Command, options
 from activation.cli.output import facts, moment, output, percent, table, text_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SUMMARY_EPILOG = """\b
+Examples:
+  activation summary "Loyal customers"
+  activation summary "Loyal customers" --json
+
+Types are always counted exactly; of large audiences attributes and segments are estimated, and
+the summary says so.
+"""
 SHOWN_VALUES = 3
 
 
-@click.command()
-@click.argument("audience", metavar="NAME_OR_ID")
+@click.command(cls=Command, epilog=SUMMARY_EPILOG)
+@click.argument("audience", metavar="AUDIENCE")
 def summary(audience: str) -> None:
-    """Count the members of an audience by type, attribute and label."""
+    """Count the members of an audience by type, attribute and segment."""
     with connected(options()) as api:
         found = find_audience(api, audience)
         counted = api.get(f"/audiences/{found['audience_id']}/summary")
@@ -38,9 +46,10 @@ def summary_report(name: str, summary: dict[str, Any]) -> list[RenderableType]:
                 "members": summary["size"],
                 "unique identifiers": summary["unique_identifiers"],
                 "last updated": moment(summary["last_updated"]),
-                "attributes and labels": basis,
+                "attributes, segments": basis,
             }
         ),
+        "",
         table(("identifier", "members"), list(summary["identifier_breakdown"].items())),
     ]
     attributes = [
@@ -48,13 +57,13 @@ def summary_report(name: str, summary: dict[str, Any]) -> list[RenderableType]:
         for attribute, one in summary["top_attributes"].items()
     ]
     if attributes:
-        report.append(table(("attribute", "members", "share", "most frequent"), attributes))
+        report += ["", table(("attribute", "members", "share", "most frequent"), attributes)]
     labels = [
         (one["name"] or one["segment_id"], one["count"], percent(one["share"]))
         for one in summary["segments"]
     ]
     if labels:
-        report.append(table(("label", "members", "share"), labels))
+        report += ["", table(("segment", "members", "share"), labels)]
     return report
 
 

@@ -10,13 +10,14 @@ from activation.cli.api import Api, connected
 from activation.cli.audiences import find_audience
 from activation.cli.jobs import require_done
 from activation.cli.options import Command, options
-from activation.cli.output import facts, moment, output, size, table
+from activation.cli.output import actor, facts, moment, output, size, table
 from activation.cli.progress import follow_job
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-COLUMNS = ("version", "change", "members", "added", "updated", "removed", "by", "when", "kept in")
+COLUMNS = ("version", "members", "change", "what", "by", "when", "kept in")
+LEGEND = "\n  + added, ~ updated, - removed members. Kept in the store: `restore` brings them back."
 VERSIONS_EPILOG = """\b
 Examples:
   activation versions "Loyal customers"
@@ -46,20 +47,25 @@ def versions(audience: str, number: int | None, as_of: str | None) -> None:
             return
         asked = {} if as_of is None else {"as_of": as_of}
         found = list(api.all(path, **asked))
-    output().answer(found, table(COLUMNS, [_row(version) for version in found]))
+    output().answer(found, table(COLUMNS, [_row(version) for version in found]), LEGEND)
 
 
 def _row(version: dict[str, Any]) -> tuple[Any, ...]:
-    counts = version["members"] or {}
     return (
         version["version"],
-        version["description"],
         version["size"],
-        *(counts.get(name) for name in ("added", "updated", "removed")),
-        version["changed_by"],
+        _change(version["members"] or {}),
+        version["description"],
+        actor(version["changed_by"]),
         moment(version["created_at"]),
         _kept_in(version),
     )
+
+
+def _change(counts: dict[str, int]) -> str:
+    """`+13 ~2 -1`, without what is 0."""
+    signs = {"added": "+", "updated": "~", "removed": "-"}
+    return " ".join(f"{sign}{counts[n]:,}" for n, sign in signs.items() if counts.get(n))
 
 
 def _kept_in(version: dict[str, Any]) -> str:
@@ -76,7 +82,7 @@ def version_report(version: dict[str, Any]) -> list[RenderableType]:
             "version": version["version"],
             "change": version["description"],
             "kind": version["change_type"].lower().replace("_", " "),
-            "by": version["changed_by"],
+            "by": actor(version["changed_by"]),
             "when": moment(version["created_at"]),
             "name": version["snapshot"]["name"],
             "members": version["size"],
