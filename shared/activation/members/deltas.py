@@ -17,6 +17,7 @@ from activation.members.layout import (
     digests_of,
     fields_of,
     leading,
+    whole,
 )
 from activation.members.merge import grouped, latest
 
@@ -194,7 +195,7 @@ class _Keys:
 
 def keys_of(table: Any) -> tuple[Any, Any]:
     """Digests as rows of bytes, and the codes of types."""
-    digests = digests_of(table.column("digest").combine_chunks())
+    digests = digests_of(whole(table.column("digest")))
     return digests, table.column("identifier_type").to_numpy()
 
 
@@ -202,7 +203,7 @@ def between(table: Any, low: bytes, high: bytes | None) -> Any:
     """The rows of a sorted table with low <= digest < high; None is the end."""
     if not table.num_rows:
         return table
-    digests = digests_of(table.column("digest").combine_chunks())
+    digests = digests_of(whole(table.column("digest")))
     start = _first_at(digests, low)
     stop = len(digests) if high is None else _first_at(digests, high)
     return table.slice(start, max(0, stop - start))

@@ -106,6 +106,11 @@ def stored_schema(plain: Any) -> Any:
     return pa.schema([f.with_type(spelled) if f.name in CODED else f for f in plain])
 
 
+def whole(column: Any) -> Any:
+    """A chunked column as one array; not copied where it is one chunk."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def digests_of(column: Any) -> Digests:
     """A fixed-size binary array as an (n, width) view of its bytes; nulls are zero or garbage."""
     import numpy as np
@@ -133,7 +138,8 @@ def leading(octets: Digests) -> npt.NDArray[np.uint64]:
     """The first eight bytes of each row as big-endian numbers: they sort like the bytes."""
     import numpy as np
 
-    return np.ascontiguousarray(octets[:, :8]).view(">u8").ravel().astype(np.uint64)
+    words = np.ascontiguousarray(octets).view(">u8")
+    return words[:, 0].astype(np.uint64)
 
 
 def partition_of(digest: bytes, count: int) -> int:

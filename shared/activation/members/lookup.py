@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from activation.domain.manifest import Manifest
+from activation.domain.manifest import Manifest, PartitionObject
+from activation.members.ahead import in_order
 from activation.members.deltas import CHANGE, applied, between, bounds_of, keys_of, located
-from activation.members.layout import KEY_COLUMNS, PATCH, fields_of, first_bytes
+from activation.members.layout import KEY_COLUMNS, PATCH, fields_of, first_bytes, leading
 from activation.members.parts import PartStore
 from activation.members.row_groups import RowGroups, opened
 from activation.members.view import Deltas
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def looked_up(
@@ -42,28 +47,36 @@ def _behind(digest: bytes) -> bytes:
 
 
 def _in_partitions(store: PartStore, manifest: Manifest, keys: Any, names: Sequence[str]) -> Any:
+    """Two partitions are read at a time."""
     import pyarrow as pa
 
-    pieces = [fields_of(names).empty_table()]
-    for part in manifest.partitions:
-        held = first_bytes(part.number, manifest.partition_count)
-        wanted = between(keys, *bounds_of(held))
-        if wanted.num_rows:
-            with opened(store, manifest.organization_id, part) as groups:
-                pieces.append(_in_groups(groups, wanted.combine_chunks(), names))
+    def found(part: PartitionObject) -> Any:
+        wanted = between(keys, *bounds_of(first_bytes(part.number, manifest.partition_count)))
+        if not wanted.num_rows:
+            return fields_of(names).empty_table()
+        with opened(store, manifest.organization_id, part) as groups:
+            return _in_groups(groups, wanted, names)
+
+    pieces = [fields_of(names).empty_table(), *in_order(found, manifest.partitions)]
     return pa.concat_tables(pieces).combine_chunks()
 
 
 def _in_groups(groups: RowGroups, keys: Any, names: Sequence[str]) -> Any:
+    import numpy as np
     import pyarrow as pa
 
-    wanted = [
-        number
-        for number in range(len(groups))
-        if between(keys, groups.least(number), _behind(groups.greatest(number))).num_rows
-    ]
+    asked = leading(keys_of(keys)[0])
+    starts = np.searchsorted(asked, _leading(map(groups.least, range(len(groups)))), "left")
+    stops = np.searchsorted(asked, _leading(map(groups.greatest, range(len(groups)))), "right")
+    wanted = np.flatnonzero(stops > starts).tolist()
     if not wanted:
         return fields_of(names).empty_table()
     rows = groups.read(wanted, names).select(names)
     places, known = located(rows, keys)
     return rows.take(pa.array(places[known]))
+
+
+def _leading(digests: Iterable[bytes]) -> npt.NDArray[np.uint64]:
+    import numpy as np
+
+    return leading(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))

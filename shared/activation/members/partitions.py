@@ -9,8 +9,8 @@ from activation.domain.manifest import PartitionObject, StoredPart
 from activation.errors import StorageUnavailableError
 from activation.members.layout import CODED, fields_of, stored_schema
 
-ROW_GROUP = 16_384
-"""A lookup reads one group: a third of the time of groups of 131,072, for 0.1 bytes a member."""
+ROW_GROUP = 8_192
+"""A lookup reads one group: half the time of groups of 16,384, for 0.2 bytes a member."""
 CONTENT_TYPE = "application/vnd.apache.parquet"
 USUAL_LEVEL = 2
 LARGE_BYTES = 1024 * 1024
@@ -116,11 +116,10 @@ def coded(stored: Any) -> Any:
 
 def _codes(name: str, column: Any) -> Any:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    words = pa.array([word.value for word in CODED[name]], pa.string())
+    codes = {word.value: code for code, word in enumerate(CODED[name])}
     chunks = []
     for chunk in column.chunks:
-        position = pc.index_in(chunk.dictionary, value_set=words).cast(pa.uint8())
-        chunks.append(position.take(chunk.indices))
+        spoken = [codes.get(word) for word in chunk.dictionary.to_pylist()]
+        chunks.append(pa.array(spoken, pa.uint8()).take(chunk.indices))
     return pa.chunked_array(chunks, pa.uint8())
