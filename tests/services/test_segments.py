@@ -9,13 +9,18 @@ from collections import Counter
 import pytest
 
 from activation.app import App
-from activation.domain.audience import Audience, AudienceChanges, AudienceDraft
+from activation.domain.audience import (
+    Audience,
+    AudienceChanges,
+    AudienceDraft,
+    AudienceStatus,
+)
 from activation.domain.caller import Caller
 from activation.domain.distribution import PlanDraft
 from activation.domain.identifier import IdentifierType
-from activation.domain.member import Member, MemberFilter, MemberInput
+from activation.domain.member import MAX_DISTINCT_SEGMENTS, Member, MemberFilter, MemberInput
 from activation.domain.member_change import MemberReference
-from activation.domain.member_import import ImportDraft
+from activation.domain.member_import import ImportDraft, ImportStatus
 from activation.domain.platform import PlatformDraft
 from activation.errors import ValidationError
 from tests.api.client import WEBHOOK
@@ -115,3 +120,48 @@ def test_labels_narrow_lists_and_distributions(app: App, ann: Caller, audience_i
         app.distributions.plan(
             ann, PlanDraft.model_validate({**draft, "segments_distributed": ["nobody"]})
         )
+
+
+def test_more_labels_than_an_audience_may_have_are_refused(
+    app: App, ann: Caller, audience_id: str
+) -> None:
+    each = MAX_DISTINCT_SEGMENTS // 50
+    full = [person(n, *(f"L{n}-{one}" for one in range(each))) for n in range(50)]
+    app.members.add(ann, audience_id, full)
+    before = app.audiences.find(ann, audience_id)
+    with pytest.raises(ValidationError) as refused:
+        app.members.add(ann, audience_id, [person(51, "one more")])
+    assert refused.value.reason == "too_many_segments"
+    assert app.audiences.find(ann, audience_id) == before
+    app.members.add(ann, audience_id, [person(51, "L0-0")])
+    replaced = [person(0, "new"), person(52, "newer")]
+    assert app.members.add(ann, audience_id, replaced).added == 1
+
+
+def test_an_import_with_a_label_per_member_fails_and_says_so(
+    app: App, ann: Caller, audience_id: str
+) -> None:
+    app.members.add(ann, audience_id, [person(1, "vip")])
+    before = members(app, ann, audience_id)
+    lines = (f"K{number},label {number}\n" for number in range(30_000))
+    file = io.BytesIO(("customer_id,segments\n" + "".join(lines)).encode())
+    job = app.imports.create_direct(ann, audience_id, ImportDraft(), file).entity
+    app.import_worker.run("acme", job.import_id, "trace")
+    failed = app.imports.get(ann, audience_id, job.import_id).entity
+    assert failed.status is ImportStatus.FAILED
+    assert failed.error is not None
+    assert failed.error["reason"] == "too_many_segments"
+    audience = app.audiences.find(ann, audience_id).entity
+    assert (audience.status, audience.size) == (AudienceStatus.ERROR, 1)
+    assert members(app, ann, audience_id) == before
+    assert not list(app.member_blobs.list("acme"))
+
+
+def test_long_labels_are_refused_before_a_manifest_outgrows_its_document(
+    app: App, ann: Caller, audience_id: str
+) -> None:
+    labels = [f"{number:05}".ljust(100, "\N{SNOWMAN}") for number in range(2_000)]
+    many = [person(n, *labels[100 * n : 100 * n + 100]) for n in range(20)]
+    with pytest.raises(ValidationError) as refused:
+        app.members.add(ann, audience_id, many)
+    assert refused.value.reason == "too_many_segments"

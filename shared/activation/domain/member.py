@@ -26,6 +26,10 @@ MAX_SEGMENTS = 100
 """Labels one member may carry."""
 MAX_LISTED_SEGMENTS = 1_000
 """Labels that an audience lists with their sizes."""
+MAX_DISTINCT_SEGMENTS = 5_000
+"""Different labels that the members of an audience may carry."""
+MAX_DISTINCT_SEGMENTS_BYTES = 500_000
+"""What they may be long together, in UTF-8: a manifest counts each by name."""
 
 
 class RejectReason(StrEnum):

@@ -37,7 +37,7 @@ from activation.members.layout import (
 from activation.members.lookup import looked_up
 from activation.members.parts import PartWriter
 from activation.members.runs import Runs
-from activation.members.tally import Tally, is_linked, positive
+from activation.members.tally import Tally, has_too_many_labels, is_linked, positive
 from activation.members.view import Deltas
 from activation.ports import BlobKey
 
@@ -112,7 +112,9 @@ class _Decided:
             tables = (self._decided(touched, piece, counts) for piece in ranges)
             delta = writer.delta(len(lost.manifest.deltas), tables, large=large)
         tier = store.limits.tier_for(counts.size)
-        if store.place_of(tier) is not Place.OBJECT:
+        labels = positive(counts.by_segment)
+        refused = has_too_many_labels(labels, self.current.by_segment)
+        if refused or store.place_of(tier) is not Place.OBJECT:
             for path in writer.objects:
                 store.blobs.delete(BlobKey(self.current.organization_id, path))
             return None
@@ -122,7 +124,7 @@ class _Decided:
             deltas=(*lost.manifest.deltas, *([delta] if delta else [])),
             size=counts.size,
             by_type=positive(counts.by_type),
-            by_segment=positive(counts.by_segment),
+            by_segment=labels,
             linked=counts.linked or self.current.linked,
         )
         return replace(

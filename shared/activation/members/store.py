@@ -18,6 +18,7 @@ from activation.domain.manifest import (
 )
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_import import ImportCounts
+from activation.errors import ValidationError
 from activation.members.parts import KeptDeltas
 from activation.ports import BlobKey, BlobStore, Clock, DocumentStore, Write
 
@@ -250,15 +251,20 @@ class _Making:
 
     def merged(self, given: Any, on_partition: OnPartition | None) -> tuple[MergeResult, bool]:
         """See `MemberStore.merge`; also whether it is a delta."""
+        from activation.members.parts import discard
         from activation.members.rewrite import Rewrite
 
         rows = given.runs.rows()
         writer = self._writer((self.parent.size if self.parent else 0) + rows)
         rewrite = Rewrite(writer, self.parent, given, self.store.rows_at_once)
         same_count = self.parent and rewrite.count() == self.parent.partition_count
-        if self.parent and same_count and self._is_small(self.parent, given.rows):
-            return self._by_delta(self.parent, writer, given, on_partition), True
-        return self._rewritten(writer, rewrite, on_partition), False
+        try:
+            if self.parent and same_count and self._is_small(self.parent, given.rows):
+                return self._by_delta(self.parent, writer, given, on_partition), True
+            return self._rewritten(writer, rewrite, on_partition), False
+        except ValidationError:
+            discard(self.store.parts, self.organization_id, writer.objects, ())
+            raise
 
     def compacted(self, level: int | None, on_partition: OnPartition | None) -> MergeResult:
         """See `MemberStore.compact`."""
@@ -355,8 +361,11 @@ class _Making:
         compression: str,
     ) -> MergeResult:
         """The manifest, with all parts in the place of its tier."""
-        from activation.members.tally import positive
+        from activation.members.tally import has_too_many_labels, positive, too_many_labels
 
+        labels = positive(tally.by_segment)
+        if has_too_many_labels(labels, self.parent.by_segment if self.parent else ()):
+            raise too_many_labels()
         tier = self.store.limits.tier_for(tally.size)
         writer.place = self.store.place_of(tier)
         manifest = Manifest(
@@ -372,7 +381,7 @@ class _Making:
             deltas=tuple(writer.moved(part, number) for number, part in enumerate(deltas)),
             size=tally.size,
             by_type=positive(tally.by_type),
-            by_segment=positive(tally.by_segment),
+            by_segment=labels,
             linked=tally.linked,
             compression=compression,
         )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.manifest import Manifest
+from activation.domain.member import MAX_DISTINCT_SEGMENTS, MAX_DISTINCT_SEGMENTS_BYTES
+from activation.errors import ValidationError
 from activation.members.layout import REMOVE, TYPES
 
 if TYPE_CHECKING:
     from activation.members.merge import Merged
+
+FAR_TOO_MANY = 4
+"""While a merge counts, so many times the labels stop it: some may go again until its end."""
 
 
 @dataclass(slots=True)
@@ -54,6 +60,9 @@ class Tally:
         self.by_type.update(by_type(members))
         self.by_segment.update(by_segment(members))
         self.linked |= is_linked(members)
+        most = FAR_TOO_MANY * MAX_DISTINCT_SEGMENTS
+        if len(self.by_segment) > most and len(positive(self.by_segment)) > most:
+            raise too_many_labels()
 
     def take_off(self, members: Any) -> None:
         """Count members no longer."""
@@ -82,6 +91,25 @@ def by_segment(members: Any) -> dict[str, int]:
     counts = pc.value_counts(pc.list_flatten(column))
     return dict(
         zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
+    )
+
+
+def has_too_many_labels(labels: Collection[str], before: Collection[str]) -> bool:
+    """Whether members carry more different labels than an audience may have, and more than
+    they did before."""
+    if len(labels) <= len(before):
+        return False
+    length = sum(len(label.encode()) for label in labels)
+    return len(labels) > MAX_DISTINCT_SEGMENTS or length > MAX_DISTINCT_SEGMENTS_BYTES
+
+
+def too_many_labels() -> ValidationError:
+    """The error for a change after which an audience would have too many."""
+    return ValidationError(
+        f"The members of an audience carry at most {MAX_DISTINCT_SEGMENTS} different labels, of "
+        f"{MAX_DISTINCT_SEGMENTS_BYTES} bytes together. The audience was not changed.",
+        field="segments",
+        reason="too_many_segments",
     )
 
 

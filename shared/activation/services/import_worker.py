@@ -26,6 +26,7 @@ from activation.errors import (
     NotFoundError,
     PayloadTooLargeError,
     UploadRefusedError,
+    ValidationError,
 )
 from activation.ports import BlobStore, Clock, Write
 from activation.services.audiences import dated
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 20
-GIVEN_UP = (UploadRefusedError, PayloadTooLargeError, InvalidStateError, NotFoundError)
+GIVEN_UP = (ValidationError, PayloadTooLargeError, InvalidStateError, NotFoundError)
 """What ends an import: a bad file, an archived audience, or one that was deleted meanwhile."""
 ENOUGH_TO_JUDGE = 1_000
 """Values received before the share of rejects can stop an import."""
