@@ -35,7 +35,7 @@ from activation.errors import (
     PlatformTransientError,
     VersionExpiredError,
 )
-from activation.ports import ABSENT, Batch, JSONObject, Key, Query, Write
+from activation.ports import ABSENT, Batch, Document, JSONObject, Key, Query, Write
 from activation.services.retention_round import GuardLimits, RetentionWorker
 from tests.conftest import caller_of
 from tests.services.support import add, audience_of, contents, drained, inputs, set_fields
@@ -110,6 +110,7 @@ def test_deleted_members_are_off_the_disk_after_two_days(
 ) -> None:
     audience = active(app, ann, "Loyal", is_test=True)
     days_later(clock, 8)
+    swept: list[Document] = []
     for _ in range(4):  # two sweeps; then nothing waits any more
         run(app, ann)
         swept = app.documents.query(Query("acme", "jobs", {"kind": JobKind.SWEEP}))

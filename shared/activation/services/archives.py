@@ -149,7 +149,7 @@ class ArchiveService:
             store_copy,
         )
 
-        manifest = self._current(audience)
+        manifest = self.members.audiences.manifest_of(audience)
         location = f"{audience.audience_id}/v{audience.version}-{secrets.token_hex(8)}/data.tar.gz"
         key = BlobKey(audience.organization_id, location)
         describe = partial(self._description, audience, manifest)
@@ -330,11 +330,6 @@ class ArchiveService:
 
     def _find(self, caller: Caller, audience_id: str) -> Stored[Audience]:
         return self.members.audiences.find(caller, audience_id)
-
-    def _current(self, audience: Audience) -> Manifest | None:
-        if audience.manifest_id is None:
-            return None
-        return self.members.manifests.get(audience.organization_id, audience.manifest_id).entity
 
     def _tables(self, manifest: Manifest | None) -> Iterator[Any]:
         return self.members.store.iter_batches(manifest) if manifest else iter(())

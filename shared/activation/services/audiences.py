@@ -87,12 +87,29 @@ class AudienceService(Records[Audience]):
         """The audience with the list of its partitions."""
         return self.with_partitions(self.find(caller, audience_id))
 
+    def manifest_of(self, audience: Audience) -> Manifest | None:
+        """The current manifest of an audience; None when it has no stored members."""
+        if audience.manifest_id is None:
+            return None
+        return self.manifests.get(audience.organization_id, audience.manifest_id).entity
+
+    def readable_manifest(self, audience: Audience, field: str) -> Manifest | None:
+        """`manifest_of`, for reads to which no members would be a wrong answer while they lie in
+        an archive: InvalidStateError then, naming `field`."""
+        manifest = self.manifest_of(audience)
+        if manifest is None and audience.archive is not None:
+            raise InvalidStateError(
+                f"The members of {audience.name!r} lie in its archive; unarchive it first.",
+                field=field,
+                reason="archived",
+            )
+        return manifest
+
     def with_partitions(self, stored: Stored[Audience]) -> Stored[Audience]:
         """The record with the list of its partitions."""
-        audience = stored.entity
-        if audience.manifest_id is None:
+        audience, manifest = stored.entity, self.manifest_of(stored.entity)
+        if manifest is None:
             return stored
-        manifest = self.manifests.get(audience.organization_id, audience.manifest_id).entity
         storage = audience.storage.model_copy(
             update={"partitions": _partitions(manifest), "deltas": len(manifest.deltas)}
         )

@@ -90,7 +90,7 @@ class DerivationService:
     def _derived(
         self, run: JobRun, stored: Stored[Audience], source: Audience
     ) -> Mapping[str, Any] | None:
-        work = _Work(self, run, stored, source, self.manifest_of(source))
+        work = _Work(self, run, stored, source, self.members.audiences.manifest_of(source))
         work.choose()
         try:
             if work.changes or stored.entity.manifest_id is None:
@@ -101,12 +101,6 @@ class DerivationService:
         finally:
             work.clean_up()
         return None
-
-    def manifest_of(self, audience: Audience) -> Manifest | None:
-        """The members of an audience; None when it has none."""
-        if audience.manifest_id is None:
-            return None
-        return self.members.manifests.get(audience.organization_id, audience.manifest_id).entity
 
     def _commit(
         self, run: JobRun, stored: Stored[Audience], after: Audience, result: Mapping[str, Any]
@@ -139,7 +133,10 @@ class _Work:
         """Store the chosen members as runs, and compare them with those held."""
         from activation.members.derive import Changes, rechosen
 
-        source, held = self.source_manifest, self.service.manifest_of(self.stored.entity)
+        source, held = (
+            self.source_manifest,
+            self.service.members.audiences.manifest_of(self.stored.entity),
+        )
         self.changes = Changes()
         changed = None if source is None or held is None else self._changed(source)
         if source is None or held is None or changed is None:

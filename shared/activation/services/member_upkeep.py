@@ -32,7 +32,7 @@ class MemberUpkeep:
         hold."""
         now, stored = self.clock.now(), self.members.audiences.find(caller, audience_id)
         _require_unheld(stored.entity)
-        parent = self.members.manifest_of(stored)
+        parent = self.members.audiences.manifest_of(stored.entity)
         if parent is None or not self.members.store.may_expire(parent, now):
             return 0
 
@@ -64,7 +64,7 @@ class MemberUpkeep:
     ) -> MergeResult | None:
         """Fold all deltas into the partitions, and with `level` pack every partition by zstd at
         this level; the members stay the same. None when there is nothing to do."""
-        parent = self.members.manifest_of(self.members.audiences.find(caller, audience_id))
+        parent = self._manifest(caller, audience_id)
         if parent is None or not (
             parent.deltas or (level and parent.compression != f"zstd:{level}")
         ):
@@ -85,7 +85,7 @@ class MemberUpkeep:
     def run_compact(self, run: JobRun) -> Mapping[str, Any] | None:
         """The work of a job of kind `compact`; params: `level`, or none."""
         caller, audience_id = asked_by(run)
-        before = self.members.manifest_of(self.members.audiences.find(caller, audience_id))
+        before = self._manifest(caller, audience_id)
 
         def told(after: Manifest | None) -> dict[str, Any]:
             return {
@@ -104,6 +104,10 @@ class MemberUpkeep:
             lambda _, result: run.completion(told(result.manifest)),
         )
         return None if result else told(before)
+
+    def _manifest(self, caller: Caller, audience_id: str) -> Manifest | None:
+        audiences = self.members.audiences
+        return audiences.manifest_of(audiences.find(caller, audience_id).entity)
 
     def _kept_up(
         self,

@@ -195,7 +195,7 @@ class MemberService:
 
     def _read(self, stored: Stored[Audience], read: Callable[[Manifest], T]) -> T | None:
         """What `read` finds in the members of an audience; None when it never had any."""
-        manifest = self.manifest_of(stored)
+        manifest = self.audiences.manifest_of(stored.entity)
         if manifest is None:
             return None
         try:
@@ -215,7 +215,7 @@ class MemberService:
         self, stored: Stored[Audience], lost: MergeResult | None, merge: Merge
     ) -> MergeResult:
         """A merge for the audience as it is now, made of the one that came too late if it can."""
-        parent = self.manifest_of(stored)
+        parent = self.audiences.manifest_of(stored.entity)
         if lost is not None:
             if parent is not None and lost.rebase is not None:
                 rebased = lost.rebase(lost, parent)
@@ -313,13 +313,6 @@ class MemberService:
             encryption=self.encryption,
             bytes=manifest.bytes,
         )
-
-    def manifest_of(self, stored: Stored[Audience]) -> Manifest | None:
-        """The current manifest of an audience; None when it has no members."""
-        manifest_id = stored.entity.manifest_id
-        if manifest_id is None:
-            return None
-        return self.manifests.get(stored.entity.organization_id, manifest_id).entity
 
     def _discard(self, result: MergeResult | None) -> None:
         if result is not None:

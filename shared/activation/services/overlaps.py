@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from activation.domain.audience import Audience
 from activation.domain.audience_overlap import (
     Basis,
     OverlapMatrix,
@@ -16,7 +15,7 @@ from activation.domain.audience_overlap import (
 )
 from activation.domain.caller import Caller
 from activation.domain.manifest import Manifest
-from activation.errors import InvalidStateError, ValidationError
+from activation.errors import ValidationError
 from activation.services.audiences import AudienceService
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class OverlapService:
         """
         _require_different(audience_ids)
         found = [self.audiences.find(caller, one).entity for one in audience_ids]
-        manifests = [self._manifest(audience) for audience in found]
+        manifests = [self.audiences.readable_manifest(audience, "ids") for audience in found]
         overlaps = self._overlaps(manifests, exact=exact)
         sizes = [manifest.size if manifest else 0 for manifest in manifests]
         return OverlapMatrix(
@@ -58,19 +57,6 @@ class OverlapService:
                 for (one, other), overlap in overlaps.items()
             ),
         )
-
-    def _manifest(self, audience: Audience) -> Manifest | None:
-        if audience.manifest_id is not None:
-            return self.audiences.manifests.get(
-                audience.organization_id, audience.manifest_id
-            ).entity
-        if audience.archive is not None:
-            raise InvalidStateError(
-                f"The members of {audience.name!r} lie in its archive; unarchive it first.",
-                field="ids",
-                reason="archived",
-            )
-        return None
 
     def _overlaps(
         self, manifests: Sequence[Manifest | None], *, exact: bool

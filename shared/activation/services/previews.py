@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.audience import Audience, AudienceRule
+from activation.domain.audience import AudienceRule
 from activation.domain.audience_overlap import Basis
 from activation.domain.caller import Caller
 from activation.domain.estimate import estimated
 from activation.domain.manifest import Manifest
 from activation.domain.member import Member
 from activation.domain.preview import Preview, PreviewDraft, RulePreview
-from activation.errors import InvalidStateError
 from activation.ports import Clock
 from activation.services.audiences import AudienceService, rules_of
 from activation.services.version_records import samples_of
@@ -52,25 +51,13 @@ class PreviewService:
         audience = self.audiences.find(caller, audience_id).entity
         rules = audience.rules if draft.rules is None else rules_of(draft.rules)
         seen = _Seen(rules, draft.sample)
-        manifest = self._manifest(audience)
+        manifest = self.audiences.readable_manifest(audience, "audience_id")
         if manifest is None:
             return seen.preview(0)
         exact = draft.exact or manifest.size <= self.sample_size
         for table in self._tables(manifest, seen, exact=exact):
             seen.add(table)
         return seen.preview(manifest.size)
-
-    def _manifest(self, audience: Audience) -> Manifest | None:
-        if audience.manifest_id is not None:
-            manifests = self.audiences.manifests
-            return manifests.get(audience.organization_id, audience.manifest_id).entity
-        if audience.archive is not None:
-            raise InvalidStateError(
-                "The members lie in the archive; unarchive the audience first.",
-                field="audience_id",
-                reason="archived",
-            )
-        return None
 
     def _tables(self, manifest: Manifest, seen: _Seen, *, exact: bool) -> Iterator[Any]:
         """All members, range after range, until the time is over; or the first of them."""
