@@ -16,6 +16,8 @@ from activation.domain.entity import new_id
 from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest
 from activation.domain.member_import import ImportStatus, MemberImport
+from activation.domain.retention import AudienceRetentionPolicy
+from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.errors import VersionExpiredError
 from activation.ports import ABSENT, Batch, BlobKey, BlobStore, Key, Query, Write
 from tests.services.support import add, audience_of, contents, drained, inputs, never
@@ -306,3 +308,32 @@ def test_imports_keep_what_they_need(
     over = status in (ImportStatus.COMPLETED, ImportStatus.FAILED, ImportStatus.CANCELLED)
     running = set() if over else {"imports/i1/run-1.arrow", "imports/i1/source"}
     assert everything(app) == {"imports/i1/rejects-1.csv"} | running
+
+
+def test_no_backup_brings_back_what_retention_deleted(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    """Nor when the audience was opened again before the sweep came."""
+    audience = with_history(app, ann, clock)
+    app.backups.backup(ann, audience.audience_id, 2, never)
+    policy = AudienceRetentionPolicy(retention_days=1)
+    app.retention.set_policy(ann, audience.audience_id, policy)
+    later(clock, days=3)
+    run_id = app.retention.start(ann, RunDraft(job=RetentionJob.DAILY)).entity.run_id
+    drained(app, app.jobs.records.get("acme", run_id).entity)
+    app.audiences.set_status(ann, audience.audience_id, "active")
+    assert not app.versions.get(ann, audience.audience_id, 2)["has_backup"]
+    with pytest.raises(VersionExpiredError):
+        app.versions.restore(ann, audience.audience_id, 2)
+    job = app.jobs.start(
+        ann, JobKind.RESTORE, audience.audience_id, {"version": 2, "keep_name": False}
+    )
+    failed = drained(app, job.entity)
+    assert failed.error is not None
+    assert failed.error["code"] == "VERSION_EXPIRED"
+    assert current(app, audience).size == 0
+    later(clock, days=2)
+    sweep(app, ann)
+    later(clock, days=2)
+    sweep(app, ann)
+    assert objects(app.backup_blobs) == set()

@@ -38,7 +38,7 @@ def public_form(
 
 AudienceAnswer = public_form(
     Audience,
-    frozenset({"resting_status", "manifest_id", "members_kept_from"}),
+    frozenset({"resting_status", "manifest_id", "members_kept_from", "backups_kept_from"}),
     type=AudienceType,
     total_audience_size=int,
 )

@@ -203,6 +203,8 @@ class Audience(Entity):
     """When people, imports or distributions last used it; the system's own upkeep is none."""
     members_kept_from: int = 1
     """Versions before this one have no stored members any more."""
+    backups_kept_from: int = 1
+    """Backups of versions before this one hold members that retention deleted; nobody uses them."""
     archive: Archive | None = None
     derived_from: Derivation | None = None
     derived_count: int = 0
@@ -233,7 +235,7 @@ class Audience(Entity):
 
     def public(self) -> dict[str, Any]:
         """What callers see: also `total_audience_size` and `type`, the names of the documents."""
-        hidden = {"resting_status", "manifest_id", "members_kept_from"}
+        hidden = {"resting_status", "manifest_id", "members_kept_from", "backups_kept_from"}
         shown = self.model_dump(mode="json", exclude=hidden)
         return {**shown, "type": self.data_type.value, "total_audience_size": self.size}
 

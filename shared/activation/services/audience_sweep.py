@@ -205,9 +205,7 @@ class AudienceSweep:
         if self.stored is None:
             return True
         audience = self.stored.entity
-        deleted = (
-            audience.members_deleted_at is not None and version.version < audience.members_kept_from
-        )
+        deleted = version.version < audience.backups_kept_from
         return deleted or version.backup.created_at <= self.clock.now() - self.kept_for.backups
 
     def _forget_backup(self, version: Stored[AudienceVersion]) -> None:

@@ -200,6 +200,7 @@ class Upkeep:
                 ),
                 version=number,
                 members_kept_from=number,
+                backups_kept_from=number,
                 members_deleted_at=now,
                 updated_at=now,
             )

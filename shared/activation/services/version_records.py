@@ -133,6 +133,13 @@ def kept_manifest(
     )
 
 
+def with_usable_backup(audience: Audience, version: AudienceVersion) -> AudienceVersion:
+    """The version; without its backup when retention has deleted the members since."""
+    if version.version >= audience.backups_kept_from:
+        return version
+    return version.changed(backup=None)
+
+
 def definition_of(
     audience: Audience,
     version: AudienceVersion,

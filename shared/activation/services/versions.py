@@ -18,6 +18,7 @@ from activation.domain.personal_data import refuse_personal_data
 from activation.domain.version import (
     MAX_SAMPLES,
     AudienceVersion,
+    Backup,
     MembersRestored,
     Restoration,
     SampleMember,
@@ -40,6 +41,7 @@ from activation.services.version_records import (
     version_records,
     version_write,
     with_members,
+    with_usable_backup,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class VersionService:
         `verify` with the checksum it had, for which it is read as a whole."""
         audience = self._find(caller, audience_id).entity
         version = find_version(self.members.documents, audience, number).entity
+        version = with_usable_backup(audience, version)
         before = None
         if number > 1:
             before = find_version(self.members.documents, audience, number - 1).entity.snapshot
@@ -205,7 +208,7 @@ class VersionService:
         try:
             manifest = kept_manifest(self.members.documents, stored.entity, version)
         except VersionExpiredError:
-            if not self.backups.exists(version):
+            if not self.backups.exists(with_usable_backup(stored.entity, version)):
                 raise
             params = {"version": number, "keep_name": keep_name}
             return self.jobs.start(caller, JobKind.RESTORE, audience_id, params)
@@ -279,9 +282,7 @@ class VersionService:
         audience = self._find(caller, audience_id).entity
         number, keep_name = run.job.params["version"], run.job.params["keep_name"]
         version = find_version(self.members.documents, audience, number).entity
-        backup = version.backup
-        if backup is None:
-            raise VersionExpiredError("This version has no backup.", reason="released")
+        backup = _backup_of(audience, version)
         key = key_of(version, backup)
         copied = backed_up_members(self.backups.blobs, key, backup.sha256)
         keep = run.counting(rebuild_steps(backup.members))
@@ -303,6 +304,7 @@ class VersionService:
 
         def require(before: Audience) -> None:
             _require_restorable(before)
+            _backup_of(before, version)
             definition = definition_of(before, version, keep_name=keep_name)
             self.members.audiences.require_name_free(before.changed(**definition))
 
@@ -349,6 +351,13 @@ def _restoration(
         members=members,
         size=after.size,
     )
+
+
+def _backup_of(audience: Audience, version: AudienceVersion) -> Backup:
+    backup = with_usable_backup(audience, version).backup
+    if backup is None:
+        raise VersionExpiredError("This version has no backup.", reason="released")
+    return backup
 
 
 def _require_restorable(audience: Audience) -> None:
