@@ -74,6 +74,9 @@ def test_tells_every_number(told: Told) -> None:
         assert f"{name} {getattr(contents, name):,} " in flat
     assert "Every number is the one that the generator wrote." in flat
     assert f"members {contents.accepted:,} tier database partitions 16" in flat
+    assert "removed 300 members in " in flat
+    assert f"300 removed, 0 added, {contents.accepted - 300:,} kept" in flat
+    assert re.search(rf"restored version \d+: {contents.accepted:,} members", flat)
     assert len(re.findall(r"✓ (?:Google Ads|Meta) [\d,]+ identifiers on both sides", flat)) == 2
     for name in ("Google Ads", "Meta"):
         found = re.search(rf"{name} completed ([\d,]+) ([\d,]+) 0 0 ", flat)

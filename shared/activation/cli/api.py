@@ -75,10 +75,12 @@ class Api:
         """The answer to a body that replaces what was there."""
         return self._json("PUT", path, json=body)
 
-    def delete(self, path: str) -> None:
-        """Take away what is at a path."""
+    def delete(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Take away what is at a path, or what `body` names of it; the answer, if there is one."""
         with _reached():
-            _checked(self._http.request("DELETE", PREFIX + path))
+            response = _checked(self._http.request("DELETE", PREFIX + path, json=body))
+        answer: dict[str, Any] = response.json() if response.content else {}
+        return answer
 
     def all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every record of a list, newest first, page by page."""

@@ -1,7 +1,7 @@
 """The main job end to end, through the real functions and real HTTP, told step by step.
 
-File → audience → import → sealed credentials → plan → distribution → match results → proof that
-the platforms hold exactly what the audience says.
+File → audience → import → a change and the way back → sealed credentials → plan → distribution →
+match results → proof that the platforms hold exactly what the audience says.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from activation.cli.platforms import check_platform
 from activation.cli.progress import follow_distributions
 from activation.demo.folder import DEFAULT, fresh
 from activation.demo.generator import REGION, Contents
+from activation.demo.history import changed_and_restored
 from activation.demo.holdings import Holding, expected
 from activation.demo.source import Source, given, made_up
 from activation.demo.twins import TwinProcess, twin_processes
@@ -97,7 +98,8 @@ class Demo:
     def all(self, source: Source) -> Record:
         """Every step; returns the records of what was done."""
         job = self.imported(source)
-        audience = self.stored(job["audience_id"])
+        self.stored(job["audience_id"])
+        audience = self.changed(job["audience_id"])
         platforms = self.platforms()
         orders = [self._order(audience, platform) for platform in platforms]
         self.planned(platforms, orders)
@@ -125,7 +127,7 @@ class Demo:
             self._check("Every number is the one that the generator wrote.")
         return job
 
-    def stored(self, audience_id: str) -> Record:
+    def stored(self, audience_id: str) -> None:
         """How the members are kept."""
         audience = self.api.get(f"/audiences/{audience_id}")
         storage, members = audience["storage"], audience["size"]
@@ -138,11 +140,36 @@ class Demo:
             "per member": f"{storage['bytes'] / max(members, 1):.1f} bytes",
         }
         self.out.line(facts(shown))
-        return audience
+
+    def changed(self, audience_id: str) -> Record:
+        """Remove a few members and take that back; the audience, as large as before."""
+        _step(self.out, 4, "A small change, compared, and taken back")
+        before = self.api.get(f"/audiences/{audience_id}")
+        told = changed_and_restored(self.api, audience_id)
+        if told is None:
+            self.out.line("  Nothing to remove.")
+            return before
+        compared, members = told.compared, told.compared["members"]
+        versions = f"{compared['from_version']} to {compared['to_version']}"
+        self.out.line(
+            facts(
+                {
+                    "removed": f"{told.removed['removed']:,} members in {duration(told.seconds)}",
+                    f"version {versions}": f"{members['removed']:,} removed, "
+                    f"{members['added']:,} added, {members['kept']:,} kept",
+                    "restored": f"version {told.restored['restored_version']}: "
+                    f"{told.restored['size']:,} members",
+                }
+            )
+        )
+        after = self.api.get(f"/audiences/{audience_id}")
+        if after["size"] != before["size"]:
+            raise Failure(f"{after['size']:,} of {before['size']:,} members came back.")
+        return after
 
     def platforms(self) -> list[Record]:
         """An account at each twin."""
-        _step(self.out, 4, "Accounts at two ad platforms: strict twins, on this machine")
+        _step(self.out, 5, "Accounts at two ad platforms: strict twins, on this machine")
         return [self._platform(twin) for twin in self.twins]
 
     def _platform(self, twin: TwinProcess) -> Record:
@@ -159,7 +186,7 @@ class Demo:
 
     def planned(self, platforms: Sequence[Record], orders: Sequence[Record]) -> None:
         """What the distributions are going to do."""
-        _step(self.out, 5, "The plan: what would be sent")
+        _step(self.out, 6, "The plan: what would be sent")
         plans = [self.api.post("/distributions/plan", order) for order in orders]
         rows = [
             (
@@ -175,7 +202,7 @@ class Demo:
 
     def distributed(self, platforms: Sequence[Record], orders: Sequence[Record]) -> list[Record]:
         """Distribute to all platforms at the same time, and wait for their match results."""
-        _step(self.out, 6, "Distribution, to both at the same time")
+        _step(self.out, 7, "Distribution, to both at the same time")
         started = [self.api.post("/distributions", order) for order in orders]
         ended = follow_distributions(self.api, self.out, started, matches=True)
         names = [platform["name"] for platform in platforms]
@@ -190,7 +217,7 @@ class Demo:
         self, audience: Record, platforms: Sequence[Record], distributions: Sequence[Record]
     ) -> None:
         """Compare what each twin holds with the audience's stored members."""
-        _step(self.out, 7, "Proof: the platforms hold exactly what the audience says")
+        _step(self.out, 8, "Proof: the platforms hold exactly what the audience says")
         caller = service_caller("demo", self.options.organization, "demo")
         with ThreadPoolExecutor(len(self.twins)) as pool:
             told = [pool.submit(twin.holdings) for twin in self.twins]
@@ -246,7 +273,7 @@ def _look_here(options: Options, folder: Path, result: Record) -> list[str]:
         f"/distributions/{result['distributions'][0]['distribution_id']}",
     )
     return [
-        "\n[bold]8  Look for yourself[/bold]",
+        "\n[bold]9  Look for yourself[/bold]",
         f"  {program} serve {store} --port {PORT}",
         "  [dim]and in another terminal:[/dim]",
         f"  export TOKEN=$({program} token {store}{whom})",
