@@ -1,17 +1,19 @@
 """Old distributions: moved out of the lists into the archive area, month by month.
 
 An object holds one line of JSON per distribution, with its batches. It is read back and compared
-before the documents are deleted; what a crash leaves undeleted is archived again by the next run.
+before the documents are deleted. What is about to be moved is noted before: after a crash the
+deletion goes on from there, and nothing is archived twice.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import Any
 
 import orjson
 
@@ -19,7 +21,7 @@ from activation.documents import Collection, Stored
 from activation.domain.caller import Caller
 from activation.domain.distribution import FINAL, Distribution
 from activation.domain.entity import first_id, new_id
-from activation.errors import ConflictError, StorageUnavailableError
+from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import BlobKey, BlobStore, Clock, Key, Query, Write
 from activation.services.commits import Commits
 from activation.services.distributions import batch_id
@@ -29,6 +31,9 @@ PAGE = 50
 STORAGE_CLASS = "COLDLINE"
 MOVED = "retention:archive-distribution"
 """The audit log's entry for each."""
+
+Note = Callable[[Mapping[str, Any]], None]
+"""Keeps what `DistributionArchive.finish` needs after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,43 @@ class DistributionArchive:
             if old:
                 yield old
 
-    def move(self, caller: Caller, page: Sequence[Stored[Distribution]]) -> None:
+    def move(self, caller: Caller, page: Sequence[Stored[Distribution]], note: Note) -> None:
         """Archive a page of distributions, verify, then delete their documents."""
         for month, group in groupby(page, key=lambda one: f"{one.entity.created_at:%Y-%m}"):
-            self._move(caller, month, list(group))
+            self._move(caller, month, list(group), note)
 
-    def _move(self, caller: Caller, month: str, group: Sequence[Stored[Distribution]]) -> None:
-        organization_id = caller.organization_id
+    def _move(
+        self, caller: Caller, month: str, group: Sequence[Stored[Distribution]], note: Note
+    ) -> None:
         path = f"distributions/{month}/{new_id(self.clock.now())}.ndjson.gz"
         text = b"".join(orjson.dumps(self._line(one.entity)) + b"\n" for one in group)
         packed = gzip.compress(text, 9, mtime=0)
-        key = BlobKey(organization_id, path)
+        moving = {
+            "location": path,
+            "sha256": hashlib.sha256(packed).hexdigest(),
+            "revisions": {one.key.id: one.revision for one in group},
+        }
+        note(moving)
+        key = BlobKey(caller.organization_id, path)
         self.blobs.put(key, packed, content_type="application/gzip", storage_class=STORAGE_CLASS)
-        if gzip.decompress(self.blobs.get(key)) != text:
-            raise StorageUnavailableError("The archive of distributions is damaged.", reason=path)
-        details = {"location": path, "sha256": hashlib.sha256(packed).hexdigest()}
-        for one in group:
-            self._delete(caller, one, details)
+        self.finish(caller, moving)
+
+    def finish(self, caller: Caller, moving: Mapping[str, Any]) -> None:
+        """Delete the documents of what was archived, where they are still as they were then;
+        nothing when the archive was not written."""
+        location, sha256 = moving["location"], moving["sha256"]
+        try:
+            packed = self.blobs.get(BlobKey(caller.organization_id, location))
+        except NotFoundError:
+            return
+        if hashlib.sha256(packed).hexdigest() != sha256:
+            raise StorageUnavailableError(
+                "The archive of distributions is damaged.", reason=location
+            )
+        for id, revision in moving["revisions"].items():  # noqa: A001 — of the record
+            one = self.records.find(caller.organization_id, id)
+            if one is not None and one.revision == revision:
+                self._delete(caller, one, {"location": location, "sha256": sha256})
 
     def _delete(self, caller: Caller, one: Stored[Distribution], details: dict[str, str]) -> None:
         """Delete the documents, if nobody has touched the distribution meanwhile."""

@@ -151,12 +151,15 @@ class _Round:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     planned: list[dict[str, Any]] = field(default_factory=list)
+    moving: Mapping[str, Any] | None = None
+    """The distributions that were last about to be archived."""
 
     def __post_init__(self) -> None:
         state = self.run.job.state
         self.rules = self.worker.retention.rules(self.run.caller)
         self.stage, self.after = state.get("stage", self.stage), state.get("after")
         self.guard, self.counts = Counter(state.get("guard")), Counter(state.get("counts"))
+        self.moving = state.get("moving")
         for name in ("skipped", "errors", "planned"):
             setattr(self, name, list(state.get(name, ())))
 
@@ -206,7 +209,8 @@ class _Round:
     def _save(self) -> None:
         state = {"stage": self.stage, "after": self.after, "guard": dict(self.guard)}
         lists = {"skipped": self.skipped, "errors": self.errors, "planned": self.planned}
-        self.run.save({**state, "counts": dict(self.counts), **lists})
+        kept = {"counts": dict(self.counts), "moving": self.moving}
+        self.run.save({**state, **kept, **lists})
 
     def _listed(self, name: str, item: Skipped | Problem | Planned) -> None:
         self.counts[f"{name}_count"] += 1
@@ -330,13 +334,19 @@ class _Round:
 
     def _distributions(self) -> None:
         archive, caller = self.worker.distributions, acting_in(self.record)
+        if self.moving is not None:
+            archive.finish(caller, self.moving)
         for page in archive.pages(self.record.organization_id):
             if self.record.dry_run:
                 self.counts["distributions_archived"] += len(page)
             else:
-                archive.move(caller, page)
+                archive.move(caller, page, self._note)
             self.run.keep()
             self.run.pause()
+
+    def _note(self, moving: Mapping[str, Any]) -> None:
+        self.moving = moving
+        self._save()
 
     # the report -------------------------------------------------------------------------------
 
