@@ -211,13 +211,8 @@ def between(table: Any, low: bytes, high: bytes | None) -> Any:
 
 def _first_at(digests: Any, bound: bytes) -> int:
     """The first row whose digest is `bound` or larger."""
-    import numpy as np
-
-    number = np.uint64(int.from_bytes(bound[:8].ljust(8, b"\0"), "big"))
-    prefix = leading(digests)
-    start, stop = (int(np.searchsorted(prefix, number, side)) for side in ("left", "right"))
-    rows = range(start, stop)
-    return start + bisect.bisect_left(rows, bound, key=lambda row: digests[row].tobytes())
+    rows = range(len(digests))
+    return bisect.bisect_left(rows, bound, key=lambda row: digests[row].tobytes())
 
 
 def bounds_of(wanted: range) -> tuple[bytes, bytes | None]:

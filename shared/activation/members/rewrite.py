@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from activation.domain.manifest import Manifest, PartitionObject, partition_count_for
 from activation.members.changes import Given
-from activation.members.deltas import between, bounds_of, without
+from activation.members.deltas import between, bounds_of, located
 from activation.members.layout import first_bytes
 from activation.members.parts import PartWriter
 from activation.members.tally import Tally
 from activation.members.view import View
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from activation.members.merge import Merged
+
+    Mask = npt.NDArray[np.bool_]
 
 OnPartition = Callable[[int, int], None]
 
@@ -82,34 +87,59 @@ class Rewrite:
         parts = self.parent.partitions if self.parent else ()
         shared = {part.number: part for part in parts} if count == self._old_count else {}
         for number in range(count):
-            wanted = first_bytes(number, count)
-            gone = self.changes.removed(wanted)
-            fresh = self.changes.upserts(wanted)
-            same = count == self._old_count and not self.every and not view.changed(wanted)
-            if same and not fresh and not gone.num_rows and self.leaving is None:
-                yield shared.get(number), None
-                continue
-            old = view.slice(wanted)
-            kept = self._kept(old, gone)
-            if same and not fresh and kept.num_rows == old.num_rows:
-                yield shared.get(number), None
-                continue
-            tally.take_off(old)
-            tally.removed += old.num_rows - kept.num_rows
-            yield None, self._merged(kept, fresh, wanted)
+            # No variable: nothing of a partition may be held here while the next one is made.
+            yield self._result(view, first_bytes(number, count), count, tally, shared.get(number))
 
-    def _kept(self, old: Any, gone: Any) -> Any:
-        import pyarrow as pa
+    def _result(
+        self,
+        view: View,
+        wanted: range,
+        count: int,
+        tally: Tally,
+        shared: PartitionObject | None,
+    ) -> tuple[PartitionObject | None, Merged | None]:
+        """What becomes of the members of a range."""
+        gone = self.changes.removed(wanted)
+        fresh = self.changes.upserts(wanted)
+        same = count == self._old_count and not self.every and not view.changed(wanted)
+        if same and not fresh and not gone.num_rows and self.leaving is None:
+            return shared, None
+        old = view.slice(wanted)
+        stays = self._staying(old, gone)
+        if same and not fresh and stays.all():
+            return shared, None
+        tally.take_off(old)
+        tally.removed += int(old.num_rows - stays.sum())
+        return None, self._merged(old, stays, fresh, wanted)
 
+    def _staying(self, old: Any, gone: Any) -> Mask:
+        """Which members stay before the changes come."""
+        import numpy as np
+
+        stays = np.ones(old.num_rows, bool)
         if self.leaving is not None and old.num_rows:
-            old = old.filter(pa.array(~self.leaving(old))).combine_chunks()
-        return without(old, gone)
+            stays &= ~self.leaving(old)
+        if gone.num_rows:
+            places, known = located(old, gone)
+            stays[places[known]] = False
+        return stays
 
-    def _merged(self, kept: Any, fresh: int, wanted: range) -> Merged:
+    def _merged(self, old: Any, stays: Mask, fresh: int, wanted: range) -> Merged:
         """A partition merged range by range, so that only its result is held as a whole."""
         from activation.members.merge import joined, merged
 
-        pieces = min(len(wanted), -(-(kept.num_rows + fresh) // self.rows_at_once) or 1)
+        pieces = min(len(wanted), -(-(old.num_rows + fresh) // self.rows_at_once) or 1)
         width = -(-len(wanted) // pieces)
-        ranges = [wanted[start : start + width] for start in range(0, len(wanted), width)]
-        return joined([merged(between(kept, *bounds_of(r)), self.changes.fresh(r)) for r in ranges])
+        results = []
+        for start in range(0, len(wanted), width):
+            piece = wanted[start : start + width]
+            rows = between(old, *bounds_of(piece))
+            kept, stays = _those(rows, stays[: rows.num_rows]), stays[rows.num_rows :]
+            results.append(merged(kept, self.changes.fresh(piece)))
+        return joined(results)
+
+
+def _those(rows: Any, stays: Mask) -> Any:
+    import pyarrow as pa
+
+    return rows if stays.all() else rows.filter(pa.array(stays))
