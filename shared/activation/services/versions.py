@@ -23,7 +23,12 @@ from activation.domain.version import (
     Restoration,
     SampleMember,
 )
-from activation.errors import InvalidStateError, NotFoundError, VersionExpiredError
+from activation.errors import (
+    ConflictError,
+    InvalidStateError,
+    NotFoundError,
+    VersionExpiredError,
+)
 from activation.ports import Clock, Query, Revision, Write
 from activation.services.access import require_current, retry_conflicts
 from activation.services.audiences import name_writes
@@ -208,6 +213,8 @@ class VersionService:
         try:
             manifest = kept_manifest(self.members.documents, stored.entity, version)
         except VersionExpiredError:
+            if self._find(caller, audience_id).revision != stored.revision:
+                raise ConflictError("The audience has changed meanwhile.") from None
             if not self.backups.exists(with_usable_backup(stored.entity, version)):
                 raise
             params = {"version": number, "keep_name": keep_name}
