@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from activation.domain.job import Job, JobKind, JobStatus
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft
+from activation.domain.retention_run import RunDraft
 from activation.errors import InvalidStateError, NotFoundError
 from activation.ports import Query
 from activation.services.derivations import HELD, SOURCE_ARCHIVED
@@ -416,3 +418,30 @@ def test_the_job_is_in_the_commit_of_the_change(
     work(app)
     app.members.add(ann, source, [person(1000)])
     assert {job.audience_id for job in queued(app)} == {late, adults}
+
+
+def test_members_whose_time_is_over_are_not_chosen(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    """A source under legal hold keeps them; nobody else does, and nothing changes day by day."""
+    source = created(app, ann, "Source")
+    ends = clock.now() + timedelta(days=1)
+    leaving = person(0).model_copy(update={"expires_at": ends})
+    app.members.add(ann, source, [leaving, *map(person, range(1, 4))])
+    one = derived(app, ann, source, name="All")
+    work(app)
+    assert audience(app, one).size == 4
+    app.retention.hold(ann, source, "a case")
+    versions = set()
+    for _ in range(3):
+        clock.set(clock.now() + timedelta(days=2))
+        app.retention.start(ann, RunDraft())
+        work(app)
+        assert audience(app, one).size == 3
+        versions.add(audience(app, one).version)
+    assert len(versions) == 1
+    app.members.add(ann, source, [person(9)])
+    late = derived(app, ann, source, name="Late")
+    work(app)
+    assert (audience(app, source).size, audience(app, one).size) == (5, 4)
+    assert audience(app, late).size == 4

@@ -50,13 +50,8 @@ def chosen(
 
     Once they are read, `changes` has counted how they differ from the members of `before`.
     """
-    import pyarrow as pa
-
-    from activation.members.rules import matching
-
     for wanted in ranges:
-        rows = _slice(store, source, wanted)
-        rows = rows.filter(pa.array(matching(rows, rules))).combine_chunks()
+        rows = _of_rules(store, _slice(store, source, wanted), rules)
         _count(changes, _slice(store, before, wanted), rows)
         changes.size += rows.num_rows
         yield rows
@@ -93,7 +88,6 @@ def rechosen(
     from activation.members.changes import pieces_for
     from activation.members.deltas import bounds_of
     from activation.members.lookup import looked_up
-    from activation.members.rules import matching
     from activation.members.view import Deltas
 
     changes.size = before.size
@@ -108,11 +102,23 @@ def rechosen(
             wanted = keys.between(*bounds_of(piece)).select(KEY_COLUMNS)
             new = looked_up(store.parts, source, in_source, wanted, names).select(names)
             old = looked_up(store.parts, before, in_before, wanted, names).select(names)
-            new = new.filter(pa.array(matching(new, rules))).combine_chunks()
+            new = _of_rules(store, new, rules)
             gone, fresh = _count(changes, old, new)
             removals.extend(_keys(old.filter(pa.array(gone))))
             yield new.filter(pa.array(fresh)).combine_chunks()
     changes.size += changes.added - changes.removed
+
+
+def _of_rules(store: MemberStore, members: Any, rules: Sequence[AudienceRule]) -> Any:
+    """The members that the rules choose, without those whose time is over: a source that must
+    keep these keeps them for itself."""
+    import pyarrow as pa
+
+    from activation.members.reading import expired
+    from activation.members.rules import matching
+
+    wanted = matching(members, rules) & ~expired(members, store.clock.now())
+    return members.filter(pa.array(wanted)).combine_chunks()
 
 
 def _keys(members: Any) -> Iterator[tuple[IdentifierType, bytes]]:
