@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar, cast
 
 from activation.domain.manifest import DeltaObject, PartitionObject, Place, StoredPart
 from activation.errors import NotFoundError
@@ -44,34 +44,51 @@ MAX_COMMIT_BYTES = 1_500_000
 """Text of documents in one commit; the most a store takes is 4 MiB (emulator) or 10 MiB."""
 
 PIECE_BYTES = 1024 * 1024
-MAX_KEPT = 64
-MAX_KEPT_BYTES = 64 * 1024
-"""So many deltas of at most this stored size are kept decoded between operations: small changes
-and lookups would open them again and again."""
+SMALL_BYTES = 64 * 1024
+"""Deltas of at most this stored size are kept decoded between operations: small changes and
+lookups would open them again and again."""
+MAX_KEPT_BYTES = 32 * 1024 * 1024
+"""Memory that all that a process keeps of parts takes together."""
 
 P = TypeVar("P", PartitionObject, DeltaObject)
 
 
-class KeptDeltas:
-    """Small deltas that were read lately, decoded; safe to share, as parts never change."""
+class Kept(Protocol):
+    """Something that knows its size."""
 
-    def __init__(self) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class KeptParts:
+    """What was read lately of parts: footers, the rows of small deltas, the digests of others in
+    short. Safe to share, as parts never change; what was not asked for longest makes room."""
+
+    def __init__(self, max_bytes: int = MAX_KEPT_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._tables: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str], Kept] = OrderedDict()
+        self._bytes = 0
 
-    def get(self, organization_id: str, part: StoredPart, read: Callable[[], Any]) -> Any:
-        """The rows of a part: as kept, else from `read`."""
-        key = (organization_id, part.path)
+    def get(self, organization_id: str, part: StoredPart, what: str, read: Callable[[], K]) -> K:
+        """Something made of a part: as kept under the name `what`, else from `read`."""
+        key = (organization_id, part.path, what)
         with self._lock:
-            if key in self._tables:
-                self._tables.move_to_end(key)
-                return self._tables[key]
-        table = read()
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return cast("K", self._kept[key])
+        made = read()
         with self._lock:
-            self._tables[key] = table
-            while len(self._tables) > MAX_KEPT:
-                self._tables.popitem(last=False)
-        return table
+            if key not in self._kept:
+                self._kept[key] = made
+                self._bytes += made.nbytes
+            while self._bytes > self._max_bytes:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,7 @@ class PartStore:
 
     blobs: BlobStore
     documents: DocumentStore
-    kept: KeptDeltas = field(default_factory=KeptDeltas)
+    kept: KeptParts = field(default_factory=KeptParts)
 
     def content(self, organization_id: str, part: StoredPart) -> bytes:
         """The whole part, its checksum verified."""
@@ -95,7 +112,7 @@ class PartStore:
         they are keys, the checksums of their pages are verified: half the work."""
         if is_small(part):
             rows = self.kept.get(
-                organization_id, part, lambda: decoded(self.content(organization_id, part))
+                organization_id, part, "rows", lambda: decoded(self.content(organization_id, part))
             )
             return rows.select(names or rows.schema.names)
         if not names or not set(names) <= set(KEY_COLUMNS):
@@ -242,7 +259,7 @@ class PartWriter:
 
 def is_small(part: StoredPart) -> bool:
     """Whether a part is a delta that is read as a whole and kept."""
-    return isinstance(part, DeltaObject) and part.bytes <= MAX_KEPT_BYTES
+    return isinstance(part, DeltaObject) and part.bytes <= SMALL_BYTES
 
 
 def _counted(tables: Iterator[Any], facts: Facts) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from activation.domain.manifest import (
 from activation.domain.member import Member, MemberFilter, MemberInput
 from activation.domain.member_import import ImportCounts
 from activation.errors import ValidationError
-from activation.members.parts import KeptDeltas
+from activation.members.parts import KeptParts
 from activation.ports import BlobKey, BlobStore, Clock, DocumentStore, Write
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class MemberStore:
     max_deltas: int = MAX_DELTAS
     delta_from: int = DELTA_FROM
     delta_share: int = DELTA_SHARE
-    kept: KeptDeltas = field(default_factory=KeptDeltas, repr=False, compare=False)
+    kept: KeptParts = field(default_factory=KeptParts, repr=False, compare=False)
 
     # changing -----------------------------------------------------------------------------------
 
