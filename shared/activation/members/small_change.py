@@ -20,7 +20,7 @@ LABELS = ("segments",)
 
 @dataclass(slots=True)
 class SmallChange:
-    """One small change at work: holds `rows_at_once` rows of it, and a partition's keys."""
+    """One small change at work: holds `rows_at_once` rows of it, and the keys of two partitions."""
 
     writer: PartWriter
     parent: Manifest
