@@ -57,6 +57,11 @@ def test_unknown_versions_and_audiences_are_refused(program: Program) -> None:
     program.fails(2, "compare", "One", "--from", "0")
 
 
+def test_a_file_that_cannot_be_written_is_named(store: Program, tmp_path: Path) -> None:
+    target = tmp_path / "none" / "changes.csv"
+    assert str(target) in store.fails(1, "compare", "Loyal", "--diff", str(target))
+
+
 def test_overlap_is_a_matrix(store: Program) -> None:
     found = store.json("overlap", "Loyal", "News")
     assert [pair["both"] for pair in found["pairs"]] == [10]

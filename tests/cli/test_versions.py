@@ -34,6 +34,7 @@ def test_versions_are_a_table(filled: Program) -> None:
     assert "email" in one
     then = filled.json("versions", "Loyal", "--as-of", found[2]["created_at"])
     assert [version["version"] for version in then] == [1]
+    assert "is no instant such as" in filled.fails(2, "versions", "Loyal", "--as-of", "yesterday")
     assert "no such version" in filled.fails(3, "versions", "Loyal", "--show", "9")
 
 

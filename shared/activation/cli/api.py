@@ -124,7 +124,16 @@ class Api:
         _checked(response)
 
     def save(self, path: str, target: Path) -> None:
-        """Write a file of the API to `target`, piece by piece."""
+        """Write a file of the API to `target`, piece by piece.
+
+        Raises click.FileError when `target` cannot be written.
+        """
+        try:
+            self._save(path, target)
+        except OSError as error:
+            raise click.FileError(str(target), error.strerror) from error
+
+    def _save(self, path: str, target: Path) -> None:
         with _reached(), self._http.stream("GET", PREFIX + path) as response:
             if response.is_error:
                 response.read()

@@ -164,8 +164,8 @@ def preview_report(found: dict[str, Any]) -> list[RenderableType]:
         )
     missing = [one["variable_id"] for one in found["rules"] if not one["present"]]
     if missing and found["size"]:
-        names = escape(", ".join(dict.fromkeys(missing)))
-        report.append(f"  [yellow]No member that was looked at has {names}.[/yellow]")
+        names = escape(", ".join(map(repr, dict.fromkeys(missing))))
+        report.append(f"  [yellow]None of the members looked at has {names}.[/yellow]")
     if found["sample"]:
         rows = [
             (one["identifier_type"], one["attributes"], one["segments"], one["added_month"])

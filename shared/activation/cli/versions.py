@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,10 +34,22 @@ What the audience is now is kept as a version of its own first: a restore can be
 """
 
 
+def _instant(_context: click.Context, _parameter: click.Parameter, given: str | None) -> str | None:
+    """An instant as it was given; click.BadParameter when it is none."""
+    try:
+        if given is not None:
+            datetime.fromisoformat(given)
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is no instant such as 2026-11-01T00:00:00Z.") from None
+    return given
+
+
 @click.command(cls=Command, epilog=VERSIONS_EPILOG)
 @click.argument("audience", metavar="AUDIENCE")
 @click.option("--show", "number", type=int, metavar="N", help="Show one version in full.")
-@click.option("--as-of", metavar="INSTANT", help="The version in force at an instant.")
+@click.option(
+    "--as-of", callback=_instant, metavar="INSTANT", help="The version in force at an instant."
+)
 def versions(audience: str, number: int | None, as_of: str | None) -> None:
     """List what an audience was, newest first."""
     with connected(options()) as api:
