@@ -19,8 +19,8 @@ Examples:
   activation summary "Loyal customers"
   activation summary "Loyal customers" --json
 
-Types are always counted exactly; of large audiences attributes and segments are estimated, and
-the summary says so.
+Types and segments are counted exactly; of large audiences attributes are estimated, and the summary
+says so.
 """
 SHOWN_VALUES = 3
 
@@ -46,7 +46,7 @@ def summary_report(name: str, summary: dict[str, Any]) -> list[RenderableType]:
                 "members": summary["size"],
                 "unique identifiers": summary["unique_identifiers"],
                 "last updated": moment(summary["last_updated"]),
-                "attributes, segments": basis,
+                "attributes": basis,
             }
         ),
         "",

@@ -40,8 +40,8 @@ class SegmentSize(Value):
 class AudienceSummary(Value):
     """All of an audience's members in numbers.
 
-    `size`, `unique_identifiers` and `identifier_breakdown` are always exact. The rest is when
-    `basis` says so; otherwise it is scaled up from `examined` members, a random part.
+    All but `top_attributes` is always exact. Those are when `basis` says so; otherwise they are
+    scaled up from `examined` members, a random part.
     """
 
     audience_id: str

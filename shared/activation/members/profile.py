@@ -1,4 +1,4 @@
-"""Counts of what members have in common: attributes and their values, labels, types."""
+"""Counts of what members have in common: attributes and their values, types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from activation.domain.summary import MAX_VALUE_CHARACTERS
 from activation.members.layout import TYPES
 
-COLUMNS = ("identifier_type", "attributes", "segments")
+COLUMNS = ("identifier_type", "attributes")
 MAX_NAMES = 10_000
 MAX_DISTINCT = 200_000
 """Different values of all attributes that are counted; later ones are not. Members come in random
@@ -28,7 +28,6 @@ class Profile:
     attributes: Counter[str] = field(default_factory=Counter)
     values: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Attribute → value, in the form that `value_of` reads → members."""
-    segments: Counter[str] = field(default_factory=Counter)
     distinct: int = 0
 
     def add(self, table: Any) -> None:
@@ -38,8 +37,6 @@ class Profile:
             self.by_type[TYPES[code].value] += count
         for text, count in _counted(table.column("attributes")):
             self._add_attributes(text, count)
-        for label, count in _counted(_labels(table.column("segments"))):
-            self.segments[label] += count
 
     def _add_attributes(self, text: str, count: int) -> None:
         import orjson
@@ -75,13 +72,3 @@ def _counted(column: Any) -> Iterator[tuple[Any, int]]:
     for found in column.value_counts().to_pylist():
         if found["values"] is not None:
             yield found["values"], found["counts"]
-
-
-def _labels(column: Any) -> Any:
-    """The labels of all members; one that stands twice on a member counts once."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    lists = column.combine_chunks()
-    pairs = pa.table({"row": pc.list_parent_indices(lists), "label": pc.list_flatten(lists)})
-    return pairs.group_by(["row", "label"]).aggregate([]).column("label")

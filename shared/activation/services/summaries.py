@@ -93,7 +93,7 @@ class SummaryService:
             "size": manifest.size,
             "by_type": manifest.by_type,
             "attributes": _attributes(profile, factor),
-            "segments": _scaled(profile.segments, factor),
+            "segments": dict(sorted(manifest.by_segment.items())),
             "basis": Basis.EXACT if exact else Basis.ESTIMATE,
             "examined": profile.examined,
         }
@@ -143,10 +143,6 @@ def _attributes(profile: Profile, factor: float) -> list[dict[str, Any]]:
 def _most(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
     """The largest counts; equal ones by name, so that two counts of one audience are equal."""
     return heapq.nsmallest(limit, counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _scaled(counts: Mapping[str, int], factor: float) -> dict[str, int]:
-    return {name: round(count * factor) for name, count in sorted(counts.items())}
 
 
 def _segments(audience: Audience, counts: Mapping[str, int], size: int) -> tuple[SegmentSize, ...]:
