@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pydantic import Field
@@ -22,6 +21,7 @@ from activation.domain.audience import (
     StatusDraft,
 )
 from activation.domain.caller import Role
+from activation.domain.entity import Instant
 
 audiences = Resource("audiences", "Named sets of members, to be sent to ad platforms.")
 
@@ -37,7 +37,7 @@ class AudienceQuery(ListQuery):
     subtype: str | None = Field(default=None, max_length=50)
     tag: str | None = Field(default=None, max_length=100, description="One of the tags.")
     campaign_id: str | None = Field(default=None, max_length=200)
-    created_after: datetime | None = None
+    created_after: Instant | None = None
 
 
 @audiences.route("POST", LIST, role=Role.EDITOR, answer=AudienceAnswer, status=201)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from pydantic import Field
@@ -22,6 +21,7 @@ from activation.domain.distribution import (
     Plan,
     PlanDraft,
 )
+from activation.domain.entity import Instant
 
 distributions = Resource("distributions", "Deliveries of audiences to platforms.")
 
@@ -35,7 +35,7 @@ class DistributionQuery(ListQuery):
     audience_id: str | None = Field(default=None, max_length=64)
     platform_id: str | None = Field(default=None, max_length=64)
     status: DistributionStatus | None = None
-    since: datetime | None = Field(default=None, description="Created at or after this instant.")
+    since: Instant | None = Field(default=None, description="Created at or after this instant.")
 
 
 @distributions.route("POST", LIST, role=Role.EDITOR, answer=DistributionAnswer, status=202)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -12,6 +11,7 @@ from activation.api.listing import Query, opened, shown
 from activation.api.paths import AudiencePath
 from activation.api.routes import Ask, Resource
 from activation.domain.caller import Role
+from activation.domain.entity import Instant
 from activation.domain.identifier import IdentifierType
 from activation.domain.member import Member, MemberFilter
 from activation.domain.member_change import (
@@ -34,11 +34,11 @@ class MemberQuery(Query):
     limit: int = Field(default=100, ge=1, le=1000, description="Members per page.")
     cursor: str | None = Field(default=None, max_length=400)
     identifier_type: IdentifierType | None = None
-    added_after: datetime | None = None
+    added_after: Instant | None = None
     not_expired: bool = Field(default=False, description="Leave out expired members.")
     segment: str | None = Field(default=None, max_length=100)
     version: int | None = Field(default=None, ge=1, description="Members of this version.")
-    as_of: datetime | None = Field(
+    as_of: Instant | None = Field(
         default=None, description="Members of the version that was in force at this instant."
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import flask
@@ -16,7 +15,7 @@ from activation.api.responses import answered
 from activation.api.routes import Ask, Resource, no_body
 from activation.documents import Stored
 from activation.domain.caller import Role
-from activation.domain.entity import Draft
+from activation.domain.entity import Draft, Instant
 from activation.domain.job import Job
 from activation.domain.version import Restoration
 
@@ -35,7 +34,7 @@ class VersionDraft(Draft):
 class VersionQuery(ListQuery):
     """Which versions to list."""
 
-    as_of: datetime | None = Field(
+    as_of: Instant | None = Field(
         default=None, description="Only the version that was in force at this instant."
     )
 

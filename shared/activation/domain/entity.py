@@ -22,12 +22,15 @@ from activation.errors import InvalidStateError
 
 
 def _utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("The instant lies outside of the years 1 to 9999, UTC.") from None
 
 
 def timestamp(instant: datetime) -> str:
     """An instant as RFC 3339 text in UTC with microseconds; sorts like the instant."""
-    return _utc(instant).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _utc(instant).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 Instant = Annotated[
@@ -67,7 +70,7 @@ def new_id(now: datetime) -> str:
 
 def first_id(since: datetime) -> str:
     """The smallest id that `new_id` can make at `since`; for queries of what is newer."""
-    milliseconds = int(since.timestamp() * 1000)
+    milliseconds = max(0, int(since.timestamp() * 1000))
     return str(uuid.UUID(int=(milliseconds & ((1 << 48) - 1)) << 80))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from activation.domain.audience import Audience, AudienceStatus
 from activation.domain.retention import (
@@ -198,7 +198,10 @@ def _ruled(
 
 
 def _after(start: datetime, days: int) -> datetime:
-    return start + timedelta(days=days + 1)
+    try:
+        return start + timedelta(days=days + 1)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def meets(audience: Audience, condition: RetentionCondition) -> bool:
