@@ -12,6 +12,8 @@ from werkzeug.test import TestResponse
 
 from activation.domain.caller import Role
 from activation.domain.job import JobKind
+from activation.domain.retention_run import RunStatus
+from activation.ports import Batch
 from tests.api.client import Api, Description
 from tests.api.test_roles import NEEDS, body_of
 from tests.conftest import caller_of
@@ -111,6 +113,85 @@ def test_foreign_ids_in_bodies_answer_like_random_ones(
     unknown = stranger.post(route, {**own, field: str(uuid.uuid4())})
     assert without_chance(foreign) == without_chance(unknown)
     assert foreign.status_code == 404
+
+
+@pytest.fixture(params=["stranger", "colleague"])
+def other(request: pytest.FixtureRequest, public: Api, stranger: Api) -> Api:
+    """Somebody who may not see the records of `ids`: of another organization, or of the same."""
+    return stranger if request.param == "stranger" else public.as_(Role.EDITOR, user="bob")
+
+
+def test_nobody_derives_from_an_audience_he_may_not_see(other: Api, ids: dict[str, str]) -> None:
+    def derived_from(audience_id: str) -> TestResponse:
+        origin = {"source_audience_id": audience_id}
+        return other.post(
+            "/audiences", {"name": "Mine", "type": "first_party", "derived_from": origin}
+        )
+
+    foreign, unknown = derived_from(ids["audience_id"]), derived_from(str(uuid.uuid4()))
+    assert without_chance(foreign) == without_chance(unknown)
+    assert foreign.status_code == 404
+    assert other.get("/audiences").get_json()["total"] == 0
+
+
+@pytest.mark.parametrize("exact", ["true", "false"])
+def test_nobody_learns_what_he_shares_with_an_audience_he_may_not_see(
+    exact: str, other: Api, ids: dict[str, str]
+) -> None:
+    own = other.audience_with_members("a@example.com", name="Mine")["audience_id"]
+    for pair in ("{own},{one}", "{one},{own}"):
+        foreign, unknown = (
+            other.get(f"/audiences/overlap?ids={pair.format(own=own, one=one)}&exact={exact}")
+            for one in (ids["audience_id"], str(uuid.uuid4()))
+        )
+        assert without_chance(foreign) == without_chance(unknown)
+        assert foreign.status_code == 404
+
+
+def test_warming_what_one_may_not_see_is_like_warming_nothing(
+    other: Api, ids: dict[str, str]
+) -> None:
+    wanted = [ids["audience_id"], str(uuid.uuid4())]
+    job = other.post("/cache/warm", {"audience_ids": wanted}).get_json()
+    app = other.server.app
+    for one in ("acme", "evil-corp"):
+        app.job_worker.run(one, job["job_id"], "trace")
+    result = other.get(f"/jobs/{job['job_id']}").get_json()["result"]
+    failed = [{"audience_id": one, "code": "NOT_FOUND"} for one in wanted]
+    assert result == {"warmed": 0, "failed": failed}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "members?version=1",
+        "members?as_of=2026-11-21",
+        "versions?as_of=2026-11-21",
+        "versions/compare?from=1&to=1",
+        "versions/diff?from=1&to=1",
+        "versions/1?verify=true",
+    ],
+)
+def test_versions_of_foreign_audiences_answer_like_random_ones(
+    query: str, other: Api, ids: dict[str, str]
+) -> None:
+    foreign = other.get(f"/audiences/{ids['audience_id']}/{query}")
+    unknown = other.get(f"/audiences/{uuid.uuid4()}/{query}")
+    assert without_chance(foreign) == without_chance(unknown)
+    assert foreign.status_code == 404
+
+
+def test_a_run_that_is_held_is_released_by_its_organization_only(
+    stranger: Api, api: Api, ids: dict[str, str]
+) -> None:
+    app, run_id = api.server.app, ids["run_id"]
+    stored = app.retention.runs.get("acme", run_id)
+    held = stored.replaced_by(stored.entity.changed(status=RunStatus.HELD))
+    app.documents.commit(Batch([held]))
+    assert stranger.post(f"/retention/runs/{run_id}/release").status_code == 404
+    assert api.get(f"/retention/runs/{run_id}").get_json()["status"] == "held"
+    assert api.post(f"/retention/runs/{run_id}/release").status_code == 202
+    assert stranger.get("/retention/runs").get_json()["total"] == 0
 
 
 @pytest.mark.parametrize("route", ["/audiences", "/platforms", "/distributions"])
