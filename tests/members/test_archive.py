@@ -56,7 +56,7 @@ def described(batches: Any) -> bytes:
 def packed(bench: Workbench, key: BlobKey = KEY) -> archive.StoredCopy:
     pieces = archive.archive_pieces(partitions(), described, never)
     how = {"content_type": "application/gzip", "storage_class": "COLDLINE"}
-    return archive.store_copy(bench.blobs, key, pieces, **how)
+    return archive.store_copy(bench.blobs, key, pieces, archive.ARCHIVE_LEVEL, **how)
 
 
 def test_an_archive_has_batches_of_ten_thousand(bench: Workbench) -> None:
@@ -84,7 +84,7 @@ def test_a_copy_is_made_while_it_is_read() -> None:
             pulled.append(number)
             yield MEMBERS.slice(0, member_text.BATCH_MEMBERS)
 
-    stream = archive._PieceStream(archive._gzipped(archive.backup_pieces(tables(), never)))
+    stream = archive._PieceStream(archive._gzipped(archive.backup_pieces(tables(), never), 1))
     assert len(stream.read(10)) == 10
     assert len(pulled) <= archive.PACKERS + 2
     while stream.read(1 << 20):
@@ -95,7 +95,7 @@ def test_a_copy_is_made_while_it_is_read() -> None:
 def test_a_backup_is_one_file_of_lines(bench: Workbench) -> None:
     pieces = archive.backup_pieces(partitions(), never)
     how = {"content_type": "application/gzip", "storage_class": "ARCHIVE"}
-    copy = archive.store_copy(bench.blobs, KEY, pieces, **how)
+    copy = archive.store_copy(bench.blobs, KEY, pieces, archive.BACKUP_LEVEL, **how)
     assert gzip.decompress(bench.blobs.get(KEY)).count(b"\n") == PEOPLE
     back = archive.backed_up_members(bench.blobs, KEY, copy.sha256)
     archive.require_equal(back, partitions(), PEOPLE, never)
@@ -103,7 +103,7 @@ def test_a_backup_is_one_file_of_lines(bench: Workbench) -> None:
 
 def test_an_empty_copy_is_a_file_too(bench: Workbench) -> None:
     how = {"content_type": "application/gzip", "storage_class": "ARCHIVE"}
-    copy = archive.store_copy(bench.blobs, KEY, [], **how)
+    copy = archive.store_copy(bench.blobs, KEY, [], archive.BACKUP_LEVEL, **how)
     assert list(archive.backed_up_members(bench.blobs, KEY, copy.sha256)) == []
 
 

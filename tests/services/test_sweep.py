@@ -15,6 +15,7 @@ from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.entity import new_id
 from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest
+from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
 from activation.domain.retention import AudienceRetentionPolicy
 from activation.domain.retention_run import RetentionJob, RunDraft
@@ -108,6 +109,21 @@ def test_the_last_change_of_a_long_unchanged_audience_can_be_undone(
     sweep(app, ann)
     app.versions.restore(ann, audience.audience_id, audience.version)
     assert len(contents(app, current(app, audience))) == 120
+
+
+def test_a_legal_hold_keeps_versions_and_backups(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    audience = with_history(app, ann, clock)
+    app.backups.backup(ann, audience.audience_id, audience.version, never)
+    app.retention.hold(ann, audience.audience_id, "case 7")
+    before = everything(app)
+    for _ in range(3):
+        later(clock, days=400)
+        sweep(app, ann)
+    assert everything(app) == before
+    page, _, _ = app.versions.page(ann, audience.audience_id, 2, MemberFilter())
+    assert len(page) == 30
 
 
 def test_a_released_version_cannot_be_restored(app: App, ann: Caller, clock: MovableClock) -> None:

@@ -25,7 +25,9 @@ from activation.errors import NotFoundError, StorageUnavailableError
 from activation.members.member_text import batches_of, table_of, tables_in, text_of
 from activation.ports import BlobKey, BlobStore
 
-GZIP_LEVEL = 9
+ARCHIVE_LEVEL = 9
+BACKUP_LEVEL = 4
+"""Of gzip. A backup is made after every major change: four times as fast, for 4 % more bytes."""
 METADATA = "metadata.json"
 PACKERS = 2
 """Batches that are packed at the same time."""
@@ -58,12 +60,13 @@ def store_copy(
     blobs: BlobStore,
     key: BlobKey,
     pieces: Iterable[bytes],
+    level: int,
     *,
     content_type: str,
     storage_class: str,
 ) -> StoredCopy:
-    """Pack `pieces`, each as a gzip member, into a new object."""
-    stream = _PieceStream(_gzipped(pieces))
+    """Pack `pieces`, each as a gzip member of this level, into a new object."""
+    stream = _PieceStream(_gzipped(pieces, level))
     blobs.put(
         key,
         io.BufferedReader(stream, READ_BYTES),
@@ -189,20 +192,20 @@ def damaged_copy() -> StorageUnavailableError:
 # packing --------------------------------------------------------------------------------------
 
 
-def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _gzipped(pieces: Iterable[bytes], level: int) -> Iterator[bytes]:
     """Each piece as a gzip member; the next ones are packed meanwhile, in other threads."""
     waiting: deque[Future[bytes]] = deque()
     empty = True
     with ThreadPoolExecutor(PACKERS) as pool:
         for piece in pieces:
             empty = False
-            waiting.append(pool.submit(gzip.compress, piece, GZIP_LEVEL, mtime=0))
+            waiting.append(pool.submit(gzip.compress, piece, level, mtime=0))
             if len(waiting) > PACKERS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     if empty:
-        yield gzip.compress(b"", GZIP_LEVEL, mtime=0)
+        yield gzip.compress(b"", level, mtime=0)
 
 
 def _tar_entry(name: str, content: bytes) -> bytes:

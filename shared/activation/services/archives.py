@@ -143,6 +143,7 @@ class ArchiveService:
     def _packed(self, audience: Audience, keep: Keep) -> Archive:
         """Write an archive of the audience as it is, and read it back."""
         from activation.members.archive import (
+            ARCHIVE_LEVEL,
             archive_pieces,
             archived_members,
             require_equal,
@@ -157,6 +158,7 @@ class ArchiveService:
             self.blobs,
             key,
             archive_pieces(self._tables(manifest), describe, keep),
+            ARCHIVE_LEVEL,
             content_type="application/gzip",
             storage_class=STORAGE_CLASS,
         )

@@ -90,6 +90,11 @@ class AudienceSweep:
         """What is younger than this is not touched."""
         return self.clock.now() - GRACE
 
+    @property
+    def held(self) -> bool:
+        """Whether a legal hold keeps every version and backup there is."""
+        return self.stored is not None and self.stored.entity.legal_hold is not None
+
     def run(self, keep: Callable[[], None]) -> bool:
         """One round; False when nothing is left that a later round would have to look at."""
         objects, parts = self._old_objects(), self._old_parts()
@@ -101,7 +106,7 @@ class AudienceSweep:
         for manifest in doomed:
             self._delete_document(manifest)
         self._sweep_copies()
-        if self.stored is not None:
+        if self.stored is not None and not self.held:
             self._release(self.stored, manifests, kept)
         return bool(parts or manifests) or self._has_objects()
 
@@ -150,7 +155,7 @@ class AudienceSweep:
             released = manifest.entity.released_at
             if released is None and manifest.entity.manifest_id not in kept:
                 released = self.deleted_at
-            if released is not None and released <= self.before:
+            if released is not None and released <= self.before and not self.held:
                 doomed.append(manifest)
             else:
                 named |= {(part.place, part.path) for part in manifest.entity.parts}
@@ -202,8 +207,8 @@ class AudienceSweep:
 
     def _backup_is_over(self, version: AudienceVersion) -> bool:
         assert version.backup is not None
-        if self.stored is None:
-            return True
+        if self.stored is None or self.held:
+            return not self.held
         audience = self.stored.entity
         deleted = version.version < audience.backups_kept_from
         return deleted or version.backup.created_at <= self.clock.now() - self.kept_for.backups

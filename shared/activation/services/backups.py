@@ -85,6 +85,7 @@ class BackupService:
         self, audience: Audience, number: int, manifest: Manifest, keep: Callable[[], None]
     ) -> Backup:
         from activation.members.archive import (
+            BACKUP_LEVEL,
             backed_up_members,
             backup_pieces,
             require_equal,
@@ -99,6 +100,7 @@ class BackupService:
             self.blobs,
             key,
             backup_pieces(store.iter_batches(manifest), keep),
+            BACKUP_LEVEL,
             content_type="application/gzip",
             storage_class=STORAGE_CLASS,
         )
