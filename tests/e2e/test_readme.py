@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,17 +44,21 @@ def people(first: int) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     """A folder with the files, the account and the second audience that the README speaks of."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "customers.csv").write_text(people(0))
     (tmp_path / "changes.csv").write_text(people(PEOPLE))
     (tmp_path / "news.csv").write_text(people(20))
-    run("import", "news.csv", "--audience", "Newsletter", "--create", "--default-region", "DE")
     (tmp_path / "none.json").write_text("{}")
+    with contextlib.chdir(tmp_path):
+        _found()
+        yield tmp_path
+
+
+def _found() -> None:
+    run("import", "news.csv", "--audience", "Newsletter", "--create", "--default-region", "DE")
     account = ("PLATFORM", "--type", "file_drop", "--credentials-file", "none.json")
     run("platforms", "add", *account)
-    return tmp_path
 
 
 def test_the_commands_of_the_readme_do_what_it_says(place: Path) -> None:

@@ -18,7 +18,7 @@ from activation.errors import (
     NotFoundError,
     StorageUnavailableError,
 )
-from activation.services.jobs import AUDIENCE_JOBS, Handler, JobRun, JobWorker
+from activation.services.jobs import AUDIENCE_JOBS, Handler, JobRun, JobWorker, new_job
 from tests.conftest import caller_of
 
 
@@ -156,6 +156,6 @@ def test_who_may_see_a_job(app: App, ann: Caller, eve: Caller) -> None:
 
 
 def test_the_message_lies_in_the_same_commit(app: App, ann: Caller) -> None:
-    job, write, message = app.jobs.new(ann, JobKind.COMPACT)
+    job, write, message = new_job(ann, app.clock, JobKind.COMPACT)
     assert (message.topic, message.data) == (AUDIENCE_JOBS, {"job_id": job.job_id})
     assert write.key.id == job.job_id

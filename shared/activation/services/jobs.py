@@ -46,19 +46,6 @@ class JobService:
         """The jobs' records."""
         return Collection(self.commits.documents, "jobs", Job)
 
-    def new(
-        self,
-        caller: Caller,
-        kind: JobKind,
-        audience_id: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        *,
-        job_id: str | None = None,
-    ) -> tuple[Job, Write, Message]:
-        """A queued job, its write (ABSENT) and the message to the worker, for a commit of the
-        use case that wants it."""
-        return new_job(caller, self.clock, kind, audience_id, params, job_id=job_id)
-
     def start(
         self,
         caller: Caller,
@@ -70,7 +57,7 @@ class JobService:
     ) -> Stored[Job]:
         """Queue a job in a commit of its own. With a `job_id` of the caller's making there is one
         job of that id: a second start returns it as it is."""
-        job, write, message = self.new(caller, kind, audience_id, params, job_id=job_id)
+        job, write, message = new_job(caller, self.clock, kind, audience_id, params, job_id=job_id)
         try:
             revision = self.commits.commit(
                 caller,

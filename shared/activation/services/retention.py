@@ -29,7 +29,7 @@ from activation.ports import Clock, Message, Query, Revision, Write
 from activation.services.access import require_current, retry_conflicts
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
-from activation.services.jobs import JobService
+from activation.services.jobs import JobService, new_job
 from activation.services.organizations import OrganizationService
 from activation.services.records import require_owner
 from activation.services.version_records import recorded, version_of
@@ -328,9 +328,8 @@ class RetentionService:
         return [self.runs.created(run.run_id, run), job_write], message
 
     def _job(self, caller: Caller, run: RetentionRun, job_id: str) -> Any:
-        return self.jobs.new(
-            caller, JobKind.RETENTION, params={"run_id": run.run_id}, job_id=job_id
-        )
+        params = {"run_id": run.run_id}
+        return new_job(caller, self.clock, JobKind.RETENTION, params=params, job_id=job_id)
 
 
 def job_id_of(run: RetentionRun) -> str:
