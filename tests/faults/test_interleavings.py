@@ -61,6 +61,20 @@ FURTHER = (
     ("derive", "archive"),
     ("delete", "import"),
     ("delete", "upsert"),
+    ("unarchive", "import"),
+    ("unarchive", "compact"),
+    ("unarchive", "expire"),
+    ("unarchive", "unarchive"),
+    ("migrate up", "compact"),
+    ("migrate up", "restore"),
+    ("migrate up", "archive"),
+    ("migrate up", "expire"),
+    ("migrate down", "migrate up"),
+    ("unarchive", "migrate up"),
+    ("compact", "compact"),
+    ("expire", "compact"),
+    ("expire", "expire"),
+    ("restore", "restore"),
 )
 """What the slow run tries as well."""
 
