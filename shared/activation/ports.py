@@ -12,7 +12,13 @@ from datetime import datetime, timedelta
 from typing import IO, Any, Protocol
 
 from activation.domain.cache import CacheLayer
-from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.domain.delivery import (
+    AccountCheck,
+    Delivery,
+    MatchReport,
+    PlatformSize,
+    SendOutcome,
+)
 from activation.domain.identifier import require_safe_id
 from activation.domain.platform import ConnectorSpec, PlatformType
 
@@ -363,11 +369,12 @@ class Connector(Protocol):
     PlatformAuthError (credentials), PlatformRowsError (some rows spoil the batch) or
     PlatformError (permanent). Adding and removing are idempotent on every platform: the engine
     re-sends a batch whose outcome is unknown under the same `Delivery` and sequence number.
+    What only some platforms can do has a default in `adapters/connectors/defaults.py`.
     """
 
     spec: ConnectorSpec
 
-    def check(self, account: Account) -> None:
+    def check(self, account: Account) -> AccountCheck:
         """Ask the platform something harmless that only good credentials can have answered."""
 
     def create_audience(self, account: Account, delivery: Delivery) -> str:
@@ -376,19 +383,29 @@ class Connector(Protocol):
     def send(
         self, account: Account, delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]]
     ) -> SendOutcome:
-        """Send batch `seq` (1-based) of `delivery`.
+        """Send batch `seq` (1-based) of `delivery`, by its `operation`.
 
         `columns` maps identifier types to equally long lists in the form the spec asks for; one
-        position is one person, None where the person has no such identifier.
+        position is one person, None where the person has no such identifier. With `one_type` in
+        the spec there is one column.
         """
 
     def finish(self, account: Account, delivery: Delivery) -> None:
-        """Tell the platform that the last batch is through, where it wants to know."""
+        """Tell the platform that the last batch of the lane is through, where it wants to know."""
+
+    def clear(self, account: Account, delivery: Delivery) -> None:
+        """Take out all that was last added before `delivery.started_at` (`Replacement.AS_OF`)."""
 
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]
     ) -> MatchReport:
         """What the platform matched so far; `receipts` are those that `send` returned."""
+
+    def size(self, account: Account, delivery: Delivery) -> PlatformSize | None:
+        """How many people the platform counts in the audience; None while it does not say."""
+
+    def listing(self, account: Account, delivery: Delivery) -> Iterator[tuple[str, str]]:
+        """The identifiers in the audience as the platform holds them: type and outgoing value."""
 
 
 class Connectors(Protocol):

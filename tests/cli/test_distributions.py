@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from activation.adapters.clock import SystemClock
-from activation.cli.twin import CREDENTIALS
+from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.server import serve
@@ -40,7 +40,7 @@ def ready(program: Program, twin: tuple[FacebookTwin, str], tmp_path: Path) -> P
     file = tmp_path / "people.csv"
     file.write_text("email\n" + "".join(f"p{n}@example.com\n" for n in range(PEOPLE)))
     program.ok("import", str(file), "--audience", "Buyers", "--create")
-    _add(program, twin[1], CREDENTIALS["facebook"])
+    _add(program, twin[1], dict(OFFERS["facebook"].credentials))
     return program
 
 
@@ -114,6 +114,6 @@ def test_an_empty_audience_cannot_be_distributed(ready: Program) -> None:
 
 
 def test_two_of_one_name_must_be_told_apart(ready: Program, twin: tuple[FacebookTwin, str]) -> None:
-    second = _add(ready, twin[1], CREDENTIALS["facebook"])
+    second = _add(ready, twin[1], dict(OFFERS["facebook"].credentials))
     assert "use an id" in ready.fails(3, "plan", "Buyers", PLATFORM)
     assert ready.json("plan", "Buyers", second["platform_id"])["rows"] == PEOPLE

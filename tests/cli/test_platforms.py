@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from activation.cli.platforms import TYPES
+from activation.domain.platform import PlatformType
 from tests.cli.conftest import Program
 
 SECRET = "EAAB-not-to-be-seen"
@@ -75,3 +77,7 @@ def test_types_tell_which_fields_are_needed(program: Program) -> None:
         *("google_ads", "facebook", "webhook", "file_drop")
     }
     assert "ad_account_id" in program.ok("platforms", "types")
+
+
+def test_every_type_of_platform_can_be_added() -> None:
+    assert tuple(PlatformType) == TYPES

@@ -13,7 +13,6 @@ import httpx
 import jwt
 import pytest
 
-from activation.cli.twin import CREDENTIALS
 from activation.demo.twins import twin_processes
 from tests.cli.conftest import Program
 
@@ -72,7 +71,7 @@ def test_no_token_lives_over_an_hour(program: Program, minutes: str) -> None:
 
 def test_twins_tell_where_they_are_and_end_with_their_starter() -> None:
     with twin_processes() as twins:
-        assert [twin.account["platform_type"] for twin in twins] == list(CREDENTIALS)
+        assert [twin.account["platform_type"] for twin in twins] == ["google_ads", "facebook"]
         assert all(twin.holdings() == {} for twin in twins)
         urls = [twin.url for twin in twins]
     for url in urls:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from activation.domain.distribution import Delivery
+from activation.domain.delivery import Delivery
 from activation.ports import Account
 from activation.twins.members import member_key, set_digest
 from activation.twins.server import RunningTwins

@@ -25,7 +25,7 @@ from activation.adapters.connectors import google_wire
 from activation.adapters.connectors.config import resolved
 from activation.adapters.connectors.google_ads import SPEC
 from activation.adapters.connectors.google_wire import ROW_REASONS, list_body
-from activation.domain.distribution import Delivery
+from activation.domain.delivery import Delivery
 from activation.domain.identifier import GOOGLE_DOMAINS, email_plain, folded, phone_e164
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import RunningTwins, serve

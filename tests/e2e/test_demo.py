@@ -24,10 +24,10 @@ import pytest
 from click.testing import CliRunner
 
 from activation.cli.group import activation
-from activation.cli.twin import CREDENTIALS
 from activation.demo.generator import Contents, write_export
 from activation.local import LocalServer
 from activation.settings import Settings
+from activation.twins.catalog import OFFERS
 from tests.e2e.scan import leaks
 
 ROWS = 3_000
@@ -91,7 +91,7 @@ def test_prints_plain_lines_without_a_terminal(told: Told) -> None:
 
 
 def test_no_raw_identifier_and_no_credential_is_left_in_any_byte(told: Told) -> None:
-    secrets = [text for given in CREDENTIALS.values() for text in given.values()]
+    secrets = [text for offer in OFFERS.values() for text in offer.credentials.values()]
     marks = ["@example", "@mail.example", "@gmail", "@googlemail", ".demo1", "-----BEGIN RSA"]
     some = told.raw[::SAMPLED]
     assert len(some) > 500

@@ -10,21 +10,11 @@ import click
 
 from activation.cli.options import Command
 from activation.cli.output import output
+from activation.cli.platforms import TYPES
 
 if TYPE_CHECKING:
     from activation.ports import Clock
-    from activation.twins.wsgi import Twin
 
-GOOGLE_ACCOUNT, META_ACCOUNT = "1234567890", "1001"
-CREDENTIALS: dict[str, dict[str, str]] = {
-    "google_ads": {
-        "client_id": "twin-client",
-        "client_secret": "twin-secret",
-        "refresh_token": "twin-refresh",
-    },
-    "facebook": {"access_token": "twin-token"},
-}
-"""What the twins accept; no platform in the world does."""
 EPILOG = """\b
 Examples:
   activation twin
@@ -45,50 +35,26 @@ platforms refuse. GET /_twin/state tells what they hold.
     type=click.FloatRange(0, 1),
     help="Share of the people that the platforms know.",
 )
-@click.option("--only", type=click.Choice(list(CREDENTIALS)), help="Run only this one.")
+@click.option("--only", type=click.Choice(TYPES), help="Run only this one.")
 @click.option("--until-closed", is_flag=True, hidden=True, help="End with standard input.")
 def twin(host: str, port: int, match_rate: float, only: str | None, until_closed: bool) -> None:
-    """Run the twins of Google Ads and Meta, and print the settings to use."""
+    """Run the twins of the ad platforms, and print the settings to use."""
     from activation.adapters.clock import SystemClock
+    from activation.twins.catalog import OFFERS
     from activation.twins.server import serve
 
+    if only is not None and only not in OFFERS:
+        raise click.BadParameter(f"There is no twin of {only}.", param_hint="--only")
     clock = SystemClock()
-    names = list(CREDENTIALS) if only is None else [only]
-    running = serve({name: _twin(name, clock, match_rate) for name in names}, host, port)
-    accounts = [_account(name, running.url_of(name)) for name in names]
+    names = list(OFFERS) if only is None else [only]
+    running = serve({name: OFFERS[name].make(clock, match_rate) for name in names}, host, port)
+    accounts = [OFFERS[name].account(name, running.url_of(name)) for name in names]
     try:
         output().answer({"url": running.url, "platforms": accounts}, *_shown(running.url, accounts))
         sys.stdout.flush()
         _wait(clock, until_closed=until_closed)
     finally:
         running.close()
-
-
-def _twin(name: str, clock: Clock, match_rate: float) -> Twin:
-    """A twin that tells its match results as soon as it is asked."""
-    from activation.twins.facebook import FacebookTwin
-    from activation.twins.google_ads import GoogleAdsTwin
-
-    if name == "google_ads":
-        return GoogleAdsTwin(
-            clock, account_id=GOOGLE_ACCOUNT, match_rate=match_rate, polls_before_final=0
-        )
-    return FacebookTwin(
-        clock, ad_account_id=META_ACCOUNT, match_rate=match_rate, match_delay_seconds=0.0
-    )
-
-
-def _account(name: str, url: str) -> dict[str, Any]:
-    """What `POST /platforms` takes for a twin."""
-    own: dict[str, Any] = {"ad_account_id": META_ACCOUNT}
-    if name == "google_ads":
-        own = {"account_id": GOOGLE_ACCOUNT, "terms_accepted": True, "consent_granted": True}
-        own["token_url"] = f"{url}/token"
-    return {
-        "platform_type": name,
-        "credentials": CREDENTIALS[name],
-        "settings": {"config": {**own, "api_url": url}},
-    }
 
 
 def _shown(url: str, accounts: list[dict[str, Any]]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -195,48 +193,6 @@ class BatchRecord(Entity):
 
 MAX_REJECTED_ROWS = 10_000
 """Row references kept per batch; a batch has no more rows than that on the large platforms."""
-
-
-# What engine and connectors tell each other -----------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """The part of a distribution that a connector needs; equal for every try of it."""
-
-    distribution_id: str
-    external_id: str
-    """Our name for the audience at the platform, stable over all distributions of it."""
-    audience_name: str
-    description: str
-    operation: str
-    """add | remove"""
-    rows: int
-    batches: int
-    platform_audience_id: str | None = None
-    session_id: int = 1
-    """A positive 63-bit number derived from the distribution; Meta wants one."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendOutcome:
-    """What the platform said to one batch: rejects by zero-based position, and a receipt."""
-
-    rejected: Mapping[int, str] = field(default_factory=dict)
-    unplaced_rejects: Mapping[str, int] = field(default_factory=dict)
-    """Rejects of which the platform tells the number but not the row, by reason."""
-    receipt: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MatchReport:
-    """What the platform says of matches: numbers where it gives them, a band where it does not."""
-
-    final: bool
-    matched: int | None = None
-    match_rate_range: str | None = None
-    failures: Mapping[str, int] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
 
 
 # What callers send ------------------------------------------------------------------------------

@@ -35,6 +35,17 @@ TRANSITIONS: dict[PlatformStatus, frozenset[PlatformStatus]] = {
 }
 
 
+class Replacement(StrEnum):
+    """How a platform lets a whole audience be replaced without a moment in which it is empty."""
+
+    NONE = "none"
+    """Not at all: what is there is added to, and taken out of."""
+    AS_OF = "as_of"
+    """All is added again, then what was last added before that is cleared (`Connector.clear`)."""
+    SESSION = "session"
+    """One session of batches becomes all there is (`Operation.REPLACE`)."""
+
+
 class SyncStatus(StrEnum):
     """How the last distribution to the platform ended."""
 
@@ -157,6 +168,19 @@ class ConnectorSpec:
     settings: tuple[SettingField, ...] = ()
     multi_key: bool = False
     """Whether one row may carry several identifiers of one person."""
+    one_type: bool = False
+    """Whether all rows of a request must carry the same identifier type."""
+    carries_consent: bool = False
+    """Whether requests say what people consented to; batches are cut by identical consent."""
+    removes: bool = True
+    """Whether single identifiers can be taken out again."""
+    replacement: Replacement = Replacement.NONE
+    lanes: int = 1
+    """How many requests for one account may be under way at a time."""
+    tells_size: bool = False
+    """Whether `Connector.size` has an answer."""
+    lists_members: bool = False
+    """Whether `Connector.listing` has an answer."""
     minimum_size: int = 0
     reports_matches: bool = True
     poll_seconds: float = 1800.0

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from activation.domain.caller import Caller, service_caller
+from activation.domain.delivery import Delivery
 from activation.domain.distribution import (
     FINAL,
     BatchRecord,
     BatchState,
-    Delivery,
     Distribution,
     DistributionStatus,
     Progress,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from activation.documents import Collection, Stored
 from activation.domain.audience import Audience, AudienceStatus
 from activation.domain.caller import Caller
+from activation.domain.delivery import Delivery
 from activation.domain.distribution import (
     BatchRecord,
-    Delivery,
     Distribution,
     DistributionDraft,
     DistributionMetadata,

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from activation.domain.caller import Caller, service_caller
-from activation.domain.distribution import Distribution, MatchReport, MatchResults
+from activation.domain.delivery import MatchReport
+from activation.domain.distribution import Distribution, MatchResults
 from activation.domain.platform import ConnectorSpec, Health, HealthStatus, Platform, SyncStatus
 from activation.errors import ConflictError, PlatformError, PlatformTransientError
 from activation.ports import Account, Clock, Connector

@@ -7,13 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from activation.domain.distribution import (
-    MAX_REJECTED_ROWS,
-    BatchRecord,
-    BatchState,
-    Delivery,
-    Progress,
-)
+from activation.domain.delivery import Delivery
+from activation.domain.distribution import MAX_REJECTED_ROWS, BatchRecord, BatchState, Progress
 from activation.errors import PlatformRowsError
 from activation.ports import Account, Clock, Connector
 

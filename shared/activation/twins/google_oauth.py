@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 from werkzeug.wrappers import Request, Response
 
 from activation.ports import Clock
+from activation.twins.oauth import IssuedTokens
 from activation.twins.wsgi import json_response
 
 TOKEN_PATH = "/token"  # noqa: S105 — a path
@@ -28,29 +27,12 @@ class GoogleLogins:
     service_accounts: Mapping[str, str] = field(default_factory=dict)
 
 
-class TokenEndpoint:
-    """Gives access tokens and remembers until when they hold."""
+class TokenEndpoint(IssuedTokens):
+    """Gives access tokens for a refresh token or a service account's assertion."""
 
     def __init__(self, clock: Clock, logins: GoogleLogins) -> None:
-        self._clock = clock
+        super().__init__(clock, LIFETIME_SECONDS, "ya29.")
         self._logins = logins
-        self._expiry: dict[str, datetime] = {}
-
-    def issue(self) -> str:
-        """A new access token, valid for about an hour."""
-        token = f"ya29.{secrets.token_urlsafe(24)}"
-        self._expiry[token] = self._clock.now() + timedelta(seconds=LIFETIME_SECONDS)
-        return token
-
-    def revoke_all(self) -> None:
-        """Make every token given so far worthless."""
-        self._expiry.clear()
-
-    def holds(self, authorization: str) -> bool:
-        """Whether a header carries a token that is still good."""
-        scheme, _, token = authorization.partition(" ")
-        expiry = self._expiry.get(token)
-        return scheme == "Bearer" and expiry is not None and self._clock.now() < expiry
 
     def respond(self, request: Request) -> Response:
         """Answer a token request as `oauth2.googleapis.com/token` does."""
@@ -70,7 +52,7 @@ class TokenEndpoint:
             return json_response({"error": "invalid_client"}, 401)
         if form.get("refresh_token") != logins.refresh_token:
             return json_response({"error": "invalid_grant"}, 400)
-        return self._granted()
+        return self.granted(scope=SCOPE)
 
     def _asserted(self, assertion: str, audience: str) -> Response:
         import jwt
@@ -87,18 +69,8 @@ class TokenEndpoint:
             )
         except (jwt.PyJWTError, KeyError):
             return json_response({"error": "invalid_grant"}, 400)
-        now = self._clock.now().timestamp()
+        now = self.clock.now().timestamp()
         timely = claims["iat"] <= now + 60 and now < claims["exp"] <= claims["iat"] + 3600
         if not timely or SCOPE not in claims.get("scope", "").split():
             return json_response({"error": "invalid_grant"}, 400)
-        return self._granted()
-
-    def _granted(self) -> Response:
-        return json_response(
-            {
-                "access_token": self.issue(),
-                "expires_in": LIFETIME_SECONDS,
-                "token_type": "Bearer",
-                "scope": SCOPE,
-            }
-        )
+        return self.granted(scope=SCOPE)

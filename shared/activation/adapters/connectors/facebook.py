@@ -13,8 +13,9 @@ from urllib.parse import quote
 import orjson
 
 from activation.adapters.connectors.config import invalid, require_choice, resolved
+from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Reply, json_refusal
-from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.domain.delivery import AccountCheck, Delivery, MatchReport, SendOutcome
 from activation.domain.identifier import IdentifierType, Variant
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
 from activation.errors import PlatformAuthError, PlatformError, PlatformTransientError
@@ -82,7 +83,7 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     require_choice("settings.customer_file_source", settings["customer_file_source"], FILE_SOURCES)
 
 
-class Facebook:
+class Facebook(Defaults):
     """Audiences are found again by a mark in their description that holds our external id."""
 
     spec: ConnectorSpec = SPEC
@@ -90,9 +91,10 @@ class Facebook:
     def __init__(self, http: PlatformHTTP) -> None:
         self._http = http
 
-    def check(self, account: Account) -> None:
+    def check(self, account: Account) -> AccountCheck:
         """Read one audience of the ad account."""
         self._call(account, "GET", _audiences(account), {"fields": "id", "limit": "1"})
+        return AccountCheck()
 
     def create_audience(self, account: Account, delivery: Delivery) -> str:
         """Return the id of the audience that carries our mark, made when there is none."""
@@ -120,9 +122,6 @@ class Facebook:
             unplaced_rejects={"invalid_entry": invalid_rows} if invalid_rows else {},
             receipt=str(session_id(delivery)),
         )
-
-    def finish(self, account: Account, delivery: Delivery) -> None:
-        """The last batch has said so itself (`last_batch_flag`)."""
 
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]

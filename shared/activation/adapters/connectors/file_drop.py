@@ -17,8 +17,9 @@ from typing import Any
 import orjson
 
 from activation.adapters.connectors.config import invalid, resolved
+from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.webhook import IDENTIFIERS
-from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.domain.delivery import AccountCheck, Delivery, SendOutcome
 from activation.domain.identifier import require_safe_id
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
 from activation.errors import PlatformError, PlatformTransientError, ValidationError
@@ -66,7 +67,7 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         raise invalid("settings.folder", "must be a relative path of plain names") from None
 
 
-class FileDrop:
+class FileDrop(Defaults):
     """Files lie at `{root}/{platform}/{folder}/{audience}/{distribution}/{operation}/`.
 
     `root` is the one folder below which anything may be written; the platform's id in the path
@@ -78,9 +79,10 @@ class FileDrop:
     def __init__(self, root: Path | None) -> None:
         self._root = root
 
-    def check(self, account: Account) -> None:
+    def check(self, account: Account) -> AccountCheck:
         """Make the platform's folder."""
         self._made(self._platform_folder(account))
+        return AccountCheck()
 
     def create_audience(self, account: Account, delivery: Delivery) -> str:
         """The audience's folder is named after our own external id."""
@@ -111,12 +113,6 @@ class FileDrop:
             "parts": parts,
         }
         self._write(folder / MANIFEST, orjson.dumps(summary, option=orjson.OPT_INDENT_2))
-
-    def match_results(
-        self, account: Account, delivery: Delivery, receipts: Sequence[str]
-    ) -> MatchReport:
-        """A folder reports no matches."""
-        return MatchReport(final=True)
 
     def _platform_folder(self, account: Account) -> Path:
         if self._root is None:

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from activation.adapters.connectors.config import invalid, require_choice, resolved
+from activation.adapters.connectors.defaults import Defaults
+from activation.adapters.connectors.google_tokens import authorized, service_account
 from activation.adapters.connectors.google_wire import (
     counts,
     joint_range,
@@ -17,8 +19,8 @@ from activation.adapters.connectors.google_wire import (
     request_body,
 )
 from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Reply
-from activation.adapters.connectors.oauth import GoogleTokens, service_account
-from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.adapters.connectors.tokens import AccessTokens
+from activation.domain.delivery import AccountCheck, Delivery, MatchReport, SendOutcome
 from activation.domain.identifier import IdentifierType, Variant
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
 from activation.errors import PlatformError
@@ -130,19 +132,20 @@ def _validate_credentials(credentials: Mapping[str, Any]) -> None:
             raise invalid(f"credentials.{name}", "is required", "missing")
 
 
-class GoogleAds:
+class GoogleAds(Defaults):
     """Lists are found again by their integration code, which is our external id."""
 
     def __init__(
-        self, http: PlatformHTTP, tokens: GoogleTokens, spec: ConnectorSpec = SPEC
+        self, http: PlatformHTTP, tokens: AccessTokens, spec: ConnectorSpec = SPEC
     ) -> None:
         self.spec = spec
         self._http = http
         self._tokens = tokens
 
-    def check(self, account: Account) -> None:
+    def check(self, account: Account) -> AccountCheck:
         """List one user list of the account."""
         self._call(account, "GET", _lists_path(account), params={"pageSize": "1"})
+        return AccountCheck()
 
     def create_audience(self, account: Account, delivery: Delivery) -> str:
         """Return the id of the list with our integration code, made when there is none."""
@@ -157,9 +160,6 @@ class GoogleAds:
         reply = self._call(account, "POST", f"/v1/audienceMembers:{verb}", body=body)
         request_id = reply.get("requestId")
         return SendOutcome(receipt=str(request_id) if request_id else None)
-
-    def finish(self, account: Account, delivery: Delivery) -> None:
-        """Google does not ask for an end."""
 
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]
@@ -237,8 +237,7 @@ class GoogleAds:
                 attempts=attempts,
             )
 
-        tokens = self._tokens
-        return tokens.authorized(account.credentials, settings["token_url"], call).object()
+        return authorized(self._tokens, account, settings["token_url"], call).object()
 
 
 def _lists_path(account: Account) -> str:

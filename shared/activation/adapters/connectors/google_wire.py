@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from activation.adapters.connectors.http import Reply, json_refusal
-from activation.domain.distribution import Delivery
+from activation.domain.delivery import Delivery
 from activation.domain.identifier import IdentifierType
 from activation.errors import PlatformError, PlatformRowsError
 

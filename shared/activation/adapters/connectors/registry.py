@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,34 +11,64 @@ from activation.adapters.connectors import facebook, file_drop, google_ads, webh
 from activation.adapters.connectors.addresses import require_url
 from activation.adapters.connectors.config import require_fields, resolved
 from activation.adapters.connectors.http import PlatformHTTP
-from activation.adapters.connectors.oauth import GoogleTokens
+from activation.adapters.connectors.tokens import AccessTokens, TokenLock
 from activation.domain.platform import ConnectorSpec, PlatformType
 from activation.ports import Clock, Connector
 
 if TYPE_CHECKING:
     import httpx
 
-Validate = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+Settings = Mapping[str, Any]
 
-_KINDS: Mapping[PlatformType, tuple[ConnectorSpec, Validate]] = {
-    PlatformType.GOOGLE_ADS: (google_ads.SPEC, google_ads.validate),
-    PlatformType.FACEBOOK: (facebook.SPEC, facebook.validate),
-    PlatformType.WEBHOOK: (webhook.SPEC, webhook.validate),
-    PlatformType.FILE_DROP: (file_drop.SPEC, file_drop.validate),
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What connectors of one process share."""
+
+    http: PlatformHTTP
+    tokens: AccessTokens
+    drop_root: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of platform: what it takes, the check of its fields, and its connector."""
+
+    spec: ConnectorSpec
+    validate: Callable[[Mapping[str, Any], Settings], None]
+    make: Callable[[Tools, ConnectorSpec], Connector]
+    spec_under: Callable[[Settings], ConnectorSpec] | None = None
+    """The spec where an account's settings (resolved) change it."""
+
+
+_KINDS: Mapping[PlatformType, Kind] = {
+    PlatformType.GOOGLE_ADS: Kind(
+        google_ads.SPEC,
+        google_ads.validate,
+        lambda tools, spec: google_ads.GoogleAds(tools.http, tools.tokens, spec),
+        lambda settings: google_ads.spec_for_key_type(settings["upload_key_type"]),
+    ),
+    PlatformType.FACEBOOK: Kind(
+        facebook.SPEC, facebook.validate, lambda tools, _spec: facebook.Facebook(tools.http)
+    ),
+    PlatformType.WEBHOOK: Kind(
+        webhook.SPEC, webhook.validate, lambda tools, _spec: webhook.Webhook(tools.http)
+    ),
+    PlatformType.FILE_DROP: Kind(
+        file_drop.SPEC, file_drop.validate, lambda tools, _spec: file_drop.FileDrop(tools.drop_root)
+    ),
 }
 
 
 def specs() -> tuple[ConnectorSpec, ...]:
     """What every connector needs and can do, with its settings at their defaults."""
-    return tuple(spec for spec, _ in _KINDS.values())
+    return tuple(kind.spec for kind in _KINDS.values())
 
 
-def spec_for(platform_type: PlatformType, config: Mapping[str, Any]) -> ConnectorSpec:
-    """The spec of one platform account: on Google its settings choose the identifiers."""
-    spec, _ = _KINDS[platform_type]
-    if platform_type is PlatformType.GOOGLE_ADS:
-        return google_ads.spec_for_key_type(resolved(spec, config)["upload_key_type"])
-    return spec
+def spec_for(platform_type: PlatformType, config: Settings) -> ConnectorSpec:
+    """The spec of one platform account under its settings."""
+    kind = _KINDS[platform_type]
+    return kind.spec_under(resolved(kind.spec, config)) if kind.spec_under else kind.spec
 
 
 def validate_platform(
@@ -51,21 +82,22 @@ def validate_platform(
 
     Fields are named `credentials.x` and `settings.x`; no network is used.
     """
-    spec, validate = _KINDS[platform_type]
+    spec = _KINDS[platform_type].spec
 
     def url(value: str, field: str) -> None:
         require_url(value, field=field, allow_private_hosts=allow_private_hosts)
 
     require_fields("credentials", spec.credentials, credentials, url)
     require_fields("settings", spec.settings, config, url)
-    validate(credentials, config)
+    _KINDS[platform_type].validate(credentials, config)
 
 
 class ConnectorRegistry:
     """The connectors of one process: one HTTP client and one token cache between them.
 
     `drop_root` is the folder below which file drops may write; None where there is none.
-    `transport` replaces the network (tests).
+    `transport` replaces the network (tests); `lock` keeps two workers from refreshing one
+    account at a time.
     """
 
     def __init__(
@@ -75,12 +107,12 @@ class ConnectorRegistry:
         allow_private_hosts: bool = False,
         drop_root: Path | None = None,
         transport: httpx.BaseTransport | None = None,
+        lock: TokenLock | None = None,
     ) -> None:
         self._http = PlatformHTTP(
             clock, transport=transport, allow_private_hosts=allow_private_hosts
         )
-        self._drop_root = drop_root
-        self._tokens = GoogleTokens(self._http)
+        self._tools = Tools(self._http, AccessTokens(self._http, lock), drop_root)
 
     def specs(self) -> tuple[ConnectorSpec, ...]:
         """One spec per kind of platform, with default settings."""
@@ -102,14 +134,8 @@ class ConnectorRegistry:
 
     def connector(self, platform_type: PlatformType, config: Mapping[str, Any]) -> Connector:
         """The connector that speaks to this kind of platform, under an account's settings."""
-        if platform_type is PlatformType.GOOGLE_ADS:
-            spec = spec_for(platform_type, config)
-            return google_ads.GoogleAds(self._http, self._tokens, spec)
-        if platform_type is PlatformType.FACEBOOK:
-            return facebook.Facebook(self._http)
-        if platform_type is PlatformType.WEBHOOK:
-            return webhook.Webhook(self._http)
-        return file_drop.FileDrop(self._drop_root)
+        kind = _KINDS[platform_type]
+        return kind.make(self._tools, spec_for(platform_type, config))
 
     def close(self) -> None:
         """Close the connections to the platforms."""

@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 
 from activation.adapters.connectors.config import invalid, require_choice, resolved
+from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.http import PlatformHTTP, Reply, http_refusal
-from activation.domain.distribution import Delivery, MatchReport, SendOutcome
+from activation.domain.delivery import AccountCheck, Delivery, SendOutcome
 from activation.domain.identifier import IdentifierType, Variant
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
 from activation.errors import PlatformError
@@ -67,7 +68,7 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             raise invalid(f"credentials.{name}", "must be whsec_ and base64 of 24 to 64 bytes")
 
 
-class Webhook:
+class Webhook(Defaults):
     """A batch keeps its `webhook-id` through every try, so that receivers can drop repeats."""
 
     spec: ConnectorSpec = SPEC
@@ -75,10 +76,11 @@ class Webhook:
     def __init__(self, http: PlatformHTTP) -> None:
         self._http = http
 
-    def check(self, account: Account) -> None:
+    def check(self, account: Account) -> AccountCheck:
         """Post a signed message of type `ping`; any 2xx will do."""
         now = self._http.clock.now()
         self._post(account, f"ping.{int(now.timestamp())}", orjson.dumps({"operation": "ping"}))
+        return AccountCheck()
 
     def create_audience(self, account: Account, delivery: Delivery) -> str:
         """A receiver knows the audience by our own external id."""
@@ -92,15 +94,6 @@ class Webhook:
         body = batch_body(delivery, seq, columns, resolved(SPEC, account.settings)["format"])
         self._post(account, message_id, body)
         return SendOutcome(receipt=message_id)
-
-    def finish(self, account: Account, delivery: Delivery) -> None:
-        """The last batch has said so itself (`last`)."""
-
-    def match_results(
-        self, account: Account, delivery: Delivery, receipts: Sequence[str]
-    ) -> MatchReport:
-        """A webhook reports no matches."""
-        return MatchReport(final=True)
 
     def _post(self, account: Account, message_id: str, body: bytes) -> None:
         settings = resolved(SPEC, account.settings)

@@ -1,0 +1,59 @@
+"""The twins there are, each with what an account at it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from activation.ports import Clock
+from activation.twins.facebook import FacebookTwin
+from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.wsgi import Twin
+
+Make = Callable[[Clock, float], Twin]
+"""A twin by its clock and the share of people that it knows."""
+
+CLIENT = {
+    "client_id": "twin-client",
+    "client_secret": "twin-secret",
+    "refresh_token": "twin-refresh",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A twin that tells its match results as soon as it is asked, and how to reach it."""
+
+    make: Make
+    credentials: Mapping[str, str]
+    """What it accepts; no platform in the world does."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of an account, besides those in `urls`."""
+    urls: Mapping[str, str] = field(default_factory=lambda: {"api_url": ""})
+    """Settings that are addresses: what comes after the twin's own."""
+
+    def account(self, platform_type: str, url: str) -> dict[str, Any]:
+        """What `POST /platforms` takes for the twin at `url`."""
+        addresses = {name: f"{url}{path}" for name, path in self.urls.items()}
+        return {
+            "platform_type": platform_type,
+            "credentials": dict(self.credentials),
+            "settings": {"config": {**self.config, **addresses}},
+        }
+
+
+OFFERS: Mapping[str, Offer] = {
+    "google_ads": Offer(
+        lambda clock, rate: GoogleAdsTwin(clock, match_rate=rate, polls_before_final=0),
+        CLIENT,
+        {"account_id": "1234567890", "terms_accepted": True, "consent_granted": True},
+        {"api_url": "", "token_url": "/token"},
+    ),
+    "facebook": Offer(
+        lambda clock, rate: FacebookTwin(clock, match_rate=rate, match_delay_seconds=0.0),
+        {"access_token": "twin-token"},
+        {"ad_account_id": "1001"},
+    ),
+}
+"""By platform type."""
