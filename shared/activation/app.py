@@ -27,6 +27,7 @@ from activation.services.distributions import DistributionService
 from activation.services.due import DueService
 from activation.services.idempotency import IdempotencyService
 from activation.services.jobs import Handler, JobService, JobWorker
+from activation.services.ledgers import LedgerService
 from activation.services.organizations import OrganizationService
 from activation.services.platforms import PlatformService
 from activation.services.retention import RetentionService
@@ -35,6 +36,7 @@ from activation.settings import Settings, from_environment
 if TYPE_CHECKING:
     from activation.adapters.embedded.keys import LocalKeys
     from activation.members.store import MemberStore
+    from activation.services.accounts import Accounts
     from activation.services.archives import ArchiveService
     from activation.services.backups import BackupService
     from activation.services.cached import CachedValues
@@ -43,11 +45,14 @@ if TYPE_CHECKING:
     from activation.services.dispatch import Dispatcher
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
+    from activation.services.lanes import LaneWorker
+    from activation.services.matching import Matching
     from activation.services.member_upkeep import MemberUpkeep
     from activation.services.members import MemberService
     from activation.services.overlaps import OverlapService
     from activation.services.previews import PreviewService
     from activation.services.reads import ReadService
+    from activation.services.reauth import Reauth
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
@@ -327,18 +332,30 @@ class App:
             self.commits,
             self.audiences,
             self.platforms,
+            self.ledgers,
             self.connectors,
             self.store,
             self.clock,
         )
 
     @cached_property
-    def dispatcher(self) -> Dispatcher:
-        """The worker behind distributions."""
-        from activation.services.dispatch import Dispatcher
+    def ledgers(self) -> LedgerService:
+        """What platforms have accepted."""
+        return LedgerService(self.documents, self.commits, self.clock)
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Accounts with opened credentials; only the dispatcher's function may ask for them."""
+        from activation.services.accounts import Accounts
+
+        return Accounts(self.platforms, self.connectors, self.vault)
+
+    @cached_property
+    def matching(self) -> Matching:
+        """Match results and health."""
         from activation.services.matching import Matching
 
-        matching = Matching(
+        return Matching(
             self.distributions,
             self.platforms,
             self.audiences,
@@ -346,13 +363,45 @@ class App:
             self.clock,
             self.settings.match_poll_seconds,
         )
+
+    @cached_property
+    def reauth(self) -> Reauth:
+        """What waits for new credentials."""
+        from activation.services.reauth import Reauth
+
+        return Reauth(self.distributions, self.matching, self.clock)
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """The worker behind distributions."""
+        from activation.services.dispatch import Dispatcher
+        from activation.services.settling import Settling
+
+        lease_seconds = self.settings.lease_seconds
         return Dispatcher(
             self.distributions,
             self.platforms,
-            self.connectors,
-            self.vault,
-            self.member_blobs,
-            matching,
+            self.accounts,
+            self.matching,
+            Settling(self.distributions, self.matching, self.clock, lease_seconds),
+            self.reauth,
+            self.clock,
+            lease_seconds,
+        )
+
+    @cached_property
+    def lane_worker(self) -> LaneWorker:
+        """The worker behind lanes."""
+        from activation.services.lanes import LaneWorker
+        from activation.services.sending import Sender
+        from activation.services.traffic import Traffic
+
+        return LaneWorker(
+            self.distributions,
+            self.accounts,
+            Traffic(self.documents, self.clock, self.settings.lanes_per_organization),
+            Sender(),
+            self.reauth,
             self.clock,
             self.settings.lease_seconds,
             self.settings.work_seconds,

@@ -20,6 +20,7 @@ INDEXES = MappingProxyType(
         "distributions": ("audience_id", "platform_id", "status", "visible_to"),
         "imports": ("audience_id", "status"),
         "jobs": ("audience_id", "kind", "status"),
+        "ledgers": ("audience_id", "platform_id", "visible_to"),
         "manifests": ("audience_id",),
         "member_parts": ("audience_id",),
         "platforms": ("status", "platform_type", "visible_to"),
@@ -29,10 +30,12 @@ INDEXES = MappingProxyType(
 )
 """Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
 
-SWEPT = ("distributions", "idempotency", "imports", "jobs", "organizations", "outbox")
+SWEPT = (*("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),)
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
-UNFILTERED = ("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences")
+UNFILTERED = (
+    *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
+)
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 
 

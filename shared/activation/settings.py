@@ -55,6 +55,9 @@ class Settings:
     cache_bytes: int = _setting(64 * 1024 * 1024, "memory of a process for cached answers")
     lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")
     work_seconds: int = _setting(420, "a function hands over to its successor after this")
+    lanes_per_organization: int = _setting(
+        8, "workers that send for one organization at a time, over all its platforms"
+    )
     version_days: int = _setting(
         90, "a version keeps its members this many days after the next one followed"
     )

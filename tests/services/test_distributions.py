@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from activation.adapters.clock import MovableClock
+from activation.api import messages
 from activation.app import App
 from activation.domain.audience import AudienceChanges, AudienceDraft, MetadataDraft
 from activation.domain.caller import Caller
@@ -19,6 +20,7 @@ from activation.domain.distribution import (
     Distribution,
     DistributionDraft,
     DistributionStatus,
+    HoldReason,
     PlanDraft,
 )
 from activation.domain.identifier import IdentifierType
@@ -26,7 +28,7 @@ from activation.domain.member import MemberInput
 from activation.domain.platform import HealthStatus, Platform, PlatformDraft, SyncStatus
 from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.errors import InvalidStateError, NotFoundError, ValidationError
-from activation.ports import Batch, Key, Write
+from activation.ports import Batch, Key, Message, Write
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
@@ -55,7 +57,8 @@ class World:
         return self.app.distributions.create(self.ann, draft).entity
 
     def run(self, distribution: Distribution) -> Distribution:
-        self.app.dispatcher.run("acme", distribution.distribution_id, "t")
+        """Do all that is due, as the bus and the clock's job would."""
+        work(self.app, distribution.distribution_id)
         return self.current(distribution)
 
     def current(self, distribution: Distribution) -> Distribution:
@@ -105,6 +108,22 @@ def world(app: App, ann: Caller) -> Iterator[World]:
     }
     yield World(app, ann, google, facebook, audience.audience_id, platforms)
     running.close()
+
+
+def work(app: App, distribution_id: str | None = None) -> None:
+    """Deliver what waits, and let the clock's job wake what is due, until nothing is left."""
+    if distribution_id is not None:
+        app.dispatcher.run("acme", distribution_id, "t")
+    for _ in range(200):
+        delivered = app.bus.deliver_due(lambda _to, message, _n: handle(app, message), 100)  # type: ignore[attr-defined]
+        if not delivered and not app.due.run()["lanes"]:
+            return
+
+
+def handle(app: App, message: Message) -> None:
+    """What the function behind a topic does; a refusal is the bus's to try again."""
+    if message.topic == "distribution-requests":
+        messages.dispatch_distribution(app, message)
 
 
 def _platform(
@@ -201,19 +220,24 @@ def test_a_batch_with_unknown_outcome_is_sent_again_without_harm(world: World) -
     assert world.held_by_facebook() == PEOPLE
 
 
-def test_refused_credentials_fail_the_run_and_mark_the_account(world: World) -> None:
+def test_refused_credentials_hold_the_run_until_there_are_good_ones(world: World) -> None:
     refused = {"error": {"code": 190, "type": "OAuthException", "message": "expired"}}
     world.facebook.faults.plan(Fault("status", status=401, body=refused, times=9))
-    failed = world.run(world.request("facebook"))
-    assert failed.status is DistributionStatus.FAILED
-    assert failed.error_details.error_code == "PLATFORM_NEEDS_REAUTH"
-    account = world.app.platforms.get(world.ann, failed.platform_id).entity
+    held = world.run(world.request("facebook"))
+    assert held.hold is not None
+    assert held.hold.reason is HoldReason.NEEDS_REAUTH
+    assert held.error_details.error_code == "PLATFORM_NEEDS_REAUTH"
+    account = world.app.platforms.get(world.ann, held.platform_id).entity
     assert account.health is not None
     assert account.health.status is HealthStatus.NEEDS_REAUTH
+    second = world.run(world.request("facebook"))
+    assert second.hold is None, "it waits for its turn"
     world.facebook.faults.clear()
-    again = world.app.distributions.retry(world.ann, failed.distribution_id).entity
-    assert again.status is DistributionStatus.SCHEDULED
-    assert world.run(again).status is DistributionStatus.COMPLETED
+    world.app.clock.sleep(3600)
+    assert world.run(held).hold is not None, "time alone changes nothing"
+    world.app.platforms.test(world.ann, held.platform_id)
+    assert world.run(held).status is DistributionStatus.COMPLETED
+    assert world.run(second).status is DistributionStatus.COMPLETED
 
 
 def test_credentials_are_checked_by_the_dispatcher(world: World) -> None:
@@ -234,8 +258,9 @@ def test_a_second_delivery_of_the_message_changes_nothing(world: World) -> None:
 def test_a_worker_that_holds_the_lease_is_left_alone(world: World) -> None:
     distribution = world.request("facebook")
     stored = world.app.distributions.records.get("acme", distribution.distribution_id)
-    lease = world.app.dispatcher._take(stored)
-    assert lease is not None
+    soon = world.app.clock.now() + timedelta(seconds=60)
+    taken = stored.entity.changed(status="processing", lease_until=soon)
+    world.app.documents.commit(Batch([stored.replaced_by(taken)]))
     world.run(distribution)
     assert world.facebook.audiences == {}
     world.app.clock.sleep(61)

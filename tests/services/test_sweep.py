@@ -11,7 +11,7 @@ from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.domain.audience import Audience
 from activation.domain.caller import Caller
-from activation.domain.distribution import Distribution, DistributionStatus
+from activation.domain.distribution import Distribution, DistributionStatus, Stage
 from activation.domain.entity import new_id
 from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest
@@ -271,7 +271,7 @@ def test_distributions_keep_what_they_send(app: App, ann: Caller, clock: Movable
         platform_id="p",
         manifest_id=oldest,
         status=DistributionStatus.FAILED,
-        frozen_list={"path": path},
+        stages=(Stage(operation="add", path=path),),
     )
     key = Key("acme", "distributions", "d1")
     app.documents.commit(Batch([Write(key, distribution.stored(), ABSENT)]))

@@ -110,10 +110,15 @@ def import_members(app: App, message: Message) -> None:
 
 
 def dispatch_distribution(app: App, message: Message) -> None:
-    """Work on a distribution, or check a platform's credentials."""
+    """Work on a distribution or one of its lanes, or check a platform's credentials."""
     platform_id = message.data.get("platform_id")
     if platform_id is not None:
         app.dispatcher.check(message.organization_id, _text(platform_id, "platform_id"))
+        return
+    lane_id = message.data.get("lane_id")
+    if lane_id is not None:
+        lane_id = _text(lane_id, "lane_id")
+        app.lane_worker.run(message.organization_id, lane_id, _trace(message))
         return
     distribution_id = _text(message.data.get("distribution_id"), "distribution_id")
     app.dispatcher.run(message.organization_id, distribution_id, _trace(message))

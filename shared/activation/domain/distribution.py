@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
+from activation.domain.roster import Roster
 
 
 class DistributionStatus(StrEnum):
@@ -53,17 +54,41 @@ TRANSITIONS: dict[DistributionStatus, frozenset[DistributionStatus]] = {
 
 FINAL = frozenset({_C, _T, _F, _X})
 
+CLEAR = "clear"
+"""A step without rows: what was not added since the start of the run leaves."""
+
+
+class PlannedStep(Value):
+    """One kind of request, in the order of sending."""
+
+    operation: str
+    """add | remove | replace | clear"""
+    identifiers: int = 0
+    rows: int = 0
+    requests: int = 0
+
 
 class Plan(Value):
-    """What a distribution will do. members = identifiers + sum(withheld)."""
+    """What a distribution will do. members = identifiers + sum(withheld);
+    identifiers = adds + kept."""
 
     members: int = 0
     """Members (identifiers) in the audience or the chosen part of it."""
     withheld: dict[str, int] = Field(default_factory=dict)
-    """Members not sent, by reason: unsupported_identifier, consent_denied, expired, not_selected,
-    hash_rule_mismatch."""
+    """Members not sent, by reason (docs/distributions.md)."""
     identifiers: int = 0
+    """What the platform should hold afterwards."""
     identifiers_by_type: dict[str, int] = Field(default_factory=dict)
+    accepted: int = 0
+    """Identifiers that the platform has accepted before."""
+    kept: int = 0
+    adds: int = 0
+    """Identifiers that it does not hold, or not for sure, or with another consent."""
+    removes: int = 0
+    """Identifiers that it holds and should not."""
+    restated: int = 0
+    """Kept identifiers sent again, because their person loses another one."""
+    steps: tuple[PlannedStep, ...] = ()
     rows: int = 0
     """Rows to send: identifiers grouped by person where the platform takes several per row."""
     requests: int = 0
@@ -105,6 +130,41 @@ class ErrorDetails(Value):
     retry_count: int = 0
 
 
+class HoldReason(StrEnum):
+    """Why a distribution waits although its time has come."""
+
+    BLAST_RADIUS = "blast_radius"
+    """It would take out more than the platform's settings allow; a second person releases it."""
+    PAUSED = "paused"
+    NEEDS_REAUTH = "needs_reauth"
+    """The platform refuses the credentials; new ones let it go on."""
+
+
+class Hold(Value):
+    """Since when and why nothing more is sent."""
+
+    reason: HoldReason
+    since: Instant
+    message: str = ""
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Stage(Value):
+    """A step of a distribution at work: a frozen list, sent by lanes beside each other."""
+
+    operation: str
+    rows: int = 0
+    batches: int = 0
+    first: int = 0
+    """Batches of the stages before it."""
+    path: str | None = None
+    sha256: str | None = None
+    cuts: tuple[tuple[int, int, int], ...] = ()
+    """(consent, batches, rows) of neighbouring batches; each but the last of a cut is full."""
+    lanes: tuple[tuple[int, int], ...] = ()
+    """(first batch of the stage from 1, batches) of each lane, once the stage has begun."""
+
+
 class DistributionMetadata(Value):
     """What people note about a distribution."""
 
@@ -113,6 +173,8 @@ class DistributionMetadata(Value):
     cost_estimate: float | None = None
     approval_status: ApprovalStatus = ApprovalStatus.APPROVED
     approved_by: str | None = None
+    """Who approved or rejected it."""
+    approved_at: Instant | None = None
 
 
 class Distribution(Entity):
@@ -137,9 +199,23 @@ class Distribution(Entity):
     error_details: ErrorDetails = ErrorDetails()
     metadata: DistributionMetadata = DistributionMetadata()
     visible_to: tuple[str, ...] = ()
+    hold: Hold | None = None
+    released_by: str | None = None
+    """Who let a held distribution go on."""
+    slot_at: Instant | None = None
+    """The slot of the platform's refresh schedule that made it."""
+    started_at: Instant | None = None
+    """When sending began."""
     receipts: tuple[str, ...] = ()
-    frozen_list: dict[str, Any] | None = None
-    """Where the list lies that every try sends, once it is built."""
+    roster: Roster | None = None
+    """What the platform should hold, once it is known."""
+    stages: tuple[Stage, ...] = ()
+    stage: int | None = None
+    """Position of the stage that is sent; None before the first."""
+    settled: bool = True
+    """Whether the ledger knows what became of it."""
+    waiting_for: str | None = None
+    """The distribution of the same audience to the same platform that has to end first."""
     attempt: int = 0
     lease_until: Instant | None = None
     next_at: Instant | None = None
@@ -159,13 +235,18 @@ class Distribution(Entity):
 
     def public(self) -> dict[str, Any]:
         """What callers see: everything but the machinery of resuming."""
-        hidden = {"receipts", "frozen_list", "attempt", "lease_until", "visible_to"}
-        return self.model_dump(mode="json", exclude=hidden)
+        return self.model_dump(mode="json", exclude=set(HIDDEN))
 
     def moved_to(self, status: DistributionStatus) -> DistributionStatus:
         """`status`, when the state machine allows it from here; InvalidStateError otherwise."""
         require_transition("distribution", TRANSITIONS, self.status, status)
         return status
+
+
+HIDDEN = frozenset(
+    {"receipts", "roster", "stages", "stage", "settled", "attempt", "lease_until", "visible_to"}
+)
+"""Fields of a distribution that callers do not see."""
 
 
 class BatchState(StrEnum):
@@ -180,13 +261,17 @@ class BatchRecord(Entity):
 
     distribution_id: str
     seq: int
+    """Over all stages, from 1."""
+    operation: str = "add"
     state: BatchState
+    first_row: int = 0
+    """Rows of its step's list before it."""
     rows: int
     sent: int = 0
     rejected: int = 0
     rejected_by_reason: dict[str, int] = Field(default_factory=dict)
     rejected_rows: tuple[tuple[int, str], ...] = ()
-    """(row of the delivery list, 1-based; reason), at most MAX_REJECTED_ROWS of them."""
+    """(row of its step's list, 1-based; reason), at most MAX_REJECTED_ROWS of them."""
     receipt: str | None = None
     attempts: int = 0
 
@@ -218,6 +303,15 @@ class DistributionDraft(PlanDraft):
     """A new distribution; without `scheduled_at` it starts at once."""
 
     scheduled_at: Instant | None = None
+    require_approval: bool = False
+    """Ask for approval even where the platform's settings do not."""
     force: bool = False
     """Send a test audience all the same."""
     metadata: DistributionMetadataDraft = DistributionMetadataDraft()
+
+
+class ApprovalDraft(Draft):
+    """A second person's word on a distribution."""
+
+    status: ApprovalStatus
+    """approved | rejected"""

@@ -87,6 +87,14 @@ class PlatformSettings(Value):
     refresh_frequency: RefreshFrequency | None = None
     cost_per_thousand: float = Field(default=0.0, ge=0)
     """Price of a thousand delivered rows, in the account's currency; for cost estimates."""
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    """What the account may send, where that is other than usual on the platform."""
+    require_approval: bool = False
+    """Whether a second person approves each distribution."""
+    max_removal_share: float = Field(default=0.3, ge=0, le=1)
+    """A distribution that would take out a larger share of what is held waits for release."""
+    free_removals: int = Field(default=100, ge=0)
+    """So many removals never hold a distribution."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -201,6 +209,14 @@ class SettingsDraft(Draft):
     auto_refresh: bool = False
     refresh_frequency: RefreshFrequency | None = None
     cost_per_thousand: float = Field(default=0.0, ge=0)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    """What the account may send, where that is other than usual on the platform."""
+    require_approval: bool = False
+    """Whether a second person approves each distribution."""
+    max_removal_share: float = Field(default=0.3, ge=0, le=1)
+    """A distribution that would take out a larger share of what is held waits for release."""
+    free_removals: int = Field(default=100, ge=0)
+    """So many removals never hold a distribution."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 

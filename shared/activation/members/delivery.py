@@ -1,181 +1,427 @@
-"""Delivery lists: what a distribution sends, counted beforehand and frozen as one object."""
+"""Deliveries: what a platform must be sent, compared with what it holds, counted or frozen.
+
+    members ─► wanted identifiers (a roster) ─► against the accepted ones ─► lists of batches
+
+The same code makes the plan, which stores nothing, and the run, which stores the roster and the
+lists: so the run is what the plan said.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+from activation.domain.delivery import Operation
+from activation.domain.distribution import CLEAR, DistributionType
+from activation.domain.identifier import Variant
 from activation.domain.manifest import Manifest
-from activation.domain.platform import ConnectorSpec
-from activation.errors import NotFoundError, StorageUnavailableError
-from activation.members.parquet_stream import ParquetStream
+from activation.domain.platform import ConnectorSpec, Replacement
+from activation.domain.roster import Roster, roster_partitions
+from activation.members.batches import Cut, DeliveryList
+from activation.members.layout import TYPES, digests_of, leading, whole
+from activation.members.outgoing import wanted
+from activation.members.parquet_stream import ParquetStream, exact_groups
 from activation.members.partitions import CONTENT_TYPE
-from activation.members.people import (
-    person_rows,
-    placed,
-    row_schema,
-    scratch,
-    single_rows,
-)
-from activation.members.selection import (
-    SENT_COLUMNS,
-    DeliveryCounts,
-    Selection,
-    columns_needed,
-    selected,
-)
+from activation.members.people import person_rows, placed, row_schema, scratch, single_rows
+from activation.members.rosters import RosterView, RosterWriter, differing
+from activation.members.selection import DeliveryCounts, Selection
 from activation.members.store import MemberStore
-from activation.ports import BlobKey, BlobStore
+from activation.ports import BlobKey
 
-__all__ = [
-    "DeliveryCounts",
-    "DeliveryList",
-    "Selection",
-    "build_delivery",
-    "plan_delivery",
-    "read_batch",
-]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Mask = npt.NDArray[np.bool_]
+
+__all__ = ["DeliveryCounts", "Prepared", "Selection", "Step", "Stored", "freeze", "plan_delivery"]
 
 PIECE_BYTES = 1024 * 1024
 PEOPLE_AT_ONCE = 400_000
 """Identifiers of grouped people held in memory."""
+MOST_TOUCHED = 2_000_000
+"""People who lose an identifier and are stated again; of more, everybody is."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryList:
-    """A frozen list: a Parquet object whose row groups are the batches to send."""
+@dataclass(slots=True)
+class Step:
+    """One kind of request of a distribution, in the order of sending."""
 
-    organization_id: str
-    path: str
-    rows: int
-    batches: int
-    batch_rows: int
-    sha256: str
-    counts: DeliveryCounts = field(default_factory=DeliveryCounts, compare=False)
+    operation: str
+    """add | remove | replace, or `clear`: one request without rows."""
+    rows: int = 0
+    batches: int = 0
+    identifiers: int = 0
+    cuts: tuple[Cut, ...] = ()
+    frozen: DeliveryList | None = None
 
-    def reference(self) -> dict[str, Any]:
-        """What has to be remembered to read it again: the arguments of the constructor."""
-        return {
-            "organization_id": self.organization_id,
-            "path": self.path,
-            "rows": self.rows,
-            "batches": self.batches,
-            "batch_rows": self.batch_rows,
-            "sha256": self.sha256,
-        }
+
+@dataclass(slots=True)
+class Prepared:
+    """What a distribution has to do. counts.identifiers = kept + adds."""
+
+    counts: DeliveryCounts
+    held: int = 0
+    """Identifiers that the platform has accepted before."""
+    kept: int = 0
+    adds: int = 0
+    """Wanted identifiers that the platform does not hold, or not for sure, or with another
+    consent."""
+    removes: int = 0
+    """Held identifiers that are no longer wanted."""
+    restated: int = 0
+    """Kept identifiers that are sent again, because their person loses another one."""
+    steps: list[Step] = field(default_factory=list)
+    roster: Roster | None = None
+
+
+class Sink(Protocol):
+    """Where a preparation leaves what it makes."""
+
+    def part(self, number: int, rows: Any) -> None:
+        """Take the wanted rows of one partition."""
+
+    def source(self) -> Iterator[tuple[range, Any]]:
+        """The wanted rows again, once all parts were taken."""
+
+    def listed(self, step: Step, groups: Iterator[Any]) -> None:
+        """Take the batches of a step; fills in its `frozen` list."""
 
 
 def plan_delivery(
-    store: MemberStore, manifest: Manifest, spec: ConnectorSpec, selection: Selection
-) -> DeliveryCounts:
-    """What `build_delivery` would put into the list; stores nothing that stays."""
-    counts = DeliveryCounts()
-    for group in _groups(store, manifest, spec, selection, counts, values=False):
-        counts.rows += group.row_count
-    return counts
-
-
-def build_delivery(
     store: MemberStore,
     manifest: Manifest,
     spec: ConnectorSpec,
     selection: Selection,
-    target: str,
-) -> DeliveryList:
-    """Store the list at `target` in the members area; the same manifest gives the same rows in
-    the same order. ConflictError when there is an object at `target`."""
-    counts = DeliveryCounts()
+    held: Roster | None = None,
+    kind: DistributionType = DistributionType.INITIAL,
+) -> Prepared:
+    """What `freeze` would store; stores nothing that stays."""
+    count = roster_partitions(manifest.size)
 
-    def rows() -> Iterator[Any]:
-        for group in _groups(store, manifest, spec, selection, counts, values=True):
-            counts.rows += group.row_count
-            yield group.rows(spec)
+    def again() -> Iterator[tuple[range, Any]]:
+        return wanted(store, manifest, spec, selection, DeliveryCounts(), count)
 
-    stream = ParquetStream(rows(), row_schema(spec), spec.max_rows)
-    key = BlobKey(manifest.organization_id, target)
-    store.blobs.put(key, io.BufferedReader(stream, PIECE_BYTES), content_type=CONTENT_TYPE)
-    return DeliveryList(
-        organization_id=manifest.organization_id,
-        path=target,
-        rows=counts.rows,
-        batches=stream.groups,
-        batch_rows=spec.max_rows,
-        sha256=stream.sha256,
-        counts=counts,
-    )
+    preparation = _Preparation(store, manifest, spec, selection, held, kind, Counted(again))
+    return preparation.done()
 
 
-def read_batch(blobs: BlobStore, frozen: DeliveryList, seq: int) -> dict[str, list[str | None]]:
-    """Batch `seq` (from 1): per identifier type the values of its rows, hashes as lower-case hex,
-    None where a row has none. Every page is checked; StorageUnavailableError when one is damaged.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with blobs.open(BlobKey(frozen.organization_id, frozen.path)) as source:
-            file = parquet.ParquetFile(pa.PythonFile(source, "r"), page_checksum_verification=True)
-            table = file.read_row_group(seq - 1)
-    except (NotFoundError, OSError, pa.ArrowException) as error:
-        raise StorageUnavailableError(
-            f"Batch {seq} of the delivery list cannot be read.", reason="checksum"
-        ) from error
-    return {name: _texts(table.column(name).combine_chunks()) for name in table.schema.names}
-
-
-def _texts(column: Any) -> list[str | None]:
-    import pyarrow as pa
-
-    if pa.types.is_string(column.type):
-        texts: list[str | None] = column.to_pylist()
-        return texts
-    return [None if value is None else value.hex() for value in column.to_pylist()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Some members with the rows they stand in."""
-
-    members: Any
-    row_of: Any
-    row_count: int
-
-    def rows(self, spec: ConnectorSpec) -> Any:
-        """The rows as a table."""
-        if self.row_of is None:
-            return single_rows(self.members, spec)
-        return placed(self.members, spec, self.row_of, self.row_count)
-
-
-def _groups(
+def freeze(
     store: MemberStore,
     manifest: Manifest,
     spec: ConnectorSpec,
     selection: Selection,
-    counts: DeliveryCounts,
-    *,
-    values: bool,
-) -> Iterator[_Group]:
-    """All that is sent, in the order of the list: identifiers on their own in the order of their
-    digests, then people in the order of their names."""
-    import pyarrow.compute as pc
-
-    columns = columns_needed(selection, values=values)
-    with scratch(store.blobs, manifest.organization_id) as aside:
-        for members in store.iter_batches(manifest, columns):
-            alone = selected(members, spec, selection, counts)
-            if spec.multi_key and manifest.linked:
-                tied = pc.is_valid(alone.column("person"))
-                aside.add(_narrow(alone.filter(tied), values=values))
-                alone = alone.filter(pc.invert(tied)).combine_chunks()
-            yield _Group(alone, None, alone.num_rows)
-        for people in aside.people(PEOPLE_AT_ONCE):
-            rows, count = person_rows(people)
-            yield _Group(people, rows, count)
+    held: Roster | None,
+    kind: DistributionType,
+    place: Stored,
+) -> Prepared:
+    """Store the wanted roster and the lists of batches; the same arguments give the same rows in
+    the same order. ConflictError when `place` was used before."""
+    prepared = _Preparation(store, manifest, spec, selection, held, kind, place).done()
+    prepared.roster = place.roster()
+    return prepared
 
 
-def _narrow(members: Any, *, values: bool) -> Any:
-    """What is needed of members to group them, and with `values` to send them."""
-    return members.select(["person", "identifier_type", *(SENT_COLUMNS if values else ())])
+@dataclass(slots=True)
+class Counted:
+    """A sink that keeps nothing."""
+
+    source: Callable[[], Iterator[tuple[range, Any]]]
+
+    def part(self, number: int, rows: Any) -> None:
+        """Nothing is kept."""
+
+    def listed(self, step: Step, groups: Iterator[Any]) -> None:
+        """Count the batches."""
+        for _ in groups:
+            pass
+
+
+@dataclass(slots=True)
+class Stored:
+    """A sink that stores the roster below the ledger's folder, and each list as one object."""
+
+    store: MemberStore
+    organization_id: str
+    ledger_id: str
+    roster_id: str
+    folder: str
+    """Of the lists."""
+    max_rows: int
+    """Of a batch."""
+    keep: Callable[[], None] = lambda: None
+    """Called between two pieces of work."""
+    _writer: RosterWriter | None = None
+
+    def begin(self, partition_count: int) -> None:
+        """Be ready for so many parts."""
+        now = self.store.clock.now()
+        self._writer = RosterWriter(
+            self.store.parts,
+            self.organization_id,
+            self.ledger_id,
+            self.roster_id,
+            now,
+            partition_count,
+        )
+
+    def part(self, number: int, rows: Any) -> None:
+        """Store a part of the roster."""
+        assert self._writer is not None
+        self.keep()
+        self._writer.part(number, rows)
+
+    def roster(self) -> Roster:
+        """What was stored."""
+        assert self._writer is not None
+        return self._writer.finished()
+
+    def source(self) -> Iterator[tuple[range, Any]]:
+        """What was stored, read again."""
+        return RosterView(self.store.parts, self.organization_id, self.roster()).ranges()
+
+    def listed(self, step: Step, groups: Iterator[Any]) -> None:
+        """Store the list."""
+        first = next(groups, None)
+        if first is None:
+            return
+        path = f"{self.folder}/{step.operation}.parquet"
+        groups = self._kept(first, groups)
+        stream = ParquetStream(groups, first.schema, self.max_rows)
+        key = BlobKey(self.organization_id, path)
+        reader = io.BufferedReader(stream, PIECE_BYTES)
+        self.store.blobs.put(key, reader, content_type=CONTENT_TYPE)
+        step.frozen = DeliveryList(self.organization_id, path, stream.sha256)
+
+    def _kept(self, first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+        yield first
+        for group in rest:
+            self.keep()
+            yield group
+
+
+class _Preparation:
+    """One way from members to lists."""
+
+    def __init__(
+        self,
+        store: MemberStore,
+        manifest: Manifest,
+        spec: ConnectorSpec,
+        selection: Selection,
+        held: Roster | None,
+        kind: DistributionType,
+        sink: Sink,
+    ) -> None:
+        self._store, self._manifest, self._spec = store, manifest, spec
+        self._selection, self._kind, self._sink = selection, kind, sink
+        self._held = RosterView(store.parts, manifest.organization_id, held)
+        self._count = roster_partitions(manifest.size)
+        self._cuts: set[tuple[int, int]] = set()
+        self._held_cuts: set[tuple[int, int]] = set()
+        self._leaving: list[Any] = []
+        self._prepared = Prepared(DeliveryCounts(), held=held.size if held else 0)
+
+    def done(self) -> Prepared:
+        """Read the members once, then write or count every list."""
+        prepared = self._prepared
+        if isinstance(self._sink, Stored):
+            self._sink.begin(self._count)
+        for number, (wanted_range, rows) in enumerate(self._wanted()):
+            self._sink.part(number, rows)
+            self._compare(wanted_range, rows)
+        touched = self._touched()
+        for step in self._steps():
+            prepared.steps.append(step)
+            if step.operation == Operation.REMOVE:
+                self._list(step, self._removals, sorted(self._held_cuts))
+            elif step.operation != CLEAR:
+                self._list(step, partial(self._additions, touched), sorted(self._cuts))
+        prepared.steps = [step for step in prepared.steps if step.batches]
+        return prepared
+
+    def _wanted(self) -> Iterator[tuple[range, Any]]:
+        counts = self._prepared.counts
+        return wanted(self._store, self._manifest, self._spec, self._selection, counts, self._count)
+
+    @property
+    def _sends_all(self) -> bool:
+        return self._kind is not DistributionType.INCREMENTAL
+
+    # comparing ----------------------------------------------------------------------------------
+
+    def _compare(self, wanted_range: range, rows: Any) -> None:
+        import pyarrow as pa
+
+        held = self._held.slice(wanted_range)
+        to_send, to_remove = differing(rows, held)
+        prepared = self._prepared
+        prepared.adds += int(to_send.sum())
+        prepared.kept += int((~to_send).sum())
+        prepared.removes += int(to_remove.sum())
+        self._cuts |= self._cuts_of(rows)
+        leaving = held.filter(pa.array(to_remove))
+        self._held_cuts |= self._cuts_of(leaving)
+        if self._spec.multi_key and self._removes and not self._sends_all:
+            self._leaving.append(_people_of(leaving))
+
+    def _cuts_of(self, rows: Any) -> set[tuple[int, int]]:
+        """Consent and type of the batches that rows fall into; -1: batches are not cut by it."""
+        import numpy as np
+
+        kinds = rows.column("identifier_type").to_numpy().astype(np.int64)
+        bases = rows.column("basis").to_numpy().astype(np.int64)
+        keys = np.unique(bases * len(TYPES) + kinds) if rows.num_rows else ()
+        pairs = [(int(key) // len(TYPES), int(key) % len(TYPES)) for key in keys]
+        return {
+            (basis if self._spec.carries_consent else -1, kind if self._spec.one_type else -1)
+            for basis, kind in pairs
+        }
+
+    def _touched(self) -> Any:
+        """The sorted names of the people who lose an identifier; None stands for everybody."""
+        import numpy as np
+
+        names = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._leaving]))
+        self._leaving = []
+        return None if len(names) > MOST_TOUCHED else names
+
+    @property
+    def _removes(self) -> bool:
+        return self._spec.removes
+
+    def _steps(self) -> Iterator[Step]:
+        """Removals come first, so that who stays is stated last; a replacement never leaves the
+        audience empty."""
+        replacement, prepared = self._spec.replacement, self._prepared
+        refresh = self._kind is DistributionType.REFRESH
+        if refresh and replacement is Replacement.SESSION and prepared.counts.identifiers:
+            yield Step(Operation.REPLACE)
+            return
+        clears = refresh and replacement is Replacement.AS_OF
+        takes_out = self._kind is not DistributionType.INITIAL and not clears
+        if takes_out and self._removes and prepared.removes:
+            yield Step(Operation.REMOVE)
+        if prepared.counts.identifiers:
+            yield Step(Operation.ADD)
+        if clears:
+            yield Step(CLEAR, batches=1)
+
+    # lists --------------------------------------------------------------------------------------
+
+    def _removals(self) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for wanted_range, rows in self._sink.source():
+            held = self._held.slice(wanted_range)
+            _, to_remove = differing(rows, held)
+            yield held.filter(pa.array(to_remove))
+
+    def _additions(self, touched: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for wanted_range, rows in self._sink.source():
+            if self._sends_all:
+                yield rows
+                continue
+            to_send, _ = differing(rows, self._held.slice(wanted_range))
+            again = ~to_send & _among(rows, touched)
+            self._prepared.restated += int(again.sum())
+            yield rows.filter(pa.array(to_send | again))
+
+    def _list(
+        self,
+        step: Step,
+        rows: Callable[[], Iterator[Any]],
+        cuts: Sequence[tuple[int, int]],
+    ) -> None:
+        made: list[Cut] = []
+        self._sink.listed(step, self._groups(step, rows, cuts, made))
+        step.cuts = tuple(cut for cut in made if cut.batches)
+        step.rows = sum(cut.rows for cut in step.cuts)
+        step.batches = sum(cut.batches for cut in step.cuts)
+
+    def _groups(
+        self,
+        step: Step,
+        rows: Callable[[], Iterator[Any]],
+        cuts: Sequence[tuple[int, int]],
+        made: list[Cut],
+    ) -> Iterator[Any]:
+        """The batches of a step, those of one cut after the other; one pass over the rows each."""
+        again = self._prepared.restated
+        for basis, kind in cuts:
+            self._prepared.restated = again
+            cut = Cut(basis=max(0, basis))
+            made.append(cut)
+            tables = self._tables(step, rows(), basis, kind)
+            for group in exact_groups(tables, row_schema(self._spec), self._spec.max_rows):
+                cut.batches += 1
+                cut.rows += group.num_rows
+                yield group
+
+    def _tables(self, step: Step, rows: Iterator[Any], basis: int, kind: int) -> Iterator[Any]:
+        """Rows to send: identifiers on their own in the order of their digests, then people in
+        the order of their names."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        groups_people = self._spec.multi_key and self._manifest.linked
+        with scratch(self._store.blobs, self._manifest.organization_id) as aside:
+            for table in rows:
+                alone = table.filter(pa.array(_of_cut(table, basis, kind)))
+                step.identifiers += alone.num_rows
+                if groups_people:
+                    tied = pc.is_valid(alone.column("person"))
+                    aside.add(alone.filter(tied))
+                    alone = alone.filter(pc.invert(tied))
+                yield single_rows(alone.combine_chunks(), self._spec)
+            for people in aside.people(PEOPLE_AT_ONCE):
+                positions, count = person_rows(people)
+                yield placed(people, self._spec, positions, count)
+
+
+def _of_cut(table: Any, basis: int, kind: int) -> Mask:
+    import numpy as np
+
+    mask = np.ones(table.num_rows, bool)
+    if basis >= 0:
+        mask &= table.column("basis").to_numpy() == basis
+    if kind >= 0:
+        mask &= table.column("identifier_type").to_numpy() == kind
+    return mask
+
+
+def _people_of(rows: Any) -> Any:
+    """The names of the people of some rows, as numbers."""
+    import numpy as np
+
+    column = whole(rows.column("person"))
+    tied = column.is_valid().to_numpy(zero_copy_only=False)
+    if not tied.any():
+        return np.zeros(0, np.uint64)
+    return np.unique(leading(digests_of(column)[tied]))
+
+
+def _among(rows: Any, people: Any) -> Mask:
+    """Which rows belong to these people; None stands for everybody."""
+    import numpy as np
+
+    count = rows.num_rows
+    if people is None:
+        return np.ones(count, bool)
+    column = whole(rows.column("person"))
+    if not len(people) or column.null_count == count:
+        return np.zeros(count, bool)
+    names = leading(digests_of(column))
+    found = np.searchsorted(people, names).clip(max=len(people) - 1)
+    hit: Mask = (people[found] == names) & column.is_valid().to_numpy(zero_copy_only=False)
+    return hit
+
+
+def forms_of(spec: ConnectorSpec) -> dict[str, str]:
+    """Which identifiers are sent in which form: rosters of other forms cannot be compared."""
+    return {kind.value: Variant(form).value for kind, form in sorted(spec.identifiers.items())}

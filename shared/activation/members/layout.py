@@ -91,11 +91,34 @@ def delta_schema() -> Any:
     return schema().append(pa.field("change", pa.uint8(), nullable=False))
 
 
-def fields_of(names: Sequence[str]) -> Any:
-    """The schema of some columns of `delta_schema`, in this order."""
+@functools.cache
+def roster_schema() -> Any:
+    """The columns of an outgoing identifier (`domain.roster`).
+
+    digest: the 32 bytes that name it: its hash, or of a RAW one the SHA-256 of its text. value:
+    that text. basis: the consent that its person gave (`domain.consent.basis_of`). doubt: whether
+    the platform may hold it or not.
+    """
     import pyarrow as pa
 
-    return pa.schema([delta_schema().field(name) for name in names])
+    return pa.schema(
+        [
+            pa.field("digest", pa.binary(32), nullable=False),
+            pa.field("identifier_type", pa.uint8(), nullable=False),
+            pa.field("value", pa.string()),
+            pa.field("person", pa.binary(8)),
+            pa.field("basis", pa.uint8(), nullable=False),
+            pa.field("doubt", pa.bool_(), nullable=False),
+        ]
+    )
+
+
+def fields_of(names: Sequence[str]) -> Any:
+    """The schema of some columns of `delta_schema` or `roster_schema`, in this order."""
+    import pyarrow as pa
+
+    members, outgoing = delta_schema(), roster_schema()
+    return pa.schema([members.field(n) if n in members.names else outgoing.field(n) for n in names])
 
 
 def stored_schema(plain: Any) -> Any:

@@ -16,13 +16,13 @@ _PLAIN = {
 
 
 class ParquetStream(io.RawIOBase):
-    """Reads as a Parquet file of `tables`, in row groups of exactly `group_rows` rows (the last
-    one may be smaller), unpacked or as `options` of the writer say. `groups` and `sha256` hold
-    once it was read to the end."""
+    """Reads as a Parquet file of `groups` (tables of at most `group_rows` rows, see
+    `exact_groups`), one row group each, unpacked or as `options` of the writer say. `written`
+    and `sha256` hold once it was read to the end."""
 
     def __init__(
         self,
-        tables: Iterator[Any],
+        groups: Iterator[Any],
         schema: Any,
         group_rows: int,
         options: Mapping[str, Any] | None = None,
@@ -30,7 +30,7 @@ class ParquetStream(io.RawIOBase):
         import pyarrow as pa
         from pyarrow import parquet
 
-        self._groups = exact_groups(tables, schema, group_rows)
+        self._groups = groups
         self._sink = _Sink()
         self._digest = hashlib.sha256()
         self._group_rows = group_rows
@@ -40,7 +40,7 @@ class ParquetStream(io.RawIOBase):
             **(options or _PLAIN),
         )
         self._finished = False
-        self.groups = 0
+        self.written = 0
 
     @property
     def sha256(self) -> str:
@@ -67,7 +67,7 @@ class ParquetStream(io.RawIOBase):
             self._finished = True
             return
         self._writer.write_table(group, row_group_size=self._group_rows)
-        self.groups += 1
+        self.written += 1
 
 
 class _Sink(io.RawIOBase):

@@ -22,7 +22,7 @@ from activation.members.layout import (
     partition_path,
     stored_schema,
 )
-from activation.members.parquet_stream import ParquetStream
+from activation.members.parquet_stream import ParquetStream, exact_groups
 from activation.members.partitions import (
     CONTENT_TYPE,
     ROW_GROUP,
@@ -220,11 +220,12 @@ class PartWriter:
         spelled_tables = (spelled(table) for table in tables)
         options = parquet_options(delta_schema().names)
         stored = stored_schema(delta_schema())
-        stream = ParquetStream(spelled_tables, stored, ROW_GROUP, options)
+        groups = exact_groups(spelled_tables, stored, ROW_GROUP)
+        stream = ParquetStream(groups, stored, ROW_GROUP, options)
         key = BlobKey(self.organization_id, path)
         reader = io.BufferedReader(stream, PIECE_BYTES)
         info = self.store.blobs.put(key, reader, content_type=CONTENT_TYPE)
-        if not stream.groups:
+        if not stream.written:
             self.store.blobs.delete(key)
         else:
             self.objects.append(path)

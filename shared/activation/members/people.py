@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.platform import ConnectorSpec
-from activation.members.layout import TYPES, digests_of, leading
+from activation.members.layout import TYPES, digests_of, leading, whole
 from activation.members.runs import Runs, write_run
-from activation.members.selection import outgoing
 from activation.ports import BlobKey, BlobStore
 
 if TYPE_CHECKING:
@@ -37,25 +36,31 @@ def _forms(spec: ConnectorSpec) -> list[tuple[Any, Any]]:
     return [(kind, spec.identifiers[kind]) for kind in TYPES if kind in spec.identifiers]
 
 
-def single_rows(members: Any, spec: ConnectorSpec) -> Any:
-    """Each member as a row of its own."""
+def single_rows(rows: Any, spec: ConnectorSpec) -> Any:
+    """Each row of a roster as a row of its own."""
     import numpy as np
 
-    return placed(members, spec, np.arange(members.num_rows), members.num_rows)
+    return placed(rows, spec, np.arange(rows.num_rows), rows.num_rows)
 
 
-def placed(members: Any, spec: ConnectorSpec, rows: Positions, count: int) -> Any:
-    """A table of `count` rows in which member i stands in row `rows[i]` under its type."""
+def placed(identifiers: Any, spec: ConnectorSpec, rows: Positions, count: int) -> Any:
+    """A table of `count` rows in which row i of a roster stands in row `rows[i]` under its
+    type."""
     import numpy as np
     import pyarrow as pa
 
-    kinds = members.column("identifier_type").to_numpy()
+    from activation.domain.identifier import Variant
+
+    kinds = identifiers.column("identifier_type").to_numpy()
     columns = []
     for kind, variant in _forms(spec):
         at = np.flatnonzero(kinds == TYPES.index(kind))
+        values = whole(identifiers.column("value" if variant is Variant.RAW else "digest"))
+        if len(at) == count == len(kinds):
+            columns.append(values)
+            continue
         source = np.full(count, -1, np.int64)
         source[rows[at]] = at
-        values = outgoing(members, kind, variant)
         columns.append(values.take(pa.array(source, mask=source < 0)))
     return pa.table(columns, schema=row_schema(spec))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.identifier import Consent, IdentifierType, Variant
+from activation.domain.identifier import Consent, IdentifierType
 from activation.domain.member_import import HashRule
 from activation.domain.platform import ConnectorSpec
 from activation.members.layout import CONSENTS, RULES, TYPES
@@ -62,7 +62,8 @@ def columns_needed(selection: Selection, *, values: bool) -> list[str]:
 def selected(
     members: Any, spec: ConnectorSpec, selection: Selection, counts: DeliveryCounts
 ) -> Any:
-    """The members that are sent; the others are counted under the first reason that holds."""
+    """The members that are sent, with their consent as column `basis`; the others are counted
+    under the first reason that holds."""
     import numpy as np
     import pyarrow as pa
 
@@ -79,7 +80,7 @@ def selected(
     for code, rows in enumerate(np.bincount(codes, minlength=len(TYPES)).tolist()):
         if rows:
             counts.by_type[TYPES[code].value] += rows
-    return chosen
+    return chosen.append_column("basis", pa.array(np.zeros(chosen.num_rows, np.uint8)))
 
 
 def _reasons(members: Any, spec: ConnectorSpec, selection: Selection) -> Mapping[str, Mask]:
@@ -109,19 +110,3 @@ def _fitting(kind: IdentifierType, spec: ConnectorSpec) -> list[bool]:
     """For each rule, whether values that came by it can be sent in the form the spec asks for."""
     variant = spec.identifiers.get(kind)
     return [rule is HashRule.RAW or rule.value == variant for rule in RULES]
-
-
-def outgoing(members: Any, kind: IdentifierType, variant: Variant) -> Any:
-    """What is sent for members of one type: 32-byte hashes, or texts where the variant is RAW."""
-    import pyarrow.compute as pc
-
-    if variant is Variant.RAW:
-        return members.column("value").combine_chunks()
-    key = members.column("digest").combine_chunks()
-    alternate = members.column("alternate").combine_chunks()
-    if variant in (Variant.GOOGLE, Variant.DIGITS):
-        return pc.coalesce(alternate, key)
-    if variant is Variant.UID2:
-        other = pc.fill_null(members.column("uid2_alternate").combine_chunks(), False)
-        return pc.if_else(other, alternate, key)
-    return key

@@ -1,33 +1,40 @@
-"""The dispatcher: brings a frozen list to a platform, batch by batch, and survives anything.
+"""The dispatcher: plans a distribution, lets its lanes send, and ends it. Survives anything.
 
-    take lease ─► freeze list ─► audience at the platform ─► for each batch:
-        intent (commit) ─► send ─► record (commit)          ─► finish ─► final status
-                                                             └─ match results, looked up later
+    turn at the ledger ─► freeze roster and lists ─► guard ─► audience at the platform
+      ─► for each stage: lanes (workers of their own) ─► settle the ledger, final status
+                                                          └─ match results, looked up later
 
-A crash between send and record re-sends that one batch under the same key; adding and removing are
-idempotent on every platform. The counters obey planned = sent + rejected + pending at each commit.
+One distribution at a time sends to one audience at one platform. planned = sent + rejected +
+pending holds at each commit.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-import orjson
-
+from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
-from activation.domain.delivery import Delivery
 from activation.domain.distribution import (
+    CLEAR,
     FINAL,
-    BatchRecord,
-    BatchState,
+    ApprovalStatus,
     Distribution,
     DistributionStatus,
+    Hold,
+    HoldReason,
+    Plan,
     Progress,
+    Stage,
 )
-from activation.domain.platform import HealthStatus, Platform, PlatformStatus, SyncStatus
+from activation.domain.entity import new_id
+from activation.domain.guard import blast_radius
+from activation.domain.lane import FINAL as LANE_FINAL
+from activation.domain.lane import Lane, LaneStatus, lane_id, split
+from activation.domain.platform import ConnectorSpec, HealthStatus, Platform, PlatformStatus
 from activation.errors import (
     ActivationError,
     ConflictError,
@@ -36,43 +43,41 @@ from activation.errors import (
     PlatformAuthError,
     PlatformError,
     PlatformTransientError,
+    ValidationError,
 )
-from activation.ports import (
-    ABSENT,
-    Account,
-    Batch,
-    BlobStore,
-    Clock,
-    Connector,
-    Connectors,
-    DocumentStore,
-    Key,
-    Vault,
-    Write,
-)
+from activation.ports import ABSENT, Batch, Clock, DocumentStore, Key, Message, Write
+from activation.services.accounts import Accounts
 from activation.services.distributions import (
     DistributionService,
-    batch_id,
+    comparable,
     delivery_of,
+    lane_message,
     planned,
     request_message,
 )
 from activation.services.leases import Lease, is_held
 from activation.services.matching import Matching
-from activation.services.platforms import PlatformService, credentials_context
-from activation.services.sending import done, progressed, send_rows
+from activation.services.platforms import PlatformService
+from activation.services.reauth import Reauth
+from activation.services.settling import Settling
 
 if TYPE_CHECKING:
-    from activation.members.delivery import DeliveryList
+    from activation.members.delivery import Prepared
 
 log = logging.getLogger(__name__)
 
 MAX_PAUSES = 50
-"""Pauses that a platform may ask for in one distribution before it has failed."""
+"""Pauses that a platform may ask for before the first batch, until the distribution has failed."""
 MAX_ATTEMPTS = 500
-"""Workers that may take up one distribution, hand-overs and pauses included."""
+"""Workers that may take up one distribution, pauses included."""
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
+TURN_SECONDS = 60.0
+"""How often a distribution asks whether it is its turn; the one before it wakes it sooner."""
+WATCH_SECONDS = 60.0
+"""How often somebody looks at lanes that are at work."""
+CLOCK_SKEW_SECONDS = 30.0
+"""How far a platform's clock may be behind ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +89,12 @@ class Dispatcher:
 
     distributions: DistributionService
     platforms: PlatformService
-    connectors: Connectors
-    vault: Vault
-    member_blobs: BlobStore
+    accounts: Accounts
     matching: Matching
+    settling: Settling
+    reauth: Reauth
     clock: Clock
     lease_seconds: int
-    work_seconds: float
 
     @property
     def documents(self) -> DocumentStore:
@@ -98,23 +102,17 @@ class Dispatcher:
         return self.distributions.documents
 
     def run(self, organization_id: str, distribution_id: str, trace_id: str) -> None:
-        """Work on a distribution until it is final, must wait, or the time is up."""
+        """Bring a distribution as far as it gets without waiting."""
         stored = self.distributions.records.find(organization_id, distribution_id)
-        if stored is None or stored.entity.status is DistributionStatus.CANCELLED:
+        if stored is None:
             return
         caller = service_caller("dispatch_distribution", organization_id, trace_id)
-        if stored.entity.status in FINAL:
-            self._look_at_matches(caller, stored.entity)
-            return
-        lease = self._take(stored)
-        if lease is None:
-            return
         try:
-            self._work(caller, lease)
+            self._look_after(caller, stored)
         except ConflictError as error:
             if not error.retryable:
                 raise
-            log.info("distribution %s: another worker or a cancel was faster", distribution_id)
+            log.info("distribution %s: another worker or a decision was faster", distribution_id)
 
     def check(self, organization_id: str, platform_id: str) -> None:
         """Ask the platform whether the credentials work, and record the answer as its health."""
@@ -123,221 +121,315 @@ class Dispatcher:
             return
         status, message = HealthStatus.OK, "The credentials work."
         try:
-            account, connector = self._open(stored.entity)
+            account, connector = self.accounts.opened(stored.entity)
             connector.check(account)
         except PlatformTransientError:
             raise
         except ActivationError as error:
             status, message = HealthStatus.NEEDS_REAUTH, error.message
         self.matching.record_health(organization_id, platform_id, status, message)
+        if status is HealthStatus.OK:
+            self.distributions.resume_waiting(organization_id, platform_id)
 
-    # one job ------------------------------------------------------------------------------------
+    # one distribution ---------------------------------------------------------------------------
 
-    def _take(self, stored: Any) -> Lease[Distribution] | None:
-        job: Distribution = stored.entity
-        processing = job.status is DistributionStatus.PROCESSING
-        if processing and is_held(job.lease_until, self.clock):
-            return None
-        if job.next_at is not None and job.next_at > self.clock.now():
-            return None
-        lease = Lease(self.documents, self.clock, self.lease_seconds, stored)
-        try:
-            return lease.committed(
-                status=job.status if processing else job.moved_to(DistributionStatus.PROCESSING),
-                attempt=job.attempt + 1,
-                executed_at=job.executed_at or self.clock.now(),
-                next_at=None,
-            )
-        except ConflictError:
-            return None
+    def _look_after(self, caller: Caller, stored: Stored[Distribution]) -> None:
+        job = stored.entity
+        if job.status in FINAL:
+            if job.settled:
+                self._look_at_matches(caller, job)
+            else:
+                self.settling.settle(caller, stored, self._spec(job))
+            return
+        waits = job.hold is not None or job.metadata.approval_status is not ApprovalStatus.APPROVED
+        if waits or is_held(job.lease_until, self.clock):
+            return
+        if job.status is DistributionStatus.SCHEDULED or job.stage is None:
+            if job.waiting_for is None and job.next_at and job.next_at > self.clock.now():
+                return
+            self._begin(caller, stored)
+        else:
+            self._advance(caller, stored)
 
-    def _work(self, caller: Caller, lease: Lease[Distribution]) -> None:
+    def _spec(self, job: Distribution) -> ConnectorSpec | None:
+        found = self.platforms.records.find(job.organization_id, job.platform_id)
+        return self.distributions.spec_of(found.entity) if found else None
+
+    def _begin(self, caller: Caller, stored: Stored[Distribution]) -> None:
+        """Take the turn at the ledger and the lease in one commit, then work."""
+        job, now = stored.entity, self.clock.now()
+        turn = self.distributions.ledgers.turn(job)
+        if turn is None:
+            active = self.distributions.ledgers.of(job).entity.active
+            waiting = job.changed(waiting_for=active, next_at=now + timedelta(seconds=TURN_SECONDS))
+            self.documents.commit(Batch([stored.replaced_by(waiting)]))
+            return
+        fresh = job.status is not DistributionStatus.PROCESSING
+        lease = Lease(self.documents, self.clock, self.lease_seconds, stored).committed(
+            [turn[1]],
+            status=job.moved_to(DistributionStatus.PROCESSING) if fresh else job.status,
+            attempt=job.attempt + 1,
+            executed_at=job.executed_at or now,
+            next_at=None,
+            waiting_for=None,
+            settled=False,
+        )
+        self._guarded(caller, lease, self._start)
+
+    def _guarded(
+        self,
+        caller: Caller,
+        lease: Lease[Distribution],
+        work: Callable[[Caller, list[Lease[Distribution]]], None],
+    ) -> None:
+        """Work under a lease; `holder` always has it as last committed."""
         holder = [lease]
         try:
-            self._deliver(caller, holder)
+            if lease.job.attempt > MAX_ATTEMPTS:
+                raise PlatformError(f"The distribution did not end in {MAX_ATTEMPTS} attempts.")
+            work(caller, holder)
         except PlatformTransientError as error:
             self._pause(caller, holder[0], error)
         except PlatformAuthError as error:
-            platform_id = holder[0].job.platform_id
-            self.matching.record_health(
-                caller.organization_id, platform_id, HealthStatus.NEEDS_REAUTH, error.message
-            )
-            self._fail(caller, holder[0], error)
+            self.reauth.needed(caller, holder[0].job, error)
         except ConflictError as error:
             if error.retryable:
                 raise
             self._fail(caller, holder[0], error)
-        except (PlatformError, InvalidStateError, NotFoundError) as error:
+        except (PlatformError, InvalidStateError, NotFoundError, ValidationError) as error:
             self._fail(caller, holder[0], error)
 
-    def _deliver(self, caller: Caller, holder: list[Lease[Distribution]]) -> None:
-        """The way of a distribution; `holder` always has the lease as last committed."""
-        organization_id = caller.organization_id
-        if holder[0].job.attempt > MAX_ATTEMPTS:
-            raise PlatformError(f"The distribution did not end in {MAX_ATTEMPTS} attempts.")
-        deadline = self.clock.monotonic() + self.work_seconds
-        platform = self.platforms.records.get(organization_id, holder[0].job.platform_id).entity
+    def _fail(self, caller: Caller, lease: Lease[Distribution], error: ActivationError) -> None:
+        self.settling.settle(caller, lease.stored, None, error)
+
+    def _start(self, caller: Caller, holder: list[Lease[Distribution]]) -> None:
+        platform = self._usable_platform(holder[0].job)
+        if platform.health and platform.health.status is HealthStatus.NEEDS_REAUTH:
+            raise PlatformAuthError("The platform refuses the credentials.")
+        spec = self.distributions.spec_of(platform)
+        if holder[0].job.roster is None:
+            self._freeze(holder, platform, spec)
+            if self._is_too_much(caller, holder[0], platform, spec):
+                return
+        job = holder[0].job
+        if job.stages:
+            self._audience_at_platform(holder, platform)
+        first = job.stage if job.stage is not None else 0
+        self._go_to(caller, holder[0], first, spec)
+
+    def _usable_platform(self, job: Distribution) -> Platform:
+        platform = self.platforms.records.get(job.organization_id, job.platform_id).entity
         if platform.status is not PlatformStatus.ACTIVE:
             raise InvalidStateError("The platform is inactive.", field="platform_id")
-        frozen = self._frozen_list(holder, platform)
-        account, connector = self._open(platform)
-        delivery = self._audience_at_platform(holder, platform, account, connector)
-        while (seq := holder[0].job.progress.batches_done + 1) <= delivery.batches:
-            if self.clock.monotonic() > deadline:
-                self._hand_over(holder[0])
-                return
-            self._batch(holder, connector, account, delivery, frozen, seq)
-        connector.finish(account, delivery)
-        self._complete(caller, holder[0], platform, connector)
+        return platform
 
-    def _frozen_list(self, holder: list[Lease[Distribution]], platform: Platform) -> DeliveryList:
-        """Build the list once; later tries read the same object."""
-        from activation.members.delivery import DeliveryList, build_delivery
+    # the plan -----------------------------------------------------------------------------------
+
+    def _freeze(
+        self, holder: list[Lease[Distribution]], platform: Platform, spec: ConnectorSpec
+    ) -> None:
+        """Store what is wanted and what has to be sent, once; later tries read the same."""
+        from activation.members.delivery import Stored as Place
+        from activation.members.delivery import freeze
 
         job = holder[0].job
-        if job.frozen_list is not None:
-            return DeliveryList(**job.frozen_list)
+        ledger = self.distributions.ledgers.of(job).entity
         manifest = self.distributions.audiences.manifests.get(
             job.organization_id, job.manifest_id or ""
         ).entity
-        spec = self.distributions.spec_of(platform)
-        target = f"distributions/{job.distribution_id}/list-{job.attempt:03d}.parquet"
-        selection = self.distributions.selection(job)
-        built = build_delivery(self.distributions.store, manifest, spec, selection, target)
-        plan = planned(built.counts, spec, platform)
-        progress = Progress(planned=built.rows, pending=built.rows, batches=built.batches)
-        holder[0] = holder[0].committed(
-            frozen_list=built.reference(),
-            plan=plan,
-            progress=progress,
-            metadata=job.metadata.model_copy(update={"cost_estimate": plan.cost_estimate}),
-            match_results=job.match_results.model_copy(update={"total_records": built.rows}),
-        )
-        return built
 
-    def _open(self, platform: Platform) -> tuple[Account, Connector]:
-        """The account with its opened credentials, and the connector for it."""
-        secret = self.platforms.secrets.get(platform.organization_id, platform.platform_id).entity
-        context = credentials_context(
-            platform.organization_id, platform.platform_id, secret.version
-        )
-        credentials = orjson.loads(self.vault.open(secret.sealed, context))
-        config = platform.settings.config
-        account = Account(platform.platform_id, config, credentials)
-        return account, self.connectors.connector(platform.platform_type, config)
+        def keep() -> None:
+            holder[0] = holder[0].kept()
 
-    def _audience_at_platform(
-        self,
-        holder: list[Lease[Distribution]],
-        platform: Platform,
-        account: Account,
-        connector: Connector,
-    ) -> Delivery:
-        job = holder[0].job
-        if job.match_results.platform_audience_id is None:
-            created = connector.create_audience(account, delivery_of(job))
-            results = job.match_results.model_copy(update={"platform_audience_id": created})
-            holder[0] = holder[0].committed(match_results=results)
-        return delivery_of(holder[0].job)
-
-    def _batch(
-        self,
-        holder: list[Lease[Distribution]],
-        connector: Connector,
-        account: Account,
-        delivery: Delivery,
-        frozen: DeliveryList,
-        seq: int,
-    ) -> None:
-        """Intent, act, record."""
-        from activation.members.delivery import read_batch
-
-        columns = read_batch(self.member_blobs, frozen, seq)
-        rows = len(next(iter(columns.values())))
-        record = self._intent(holder[0].job, seq, rows)
-        sent = send_rows(connector, account, delivery, seq, columns)
-        finished = done(record, sent, (seq - 1) * frozen.batch_rows, self.clock)
-        job = holder[0].job
-        receipts = (*job.receipts, sent.receipt) if sent.receipt else job.receipts
-        holder[0] = holder[0].committed(
-            [self._put(finished)],
-            progress=progressed(job.progress, finished),
-            receipts=receipts,
-        )
-
-    def _intent(self, job: Distribution, seq: int, rows: int) -> BatchRecord:
-        """Record that batch `seq` is about to be sent; a second try counts as an attempt."""
-        found = self.documents.get(Key(job.organization_id, "batches", batch_id(job, seq)))
-        now = self.clock.now()
-        if found is not None:
-            return BatchRecord.restored(found.data)
-        record = BatchRecord(
+        place = Place(
+            store=self.distributions.store,
             organization_id=job.organization_id,
-            created_at=now,
-            updated_at=now,
-            distribution_id=job.distribution_id,
-            seq=seq,
-            state=BatchState.INTENT,
-            rows=rows,
+            ledger_id=ledger.ledger_id,
+            roster_id=new_id(self.clock.now()),
+            folder=f"distributions/{job.distribution_id}/{job.attempt:03d}",
+            max_rows=spec.max_rows,
+            keep=keep,
         )
-        key = Key(job.organization_id, "batches", batch_id(job, seq))
-        self.documents.commit(Batch([Write(key, record.stored(), ABSENT)]))
-        return record
+        prepared = freeze(
+            self.distributions.store,
+            manifest,
+            spec,
+            self.distributions.selection(job),
+            comparable(ledger, spec),
+            job.distribution_type,
+            place,
+        )
+        plan = planned(prepared, spec, platform)
+        cost = job.metadata.model_copy(update={"cost_estimate": plan.cost_estimate})
+        holder[0] = holder[0].committed(
+            roster=prepared.roster,
+            plan=plan,
+            stages=_stages(prepared),
+            progress=_nothing_sent(plan, prepared),
+            metadata=cost,
+        )
 
-    def _put(self, record: BatchRecord) -> Write:
-        name = f"{record.distribution_id}:{record.seq:06d}"
-        return Write(Key(record.organization_id, "batches", name), record.stored())
-
-    # ends ---------------------------------------------------------------------------------------
-
-    def _complete(
+    def _is_too_much(
         self,
         caller: Caller,
         lease: Lease[Distribution],
         platform: Platform,
-        connector: Connector,
-    ) -> None:
-        job, now = lease.job, self.clock.now()
-        status = DistributionStatus.COMPLETED
-        if job.progress.rejected:
-            status = DistributionStatus.PARTIAL if job.progress.sent else DistributionStatus.FAILED
-        results = job.match_results.model_copy(update={"total_records": job.progress.sent})
-        polls = connector.spec.reports_matches and job.progress.sent > 0
-        if not polls:
-            results = results.model_copy(update={"final": True})
-        after = self._ended(
-            job,
-            status,
-            match_results=results,
-            next_at=self.matching.next_look(connector.spec, now) if polls else None,
-        )
-        sync = SyncStatus.FAILED if status is DistributionStatus.FAILED else SyncStatus.SUCCESS
-        self._commit_end(caller, lease, after, sync)
-
-    def _fail(self, caller: Caller, lease: Lease[Distribution], error: ActivationError) -> None:
+        spec: ConnectorSpec,
+    ) -> bool:
+        """Hold the distribution when it would take out too much; it keeps its turn."""
         job = lease.job
-        details = job.error_details.model_copy(
-            update={"error_code": error.code, "error_message": error.message}
-        )
-        after = self._ended(job, DistributionStatus.FAILED, error_details=details)
-        self._commit_end(caller, lease, after, SyncStatus.FAILED)
-
-    def _ended(self, job: Distribution, status: DistributionStatus, **fields: Any) -> Distribution:
+        assert job.plan is not None
+        found = blast_radius(job.plan, platform.settings, spec.minimum_size)
+        if found is None:
+            return False
         now = self.clock.now()
-        times = {"completed_at": now, "updated_at": now, "lease_until": None, "next_at": None}
-        return job.changed(**{**times, "status": job.moved_to(status), **fields})
-
-    def _commit_end(
-        self, caller: Caller, lease: Lease[Distribution], after: Distribution, sync: SyncStatus
-    ) -> None:
+        hold = Hold(
+            reason=HoldReason.BLAST_RADIUS, since=now, message=found.message, details=found.details
+        )
+        after = job.changed(hold=hold, lease_until=None, next_at=None, updated_at=now)
         self.distributions.commits.commit(
             caller,
-            f"function:distribution:{after.status}",
+            "function:distribution:hold",
             [lease.stored.replaced_by(after)],
-            before=lease.job,
+            before=job,
             after=after,
         )
-        self.matching.record_sync(caller.organization_id, after.platform_id, sync)
+        return True
+
+    def _audience_at_platform(self, holder: list[Lease[Distribution]], platform: Platform) -> None:
+        """The platform's id of the audience: as the ledger knows it, or made now."""
+        job = holder[0].job
+        if job.match_results.platform_audience_id is not None:
+            return
+        ledger = self.distributions.ledgers.of(job)
+        name = ledger.entity.platform_audience_id
+        if name is None:
+            account, connector = self.accounts.opened(platform)
+            name = connector.create_audience(account, delivery_of(job))
+        results = job.match_results.model_copy(update={"platform_audience_id": name})
+        known = ledger.entity.changed(
+            platform_audience_id=name,
+            forms=_forms(self.distributions.spec_of(platform)),
+            updated_at=self.clock.now(),
+        )
+        holder[0] = holder[0].committed([ledger.replaced_by(known)], match_results=results)
+
+    # stages -------------------------------------------------------------------------------------
+
+    def _go_to(
+        self, caller: Caller, lease: Lease[Distribution], number: int, spec: ConnectorSpec
+    ) -> None:
+        """Begin a stage, or take it up again after a failure; after the last one, the end."""
+        job, now = lease.job, self.clock.now()
+        if number >= len(job.stages):
+            ended = lease.committed(stage=len(job.stages))
+            self.settling.settle(caller, ended.stored, spec)
+            return
+        stage = job.stages[number]
+        started = job.started_at or self._start_of_sending(job)
+        at_once = 1 if stage.operation == "replace" else spec.lanes
+        lanes = stage.lanes or split(stage.batches, at_once if stage.operation != CLEAR else 1)
+        begun = stage.model_copy(update={"lanes": () if stage.operation == CLEAR else lanes})
+        stages = (*job.stages[:number], begun, *job.stages[number + 1 :])
+        after = job.changed(
+            stage=number,
+            stages=stages,
+            started_at=started,
+            lease_until=None,
+            next_at=now if stage.operation == CLEAR else now + timedelta(seconds=WATCH_SECONDS),
+            updated_at=now,
+        )
+        writes, messages = self._lanes(after, number)
+        if stage.operation == CLEAR:
+            messages = [request_message(after, self.clock)]
+        self.documents.commit(Batch([lease.stored.replaced_by(after), *writes], messages))
+        self.distributions.commits.publish(messages)
+
+    def _start_of_sending(self, job: Distribution) -> datetime:
+        """From when on members count as added by this run: the platform's clock may be behind
+        ours, but nothing that an earlier run added may be taken for ours."""
+        now = self.clock.now()
+        before = self.distributions.ledgers.of(job).entity.accepted_at
+        early = now - timedelta(seconds=CLOCK_SKEW_SECONDS)
+        return max(early, before) if before else early
+
+    def _lanes(self, job: Distribution, number: int) -> tuple[list[Write], list[Message]]:
+        """The records of a stage's lanes, made or taken up again, and what wakes their workers."""
+        stage, now = job.stages[number], self.clock.now()
+        known = {lane.key.id: lane for lane in self.distributions.lanes_of(job)}
+        writes, messages = [], []
+        for place, (first, batches) in enumerate(stage.lanes):
+            id = lane_id(job.distribution_id, number, place)  # noqa: A001 - of the record
+            old = known.get(id)
+            if old is not None and old.entity.status is LaneStatus.DONE:
+                continue
+            if old is not None:
+                lane = old.entity.changed(
+                    status=LaneStatus.WAITING, next_at=now, lease_until=None, updated_at=now
+                )
+            else:
+                lane = _new_lane(job, number, place, first, batches, now)
+            key = Key(job.organization_id, "lanes", id)
+            writes.append(Write(key, lane.stored(), old.revision if old else ABSENT))
+            messages.append(lane_message(lane, self.clock))
+        return writes, messages
+
+    def _advance(self, caller: Caller, stored: Stored[Distribution]) -> None:
+        """Look at the lanes of the stage: go on to the next one, wait, or end."""
+        job = stored.entity
+        assert job.stage is not None
+        if job.stage < len(job.stages) and job.stages[job.stage].operation == CLEAR:
+            lease = Lease(self.documents, self.clock, self.lease_seconds, stored).committed(
+                attempt=job.attempt + 1, next_at=None
+            )
+            self._guarded(caller, lease, self._clear)
+            return
+        lanes = self.distributions.lanes_of(job)
+        mine = [lane.entity for lane in lanes if lane.entity.stage == job.stage]
+        failed = next((lane for lane in mine if lane.status is LaneStatus.FAILED), None)
+        lease = Lease(self.documents, self.clock, self.lease_seconds, stored)
+        if failed is not None:
+            self._fail(caller, lease, _error_of(failed))
+        elif all(lane.status is LaneStatus.DONE for lane in mine):
+            spec = self._spec(job)
+            if spec is None:
+                self._fail(caller, lease, NotFoundError("The platform is gone."))
+                return
+            done = self.distributions.progress(job, lanes)
+            self._go_to(caller, lease.committed(progress=done), job.stage + 1, spec)
+        else:
+            self._watch(lease, lanes)
+
+    def _clear(self, caller: Caller, holder: list[Lease[Distribution]]) -> None:
+        """Let the platform drop what this run has not added."""
+        job = holder[0].job
+        platform = self._usable_platform(job)
+        account, connector = self.accounts.opened(platform)
+        connector.clear(account, delivery_of(job))
+        self._go_to(caller, holder[0], len(job.stages), connector.spec)
+
+    def _watch(self, lease: Lease[Distribution], lanes: list[Stored[Lane]]) -> None:
+        """Keep the shown progress up to date, and wake lanes that a decision had stopped."""
+        job = lease.job
+        now = self.clock.now()
+        idle = [
+            lane.entity
+            for lane in lanes
+            if lane.entity.status not in LANE_FINAL
+            and lane.entity.lease_until is None
+            and lane.entity.next_at is None
+        ]
+        lease.committed(
+            progress=self.distributions.progress(job, lanes),
+            lease_until=None,
+            next_at=now + timedelta(seconds=WATCH_SECONDS),
+        )
+        if idle:
+            self.distributions.commits.publish_new(
+                [lane_message(lane, self.clock) for lane in idle]
+            )
+
+    # waiting ------------------------------------------------------------------------------------
 
     def _pause(
         self, caller: Caller, lease: Lease[Distribution], error: PlatformTransientError
@@ -348,7 +440,8 @@ class Dispatcher:
             self._fail(caller, lease, error)
             return
         grown = min(FIRST_PAUSE_SECONDS * 2 ** (count - 1), LONGEST_PAUSE_SECONDS)
-        seconds = grown if error.retry_after_seconds is None else error.retry_after_seconds
+        told = error.retry_after_seconds
+        seconds = grown if told is None else told
         details = lease.job.error_details.model_copy(
             update={
                 "error_code": error.code,
@@ -359,16 +452,83 @@ class Dispatcher:
         next_at = self.clock.now() + timedelta(seconds=seconds)
         lease.committed(lease_until=None, next_at=next_at, error_details=details)
 
-    def _hand_over(self, lease: Lease[Distribution]) -> None:
-        """Out of time: release the lease and wake a successor."""
-        released = lease.committed(lease_until=None, next_at=self.clock.now())
-        self.distributions.commits.publish_new([request_message(released.job, self.clock)])
-
     def _look_at_matches(self, caller: Caller, job: Distribution) -> None:
         if job.match_results.final or job.next_at is None or job.next_at > self.clock.now():
             return
         platform = self.platforms.records.find(caller.organization_id, job.platform_id)
         if platform is None:
             return
-        account, connector = self._open(platform.entity)
+        account, connector = self.accounts.opened(platform.entity)
         self.matching.look(caller, job.distribution_id, account, connector)
+
+
+def _stages(prepared: Prepared) -> tuple[Stage, ...]:
+    stages, first = [], 0
+    for step in prepared.steps:
+        stages.append(
+            Stage(
+                operation=step.operation,
+                rows=step.rows,
+                batches=step.batches,
+                first=first,
+                path=step.frozen.path if step.frozen else None,
+                sha256=step.frozen.sha256 if step.frozen else None,
+                cuts=tuple((cut.basis, cut.batches, cut.rows) for cut in step.cuts),
+            )
+        )
+        first += step.batches if step.operation != CLEAR else 0
+    return tuple(stages)
+
+
+def _nothing_sent(plan: Plan, prepared: Prepared) -> Progress:
+    batches = sum(step.batches for step in prepared.steps if step.operation != CLEAR)
+    return Progress(planned=plan.rows, pending=plan.rows, batches=batches)
+
+
+def _new_lane(
+    job: Distribution, number: int, place: int, first: int, batches: int, now: datetime
+) -> Lane:
+    stage = job.stages[number]
+    rows = sum(_sizes(stage)[first - 1 : first - 1 + batches])
+    return Lane(
+        organization_id=job.organization_id,
+        created_at=now,
+        updated_at=now,
+        lane_id=lane_id(job.distribution_id, number, place),
+        distribution_id=job.distribution_id,
+        platform_id=job.platform_id,
+        stage=number,
+        number=place,
+        operation=stage.operation,
+        first=stage.first + first - 1,
+        first_of_stage=first - 1,
+        batches=batches,
+        rows=rows,
+        pending=rows,
+        next_at=now,
+        trace_id=job.trace_id,
+    )
+
+
+def _sizes(stage: Stage) -> list[int]:
+    """The rows of every batch of a stage: each but the last of a cut is full."""
+    sizes: list[int] = []
+    full = max((-(-rows // batches) for _, batches, rows in stage.cuts), default=0)
+    for _, batches, rows in stage.cuts:
+        size = full if batches > 1 else rows
+        sizes += [size] * (batches - 1) + [rows - size * (batches - 1)]
+    return sizes
+
+
+def _error_of(lane: Lane) -> PlatformError:
+    details = lane.error_details
+    error = PlatformError(details.error_message or "A lane failed.")
+    if details.error_code is not None:
+        error.code = details.error_code  # type: ignore[misc]  # this one error says what the lane met
+    return error
+
+
+def _forms(spec: ConnectorSpec) -> dict[str, str]:
+    from activation.members.delivery import forms_of
+
+    return forms_of(spec)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from activation.documents import Collection, Stored
+from activation.domain import decisions
 from activation.domain.audience import Audience, AudienceStatus
-from activation.domain.caller import Caller
+from activation.domain.caller import Caller, service_caller
 from activation.domain.delivery import Delivery
 from activation.domain.distribution import (
+    ApprovalDraft,
+    ApprovalStatus,
     BatchRecord,
     Distribution,
     DistributionDraft,
     DistributionMetadata,
     DistributionStatus,
     DistributionType,
+    ErrorDetails,
+    HoldReason,
     Plan,
     PlanDraft,
+    PlannedStep,
+    Progress,
 )
 from activation.domain.entity import new_id
+from activation.domain.lane import Lane, lane_id
+from activation.domain.ledger import Ledger
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
-from activation.errors import InvalidStateError, ValidationError
-from activation.ports import Clock, Connectors, DocumentStore, Key, Message, Revision
+from activation.domain.roster import Roster
+from activation.errors import (
+    InvalidStateError,
+    NotFoundError,
+    ValidationError,
+)
+from activation.ports import Clock, Connectors, DocumentStore, Key, Message, Query, Revision
 from activation.services.access import (
     get_visible,
     require_current,
@@ -35,11 +52,12 @@ from activation.services.access import (
 )
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
+from activation.services.ledgers import LedgerService
 from activation.services.platforms import DISTRIBUTION_REQUESTS, PlatformService
 from activation.services.records import Records
 
 if TYPE_CHECKING:
-    from activation.members.delivery import DeliveryCounts, Selection
+    from activation.members.delivery import Prepared, Selection
     from activation.members.store import MemberStore
 
 OPERATOR_MAY_SET = frozenset({DistributionStatus.CANCELLED})
@@ -55,6 +73,7 @@ class DistributionService(Records[Distribution]):
     commits: Commits
     audiences: AudienceService
     platforms: PlatformService
+    ledgers: LedgerService
     connectors: Connectors
     store: MemberStore
     clock: Clock
@@ -70,17 +89,27 @@ class DistributionService(Records[Distribution]):
         return Collection(self.documents, "batches", BatchRecord)
 
     def plan(self, caller: Caller, draft: PlanDraft) -> Plan:
-        """What the distribution would do; sends nothing and stores nothing."""
+        """What the distribution would do now; sends nothing and stores nothing that stays."""
         from activation.members.delivery import plan_delivery
 
         audience, platform = self._ready(caller, draft)
         spec = self.spec_of(platform)
-        manifest = self.manifest_of(audience)
-        counts = plan_delivery(self.store, manifest, spec, self.selection(draft))
-        return planned(counts, spec, platform)
+        ledger = self.ledgers.find(
+            caller.organization_id, audience.audience_id, platform.platform_id
+        )
+        prepared = plan_delivery(
+            self.store,
+            self.manifest_of(audience),
+            spec,
+            self.selection(draft),
+            comparable(ledger, spec),
+            draft.distribution_type,
+        )
+        return planned(prepared, spec, platform)
 
     def create(self, caller: Caller, draft: DistributionDraft) -> Stored[Distribution]:
-        """Request a distribution of the audience as it is now; it starts at once or as scheduled.
+        """Request a distribution of the audience as it is now; it starts at once or as scheduled,
+        where approval is asked for not before it is given.
 
         InvalidStateError when the audience or the platform is not fit for sending.
         """
@@ -93,6 +122,10 @@ class DistributionService(Records[Distribution]):
                 reason="test_audience",
             )
         now = self.clock.now()
+        asks = draft.require_approval or platform.settings.require_approval
+        metadata = DistributionMetadata(**dict(draft.metadata))
+        if asks:
+            metadata = metadata.model_copy(update={"approval_status": ApprovalStatus.PENDING})
         distribution = Distribution(
             organization_id=caller.organization_id,
             distribution_id=new_id(now),
@@ -107,26 +140,74 @@ class DistributionService(Records[Distribution]):
             distribution_type=draft.distribution_type,
             segments_distributed=draft.segments_distributed,
             scheduled_at=draft.scheduled_at,
-            next_at=draft.scheduled_at or now,
-            metadata=DistributionMetadata(**dict(draft.metadata)),
+            next_at=None if asks else draft.scheduled_at or now,
+            metadata=metadata,
             visible_to=tuple(sorted({caller.user_id, *visible_to(audience)})),
             trace_id=caller.trace_id,
         )
+        return self.requested(caller, distribution)
+
+    def requested(self, caller: Caller, distribution: Distribution) -> Stored[Distribution]:
+        """Commit a new distribution, and wake the dispatcher when its time has come.
+
+        ConflictError when there is one of this id.
+        """
         write = self.records.created(distribution.distribution_id, distribution)
-        later = draft.scheduled_at is not None and draft.scheduled_at > now
+        starts = distribution.next_at is not None and distribution.next_at <= self.clock.now()
         revision = self.commits.commit(
             caller,
             "api:distribution:create",
             [write],
             after=distribution,
-            messages=[] if later else [request_message(distribution, self.clock)],
+            messages=[request_message(distribution, self.clock)] if starts else [],
             answer=distribution.public(),
         )
         return Stored(distribution, write.key, revision)
 
     def get(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
-        """The distribution with its progress and results."""
-        return get_visible(self.records, caller, distribution_id)
+        """The distribution with its results, and its progress as of now."""
+        stored = get_visible(self.records, caller, distribution_id)
+        if stored.entity.settled or stored.entity.stage is None:
+            return stored
+        current = self.current(stored.entity, self.lanes_of(stored.entity))
+        return Stored(current, stored.key, stored.revision)
+
+    def current(self, job: Distribution, lanes: Sequence[Stored[Lane]]) -> Distribution:
+        """The distribution with what its lanes say: progress, and the last trouble of any."""
+        troubled = [lane.entity for lane in lanes if lane.entity.error_details.error_code]
+        details = job.error_details
+        if troubled:
+            last = max(troubled, key=lambda lane: lane.updated_at).error_details
+            count = details.retry_count + sum(lane.error_details.retry_count for lane in troubled)
+            details = last.model_copy(update={"retry_count": count})
+        return job.changed(progress=self.progress(job, lanes), error_details=details)
+
+    def lanes_of(self, job: Distribution) -> list[Stored[Lane]]:
+        """The lanes of all stages that have begun, in their order."""
+        keys = [
+            Key(job.organization_id, "lanes", lane_id(job.distribution_id, number, lane))
+            for number, stage in enumerate(job.stages)
+            for lane in range(len(stage.lanes))
+        ]
+        found = self.documents.get_many(keys) if keys else []
+        return [Stored(Lane.restored(d.data), d.key, d.revision) for d in found if d is not None]
+
+    def progress(self, job: Distribution, lanes: Sequence[Stored[Lane]]) -> Progress:
+        """The sums over all lanes."""
+        reasons: Counter[str] = Counter()
+        for lane in lanes:
+            reasons.update(lane.entity.rejected_by_reason)
+        sent = sum(lane.entity.sent for lane in lanes)
+        rejected = sum(lane.entity.rejected for lane in lanes)
+        return job.progress.model_copy(
+            update={
+                "sent": sent,
+                "rejected": rejected,
+                "pending": job.progress.planned - sent - rejected,
+                "rejected_by_reason": dict(reasons),
+                "batches_done": sum(lane.entity.done for lane in lanes),
+            }
+        )
 
     def set_status(
         self, caller: Caller, distribution_id: str, status: str, expected: Revision | None = None
@@ -138,33 +219,93 @@ class DistributionService(Records[Distribution]):
                 field="status",
                 reason="not_settable",
             )
-        return retry_conflicts(
-            partial(self._cancel, caller, distribution_id, expected), expected=expected
+
+        return self._decided(caller, distribution_id, "cancel", decisions.cancelled, expected)
+
+    def approve(
+        self, caller: Caller, distribution_id: str, draft: ApprovalDraft
+    ) -> Stored[Distribution]:
+        """Approve or reject a distribution that waits for approval; never the author himself."""
+
+        if draft.status is ApprovalStatus.PENDING:
+            raise ValidationError(
+                "status is approved or rejected.", field="status", reason="unknown"
+            )
+        return self._decided(
+            caller,
+            distribution_id,
+            str(draft.status),
+            lambda job, now: decisions.judged(job, caller.user_id, draft.status, now),
         )
 
-    def retry(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
-        """Let a failed distribution go on with the batches that are left."""
+    def release(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
+        """Let a held distribution go on with the very lists that were planned; never the author
+        himself."""
 
-        def use_case() -> Stored[Distribution]:
-            stored = self.get(caller, distribution_id)
-            status = stored.entity.moved_to(DistributionStatus.SCHEDULED)
-            self._usable(self.platforms.get(caller, stored.entity.platform_id).entity)
-            after = stored.entity.changed(
+        return self._decided(
+            caller,
+            distribution_id,
+            "release",
+            lambda job, now: decisions.released(job, caller.user_id, now),
+        )
+
+    def pause(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
+        """Send nothing more until `resume`; the batches under way end."""
+
+        return self._decided(
+            caller,
+            distribution_id,
+            "pause",
+            lambda job, now: decisions.paused(job, caller.user_id, now),
+        )
+
+    def resume(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
+        """Let a paused distribution go on, or look again whether credentials work."""
+
+        return self._decided(caller, distribution_id, "resume", decisions.resumed)
+
+    def resume_waiting(self, organization_id: str, platform_id: str) -> int:
+        """Let everything go on that waited for new credentials of a platform; returns how much."""
+        caller = service_caller("dispatch_distribution", organization_id, "")
+        count = 0
+        for status in (DistributionStatus.SCHEDULED, DistributionStatus.PROCESSING):
+            equal = {"platform_id": platform_id, "status": str(status)}
+            for document in self.documents.query(
+                Query(organization_id, "distributions", equal, limit=200)
+            ):
+                hold = Distribution.restored(document.data).hold
+                if hold is not None and hold.reason is HoldReason.NEEDS_REAUTH:
+                    with suppress(InvalidStateError, NotFoundError):
+                        self.resume(caller, document.key.id)
+                        count += 1
+        return count
+
+    def retry(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:
+        """Let a failed distribution go on with the batches that are left.
+
+        InvalidStateError when another one has changed meanwhile what the platform holds: then a
+        new distribution is exact, and this one would not be.
+        """
+
+        def again(job: Distribution, now: datetime) -> Distribution:
+            status = job.moved_to(DistributionStatus.SCHEDULED)
+            self._usable(self.platforms.get(caller, job.platform_id).entity)
+            ledger = self.ledgers.find(job.organization_id, job.audience_id, job.platform_id)
+            if job.stages and ledger and ledger.last_distribution_id != job.distribution_id:
+                raise InvalidStateError(
+                    "Another distribution has ended since; request a new one.",
+                    reason="overtaken",
+                )
+            return job.changed(
                 status=status,
-                next_at=self.clock.now(),
+                next_at=now,
                 completed_at=None,
                 lease_until=None,
-                updated_at=self.clock.now(),
-            )
-            return self._changed(
-                caller,
-                stored,
-                after,
-                "api:distribution:retry",
-                [request_message(after, self.clock)],
+                updated_at=now,
+                error_details=ErrorDetails(),
             )
 
-        return retry_conflicts(use_case)
+        return self._decided(caller, distribution_id, "retry", again)
 
     def rejects(self, caller: Caller, distribution_id: str) -> Iterator[bytes]:
         """The rows that the platform refused, as CSV: batch, row, reason; never a value."""
@@ -177,7 +318,7 @@ class DistributionService(Records[Distribution]):
 
     def manifest_of(self, audience: Audience) -> Manifest:
         """The audience's current members; InvalidStateError when it never had any."""
-        if audience.manifest_id is None or audience.size == 0:
+        if audience.manifest_id is None:
             raise InvalidStateError("The audience has no members to send.", field="audience_id")
         return self.audiences.manifests.get(audience.organization_id, audience.manifest_id).entity
 
@@ -187,14 +328,28 @@ class DistributionService(Records[Distribution]):
 
         return Selection(segments=draft.segments_distributed, now=self.clock.now())
 
+    def _decided(
+        self,
+        caller: Caller,
+        distribution_id: str,
+        what: str,
+        decide: Callable[[Distribution, datetime], Distribution],
+        expected: Revision | None = None,
+    ) -> Stored[Distribution]:
+        """Change a distribution as somebody decided, and wake the dispatcher for it."""
+
+        def use_case() -> Stored[Distribution]:
+            stored = get_visible(self.records, caller, distribution_id)
+            require_current(stored, expected)
+            after = decide(stored.entity, self.clock.now())
+            messages = []
+            if after.next_at is not None and after.next_at <= self.clock.now():
+                messages = [request_message(after, self.clock)]
+            return self._changed(caller, stored, after, f"api:distribution:{what}", messages)
+
+        return retry_conflicts(use_case, expected=expected)
+
     def _ready(self, caller: Caller, draft: PlanDraft) -> tuple[Audience, Platform]:
-        if draft.distribution_type is not DistributionType.INITIAL:
-            raise ValidationError(
-                "refresh and incremental need the accepted-state ledger, which is not there yet; "
-                "initial sends the whole audience.",
-                field="distribution_type",
-                reason="not_available",
-            )
         audience = self.audiences.find(caller, draft.audience_id).entity
         platform = self.platforms.get(caller, draft.platform_id).entity
         if audience.status is not AudienceStatus.ACTIVE:
@@ -208,6 +363,8 @@ class DistributionService(Records[Distribution]):
             raise InvalidStateError("The audience has expired.", field="audience_id")
         self._usable(platform)
         self.manifest_of(audience)
+        if audience.size == 0 and draft.distribution_type is DistributionType.INITIAL:
+            raise InvalidStateError("The audience has no members to send.", field="audience_id")
         self._known_segments(audience, draft.segments_distributed)
         return audience, platform
 
@@ -223,21 +380,6 @@ class DistributionService(Records[Distribution]):
                 field="segments_distributed",
                 reason="unknown",
             )
-
-    def _cancel(
-        self, caller: Caller, distribution_id: str, expected: Revision | None
-    ) -> Stored[Distribution]:
-        stored = self.get(caller, distribution_id)
-        require_current(stored, expected)
-        now = self.clock.now()
-        after = stored.entity.changed(
-            status=stored.entity.moved_to(DistributionStatus.CANCELLED),
-            completed_at=now,
-            updated_at=now,
-            lease_until=None,
-            next_at=None,
-        )
-        return self._changed(caller, stored, after, "api:distribution:cancel", [])
 
     def _reject_lines(self, distribution: Distribution) -> Iterator[bytes]:
         yield b"batch,row,reason\n"
@@ -265,40 +407,102 @@ def request_message(distribution: Distribution, clock: Clock) -> Message:
     )
 
 
-def planned(counts: DeliveryCounts, spec: ConnectorSpec, platform: Platform) -> Plan:
-    """The plan that counts make at this platform's limits and prices."""
-    requests = -(-counts.rows // spec.max_rows)
-    warnings = []
-    if counts.rows < spec.minimum_size:
-        warnings.append(
-            f"{spec.title} asks for at least {spec.minimum_size} rows; this has {counts.rows}."
+def lane_message(lane: Lane, clock: Clock) -> Message:
+    """The message that wakes a worker for a lane."""
+    return Message(
+        topic=DISTRIBUTION_REQUESTS,
+        organization_id=lane.organization_id,
+        id=new_id(clock.now()),
+        data={"distribution_id": lane.distribution_id, "lane_id": lane.lane_id},
+        trace_id=lane.trace_id,
+    )
+
+
+def comparable(ledger: Ledger | None, spec: ConnectorSpec) -> Roster | None:
+    """What the platform has accepted, in the forms that the spec sends now.
+
+    ValidationError when it was sent in other forms: they cannot be compared.
+    """
+    from activation.members.delivery import forms_of
+
+    if ledger is None or ledger.accepted is None or not ledger.accepted.size:
+        return None
+    if ledger.forms != forms_of(spec):
+        raise ValidationError(
+            "The platform's settings now choose other identifiers than those it holds; "
+            "add it as a new platform.",
+            field="platform_id",
+            reason="identifiers_changed",
         )
-    settings = platform.settings
+    return ledger.accepted
+
+
+def planned(prepared: Prepared, spec: ConnectorSpec, platform: Platform) -> Plan:
+    """The plan that counts make at this platform's limits and prices."""
+    counts, settings = prepared.counts, platform.settings
+    steps = tuple(
+        PlannedStep(
+            operation=step.operation,
+            identifiers=step.identifiers,
+            rows=step.rows,
+            requests=step.batches,
+        )
+        for step in prepared.steps
+    )
+    requests = sum(step.requests for step in steps)
+    added = sum(step.rows for step in steps if step.operation in ("add", "replace"))
+    per_minute = settings.requests_per_minute or spec.requests_per_minute
     return Plan(
         members=counts.members,
         withheld=dict(counts.withheld),
         identifiers=counts.identifiers,
         identifiers_by_type=dict(counts.by_type),
-        rows=counts.rows,
+        accepted=prepared.held,
+        kept=prepared.kept,
+        adds=prepared.adds,
+        removes=prepared.removes,
+        restated=prepared.restated,
+        steps=steps,
+        rows=sum(step.rows for step in steps),
         requests=requests,
-        minutes=round(requests / spec.requests_per_minute, 2),
-        cost_estimate=round(counts.rows / 1000 * settings.cost_per_thousand, 2),
-        estimated_matches=round(counts.rows * settings.default_match_rate),
-        warnings=tuple(warnings),
+        minutes=round(requests / per_minute, 2),
+        cost_estimate=round(added / 1000 * settings.cost_per_thousand, 2),
+        estimated_matches=round(added * settings.default_match_rate),
+        warnings=_warnings(prepared, spec),
     )
 
 
-def delivery_of(job: Distribution) -> Delivery:
-    """What the connector needs to know; equal for every try."""
-    session = int(job.distribution_id.replace("-", "")[-15:], 16) or 1
+def _warnings(prepared: Prepared, spec: ConnectorSpec) -> tuple[str, ...]:
+    found = []
+    size = prepared.counts.identifiers
+    if size < spec.minimum_size:
+        found.append(f"{spec.title} asks for at least {spec.minimum_size} rows; this has {size}.")
+    if prepared.removes and not spec.removes:
+        found.append(
+            f"{spec.title} takes nothing out again: {prepared.removes} identifiers stay there."
+        )
+    return tuple(found)
+
+
+def session_of(text: str) -> int:
+    """A positive 62-bit number that depends on nothing but a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 2 or 1
+
+
+def delivery_of(job: Distribution, lane: Lane | None = None) -> Delivery:
+    """What the connector needs to know of a distribution, or of one lane of it; equal for every
+    try."""
+    key = lane.lane_id if lane else job.distribution_id
     return Delivery(
         distribution_id=job.distribution_id,
         external_id=f"aa-{job.audience_id}",
         audience_name=job.audience_name,
         description="",
-        operation="add",
-        rows=job.progress.planned,
-        batches=job.progress.batches,
+        operation=lane.operation if lane else "add",
+        rows=lane.rows if lane else job.progress.planned,
+        batches=lane.batches if lane else job.progress.batches,
         platform_audience_id=job.match_results.platform_audience_id,
-        session_id=session,
+        session_id=session_of(key),
+        key=key.replace(":", "."),
+        started_at=job.started_at,
     )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from activation.domain.distribution import Distribution
 from activation.domain.job import Job
+from activation.domain.lane import Lane
 from activation.domain.member_import import MemberImport
 from activation.ports import Batch, Clock, DocumentStore, Write
 from activation.services.commits import Commits
-from activation.services.distributions import request_message
+from activation.services.distributions import lane_message, request_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
@@ -31,6 +32,7 @@ class DueService:
             "outbox": self.relay(),
             "imports": self._imports(),
             "distributions": self._distributions(),
+            "lanes": self._lanes(),
             "jobs": self._jobs(),
             "idempotency": self._old_claims(),
         }
@@ -52,6 +54,13 @@ class DueService:
         if jobs:
             self.commits.bus.publish([request_message(job, self.clock) for job in jobs])
         return len(jobs)
+
+    def _lanes(self) -> int:
+        due = self.documents.due("lanes", self.clock.now(), PAGE)
+        lanes = [Lane.restored(document.data) for document in due]
+        if lanes:
+            self.commits.bus.publish([lane_message(lane, self.clock) for lane in lanes])
+        return len(lanes)
 
     def _jobs(self) -> int:
         due = self.documents.due("jobs", self.clock.now(), PAGE)

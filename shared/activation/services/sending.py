@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from activation.domain.delivery import Delivery
-from activation.domain.distribution import MAX_REJECTED_ROWS, BatchRecord, BatchState, Progress
+from activation.domain.distribution import MAX_REJECTED_ROWS, BatchRecord, BatchState
 from activation.errors import PlatformRowsError
 from activation.ports import Account, Clock, Connector
 
 Columns = Mapping[str, Sequence[Any]]
 
 INVALID_ROW = "refused_by_platform"
+UNRESOLVED = "refused_with_others"
+"""Rows of a piece that was refused when the search for the bad ones had cost too much."""
+MAX_PIECES = 500
+"""Requests that one batch may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,46 +30,73 @@ class Sent:
     receipt: str | None = None
 
 
-def send_rows(
-    connector: Connector, account: Account, delivery: Delivery, seq: int, columns: Columns
-) -> Sent:
-    """Send batch `seq`; when the platform refuses it whole because of some rows, send the rest.
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Sends batches, without the people who have opted out since the list was frozen."""
+
+    def send(
+        self,
+        organization_id: str,
+        connector: Connector,
+        account: Account,
+        delivery: Delivery,
+        seq: int,
+        columns: Columns,
+        keep: Callable[[], None],
+    ) -> Sent:
+        """Send batch `seq`; when the platform refuses it whole because of some rows, the rest.
+
+        `keep` is called between two requests.
+        """
+        del organization_id
+        rows = range(len(next(iter(columns.values()))))
+        return _Pieces(connector, account, delivery, seq, columns, keep).sent(rows)
+
+
+@dataclass(slots=True)
+class _Pieces:
+    """One batch, in as many requests as it takes to find the rows that spoil it.
 
     Rows that the platform names are left out; when it names none, the batch is halved until the
-    bad rows are alone: log2(rows) requests for each of them.
+    bad rows are alone: log2(rows) requests for each of them, at most MAX_PIECES together.
     """
-    rows = list(range(len(next(iter(columns.values())))))
-    return _send(connector, account, delivery, seq, columns, rows)
 
+    connector: Connector
+    account: Account
+    delivery: Delivery
+    seq: int
+    columns: Columns
+    keep: Callable[[], None]
+    requests: int = 0
 
-def _send(
-    connector: Connector,
-    account: Account,
-    delivery: Delivery,
-    seq: int,
-    columns: Columns,
-    rows: Sequence[int],
-) -> Sent:
-    if not rows:
-        return Sent()
-    try:
-        outcome = connector.send(account, delivery, seq, _chosen(columns, rows))
-    except PlatformRowsError as error:
+    def sent(self, rows: Sequence[int]) -> Sent:
+        """Send some rows of the batch."""
+        if not rows:
+            return Sent()
+        if self.requests:
+            self.keep()
+        self.requests += 1
+        chosen = _chosen(self.columns, rows)
+        try:
+            outcome = self.connector.send(self.account, self.delivery, self.seq, chosen)
+        except PlatformRowsError as error:
+            return self._without(rows, error)
+        placed = {rows[position]: reason for position, reason in outcome.rejected.items()}
+        return Sent(placed, outcome.unplaced_rejects, outcome.receipt)
+
+    def _without(self, rows: Sequence[int], error: PlatformRowsError) -> Sent:
         reason = error.platform_code or INVALID_ROW
         if error.rows:
             named = set(error.rows)
             bad = {rows[position]: reason for position in named}
             good = [row for position, row in enumerate(rows) if position not in named]
-            return _joined(Sent(bad), _send(connector, account, delivery, seq, columns, good))
+            return _joined(Sent(bad), self.sent(good))
         if len(rows) == 1:
             return Sent({rows[0]: reason})
+        if self.requests >= MAX_PIECES:
+            return Sent(dict.fromkeys(rows, UNRESOLVED))
         half = len(rows) // 2
-        return _joined(
-            _send(connector, account, delivery, seq, columns, rows[:half]),
-            _send(connector, account, delivery, seq, columns, rows[half:]),
-        )
-    placed = {rows[position]: reason for position, reason in outcome.rejected.items()}
-    return Sent(placed, outcome.unplaced_rejects, outcome.receipt)
+        return _joined(self.sent(rows[:half]), self.sent(rows[half:]))
 
 
 def _chosen(columns: Columns, rows: Sequence[int]) -> Columns:
@@ -83,13 +114,14 @@ def _joined(first: Sent, second: Sent) -> Sent:
 
 
 def done(record: BatchRecord, sent: Sent, offset: int, clock: Clock) -> BatchRecord:
-    """The record of a batch that is through; rows are numbered over the whole list, from 1."""
+    """The record of a batch that is through; rows are numbered over its step's list, from 1."""
     reasons: Counter[str] = Counter(sent.rejected.values())
     reasons.update(sent.unplaced)
     rejected = reasons.total()
     rows = sorted(sent.rejected.items())[:MAX_REJECTED_ROWS]
     return record.changed(
         state=BatchState.DONE,
+        first_row=offset,
         sent=record.rows - rejected,
         rejected=rejected,
         rejected_by_reason=dict(reasons),
@@ -97,19 +129,4 @@ def done(record: BatchRecord, sent: Sent, offset: int, clock: Clock) -> BatchRec
         receipt=sent.receipt,
         attempts=record.attempts + 1,
         updated_at=clock.now(),
-    )
-
-
-def progressed(progress: Progress, done: BatchRecord) -> Progress:
-    reasons: Mapping[str, int] = Counter(progress.rejected_by_reason) + Counter(
-        done.rejected_by_reason
-    )
-    return progress.model_copy(
-        update={
-            "sent": progress.sent + done.sent,
-            "rejected": progress.rejected + done.rejected,
-            "pending": progress.pending - done.rows,
-            "rejected_by_reason": dict(reasons),
-            "batches_done": progress.batches_done + 1,
-        }
     )

@@ -16,6 +16,7 @@ from typing import Any
 from activation.documents import Collection, Stored
 from activation.domain.audience import Audience
 from activation.domain.distribution import Distribution
+from activation.domain.ledger import Ledger
 from activation.domain.member_import import FINAL, MemberImport
 from activation.ports import Batch, BlobInfo, BlobStore, Clock, Document, Query, Write
 from activation.services.audience_sweep import (
@@ -57,7 +58,9 @@ class SweepWorker:
         swept = (
             ("uploads", uploads, "imports/", self._source_of_import),
             ("scratch", members, "imports/", self._objects_of_import),
-            ("lists", members, "distributions/", self._list_of_distribution),
+            ("lists", members, "distributions/", self._lists_of_distribution),
+            ("rosters", members, "ledgers/", self._parts_of_ledger),
+            ("scratch", members, "scratch/", _nothing),
         )
         for kind, area, folder, named in swept:
             counts[kind] += self._folder(area, organization_id, folder, named)
@@ -131,21 +134,45 @@ class SweepWorker:
         runs = {chunk.run for chunk in found.chunks if chunk.run}
         return rejects if found.status in FINAL else rejects | runs
 
-    def _list_of_distribution(self, organization_id: str, distribution_id: str) -> set[str]:
-        """The frozen list of a distribution that still sends, may be retried, or has just ended."""
+    def _lists_of_distribution(self, organization_id: str, distribution_id: str) -> set[str]:
+        """The lists of a distribution that still sends, may be retried, or has just ended."""
+        found = self._distribution(organization_id, distribution_id)
+        if found is None:
+            return set()
+        using = found.status in USING_MEMBERS or not found.settled
+        recent = found.updated_at > self.clock.now() - GRACE
+        paths = {stage.path for stage in found.stages if stage.path is not None}
+        return paths if using or recent else set()
+
+    def _parts_of_ledger(self, organization_id: str, ledger_id: str) -> set[str]:
+        """What a platform has accepted, and what the distribution of the ledger's turn, or the
+        last one, wants it to hold."""
+        ledgers = Collection(self.commits.documents, "ledgers", Ledger)
+        found = ledgers.find(organization_id, ledger_id)
+        if found is None:
+            return set()
+        ledger = found.entity
+        rosters = [ledger.accepted]
+        for name in (ledger.active, ledger.last_distribution_id):
+            job = self._distribution(organization_id, name) if name else None
+            rosters.append(job.roster if job else None)
+        return {part.path for roster in rosters if roster for part in roster.partitions}
+
+    def _distribution(self, organization_id: str, distribution_id: str) -> Distribution | None:
         records = Collection(self.commits.documents, "distributions", Distribution)
         found = records.find(organization_id, distribution_id)
-        if found is None or found.entity.frozen_list is None:
-            return set()
-        using = found.entity.status in USING_MEMBERS
-        recent = found.entity.updated_at > self.clock.now() - GRACE
-        return {found.entity.frozen_list["path"]} if using or recent else set()
+        return found.entity if found else None
 
     def _import(self, organization_id: str, import_id: str) -> MemberImport | None:
         found = Collection(self.commits.documents, "imports", MemberImport).find(
             organization_id, import_id
         )
         return found.entity if found else None
+
+
+def _nothing(_organization_id: str, _record_id: str) -> set[str]:
+    """What work sets aside is needed by nobody after it."""
+    return set()
 
 
 def _record_of(one: BlobInfo) -> str:

@@ -126,13 +126,16 @@ class Facebook(Defaults):
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]
     ) -> MatchReport:
-        """What the upload session has matched; -1 stands for not yet."""
+        """What the upload sessions of all lanes have matched; -1 stands for not yet."""
         path = f"{quote(str(delivery.platform_audience_id))}/sessions"
-        answer = self._call(account, "GET", path, {"session_id": str(session_id(delivery))})
-        sessions = answer.get("data") or [{}]
-        matched = int(sessions[0].get("num_matched") or -1)
-        if matched < 0:
-            return MatchReport(final=False)
+        matched = 0
+        for session in dict.fromkeys(receipts):
+            answer = self._call(account, "GET", path, {"session_id": session})
+            sessions = answer.get("data") or [{}]
+            found = int(sessions[0].get("num_matched") or -1)
+            if found < 0:
+                return MatchReport(final=False)
+            matched += found
         return MatchReport(final=True, matched=matched)
 
     def _all_audiences(self, account: Account) -> Iterator[dict[str, Any]]:

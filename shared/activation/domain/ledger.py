@@ -1,0 +1,91 @@
+"""Ledgers: what a platform has accepted of an audience, and who may change that now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from activation.domain.entity import Entity, Instant, Value
+from activation.domain.roster import Roster
+
+MAX_SKIPPED = 20
+
+
+class SkippedSlot(Value):
+    """A slot of the refresh schedule for which nothing was sent."""
+
+    slot_at: Instant
+    reason: str
+
+
+class Drift(Value):
+    """What a comparison with the platform found."""
+
+    checked_at: Instant
+    method: str
+    """listing | size"""
+    missing: int = 0
+    """Accepted identifiers that the platform does not hold any more."""
+    extra: int = 0
+    """Identifiers that it holds and that were never accepted, or were removed."""
+    size_low: int | None = None
+    size_high: int | None = None
+    message: str = ""
+    healed_by: str | None = None
+    """The distribution that brings the platform back in step."""
+
+
+class SeenSize(Value):
+    """What the platform counted when nothing was under way."""
+
+    at: Instant
+    low: int
+    high: int
+    accepted: int
+    """Accepted identifiers at that time."""
+
+
+class Ledger(Entity):
+    """One audience at one platform. `accepted` moves only with what the platform accepted, so a
+    difference to it is exact after a gap of any length."""
+
+    ledger_id: str
+    """`{audience_id}.{platform_id}`"""
+    audience_id: str
+    platform_id: str
+    platform_audience_id: str | None = None
+    accepted: Roster | None = None
+    forms: dict[str, str] = Field(default_factory=dict)
+    """In which form each identifier type is held there; other forms cannot be compared."""
+    accepted_at: Instant | None = None
+    """When a distribution last ended."""
+    last_distribution_id: str | None = None
+    audience_version: int | None = None
+    """Of the last distribution that ended whole."""
+    segments: tuple[str, ...] = ()
+    """Sub-segments chosen last; a refresh sends the same."""
+    active: str | None = None
+    """The distribution that may send now; others wait for it."""
+    refresh_paused: bool = False
+    skipped: tuple[SkippedSlot, ...] = Field(default=(), max_length=MAX_SKIPPED)
+    """Slots of the schedule for which nothing was sent, the last ones."""
+    seen: SeenSize | None = None
+    drift: Drift | None = None
+    visible_to: tuple[str, ...] = ()
+
+    def public(self) -> dict[str, Any]:
+        """What callers see: counts instead of parts."""
+        data = self.model_dump(mode="json", exclude={"accepted", "visible_to", "forms"})
+        roster = self.accepted
+        return {
+            **data,
+            "accepted": roster.size if roster else 0,
+            "accepted_by_type": dict(roster.by_type) if roster else {},
+            "doubtful": roster.doubtful if roster else 0,
+        }
+
+
+def ledger_id(audience_id: str, platform_id: str) -> str:
+    """The id of the ledger of an audience at a platform."""
+    return f"{audience_id}.{platform_id}"
