@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from activation.services.previews import PreviewService
     from activation.services.reads import ReadService
     from activation.services.reauth import Reauth
+    from activation.services.reconciling import Reconciler, ReconcileService
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
@@ -388,6 +389,20 @@ class App:
             self.clock,
             lease_seconds,
         )
+
+    @cached_property
+    def reconciliations(self) -> ReconcileService:
+        """Comparisons of ledgers with platforms."""
+        from activation.services.reconciling import ReconcileService
+
+        return ReconcileService(self.distributions, self.clock)
+
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        """The worker behind them."""
+        from activation.services.reconciling import Reconciler
+
+        return Reconciler(self.distributions, self.accounts, self.clock)
 
     @cached_property
     def lane_worker(self) -> LaneWorker:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from activation.domain.audience import Audience, AudienceType
-from activation.domain.distribution import Distribution
+from activation.domain.distribution import HIDDEN, Distribution
 from activation.domain.entity import Entity, Instant, Value
 from activation.domain.job import Job
+from activation.domain.ledger import Ledger
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
 from activation.domain.version import AudienceVersion, SampleMember
@@ -56,8 +57,13 @@ ImportAnswer = public_form(
 )
 JobAnswer = public_form(Job, frozenset({"state", "attempt", "lease_until"}))
 PlatformAnswer = public_form(Platform)
-DistributionAnswer = public_form(
-    Distribution, frozenset({"receipts", "list_location", "attempt", "lease_until", "visible_to"})
+DistributionAnswer = public_form(Distribution, HIDDEN)
+LedgerAnswer = public_form(
+    Ledger,
+    frozenset({"accepted", "visible_to", "forms"}),
+    accepted=int,
+    accepted_by_type=dict[str, int],
+    doubtful=int,
 )
 
 

@@ -11,6 +11,7 @@ from activation.api.comparisons import comparisons
 from activation.api.distributions import distributions
 from activation.api.imports import imports
 from activation.api.jobs import jobs
+from activation.api.ledgers import ledgers
 from activation.api.members import members
 from activation.api.platforms import platforms
 from activation.api.retention import retention
@@ -38,7 +39,7 @@ RESOURCES = {
         cache,
     ),
     "platforms": (platforms,),
-    "distributions": (distributions,),
+    "distributions": (distributions, ledgers),
 }
 OPEN_ENDPOINTS = system.OPEN_ENDPOINTS | {uploads.ENDPOINT}
 """What needs no bearer token."""

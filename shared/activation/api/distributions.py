@@ -15,6 +15,7 @@ from activation.documents import Stored
 from activation.domain.audience import StatusDraft
 from activation.domain.caller import Role
 from activation.domain.distribution import (
+    ApprovalDraft,
     Distribution,
     DistributionDraft,
     DistributionStatus,
@@ -81,6 +82,41 @@ def retry_distribution(ask: Ask, path: DistributionPath) -> Stored[Distribution]
     """Let a failed distribution go on with what is left."""
     no_body()
     return ask.app.distributions.retry(ask.caller, path.distribution_id)
+
+
+@distributions.route("PUT PATCH", f"{ONE}/approval", role=Role.APPROVER, answer=DistributionAnswer)
+def approve_distribution(
+    ask: Ask, path: DistributionPath, body: ApprovalDraft
+) -> Stored[Distribution]:
+    """Approve or reject a distribution that waits for it; never one's own."""
+    return ask.app.distributions.approve(ask.caller, path.distribution_id, body)
+
+
+@distributions.route(
+    "POST", f"{ONE}/release", role=Role.APPROVER, answer=DistributionAnswer, status=202
+)
+def release_distribution(ask: Ask, path: DistributionPath) -> Stored[Distribution]:
+    """Let a distribution go on that is held because it takes out too much; never one's own."""
+    no_body()
+    return ask.app.distributions.release(ask.caller, path.distribution_id)
+
+
+@distributions.route(
+    "POST", f"{ONE}/pause", role=Role.EDITOR, answer=DistributionAnswer, status=202
+)
+def pause_distribution(ask: Ask, path: DistributionPath) -> Stored[Distribution]:
+    """Send nothing more until it is resumed."""
+    no_body()
+    return ask.app.distributions.pause(ask.caller, path.distribution_id)
+
+
+@distributions.route(
+    "POST", f"{ONE}/resume", role=Role.EDITOR, answer=DistributionAnswer, status=202
+)
+def resume_distribution(ask: Ask, path: DistributionPath) -> Stored[Distribution]:
+    """Let a paused distribution go on, or one that waits for new credentials."""
+    no_body()
+    return ask.app.distributions.resume(ask.caller, path.distribution_id)
 
 
 @distributions.route("GET", f"{ONE}/rejects", role=Role.VIEWER, answer=None)

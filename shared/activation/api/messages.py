@@ -115,6 +115,11 @@ def dispatch_distribution(app: App, message: Message) -> None:
     if platform_id is not None:
         app.dispatcher.check(message.organization_id, _text(platform_id, "platform_id"))
         return
+    ledger_id = message.data.get("ledger_id")
+    if ledger_id is not None:
+        ledger_id = _text(ledger_id, "ledger_id")
+        app.reconciler.run(message.organization_id, ledger_id, _trace(message))
+        return
     lane_id = message.data.get("lane_id")
     if lane_id is not None:
         lane_id = _text(lane_id, "lane_id")

@@ -43,6 +43,10 @@ class LedgerService:
         """Ledgers of an audience or a platform."""
         return self.records.page(listing(self.records, caller, equal, limit=limit, after=after))
 
+    def count(self, caller: Caller, equal: dict[str, str]) -> int:
+        """How many ledgers `list` has in all."""
+        return self.documents.count(listing(self.records, caller, equal))
+
     def pause_refresh(
         self, caller: Caller, audience_id: str, platform_id: str, *, paused: bool
     ) -> Stored[Ledger]:
