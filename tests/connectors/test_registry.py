@@ -41,6 +41,7 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "mobile_app_id": "1",
         },
     ),
+    ("google_ads", LOGIN, {**GOOGLE, "membership_days": None, "account_type": ""}),
     ("facebook", TOKEN, META),
     ("facebook", {**TOKEN, "app_secret": "s"}, {**META, "api_version": "v25.0"}),
     ("webhook", KEY, HOOK),
