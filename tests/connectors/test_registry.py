@@ -24,6 +24,10 @@ from tests.connectors.support import WEBHOOK_SECRET
 GOOGLE = {"account_id": "1234567890", "terms_accepted": True}
 LOGIN = {"client_id": "a", "client_secret": "b", "refresh_token": "c"}
 META = {"ad_account_id": "1001"}
+TIKTOK = {"advertiser_id": "7001"}
+LINKEDIN = {"ad_account_id": "501", "source_platform": "TWIN"}
+SNAPCHAT = {"ad_account_id": "8adc3db7-8148-4fbf-999c-8d2266369d74"}
+PINTEREST = {"ad_account_id": "549755885175"}
 TOKEN = {"access_token": "t"}
 HOOK = {"url": "https://hooks.example.com/in"}
 KEY = {"signing_secret": WEBHOOK_SECRET}
@@ -41,8 +45,21 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "mobile_app_id": "1",
         },
     ),
+    ("google_ads", LOGIN, {**GOOGLE, "membership_days": None, "account_type": ""}),
     ("facebook", TOKEN, META),
     ("facebook", {**TOKEN, "app_secret": "s"}, {**META, "api_version": "v25.0"}),
+    ("tiktok", TOKEN, TIKTOK),
+    (
+        "tiktok",
+        TOKEN,
+        {**TIKTOK, "phone_with_plus": False, "device_ids": "IDFA", "rows_per_request": 1},
+    ),
+    ("linkedin", TOKEN, LINKEDIN),
+    ("linkedin", LOGIN, {**LINKEDIN, "api_version": "202604", "settle_seconds": 120}),
+    ("snapchat", TOKEN, SNAPCHAT),
+    ("snapchat", {**LOGIN, **TOKEN}, {**SNAPCHAT, "retention_days": 30}),
+    ("pinterest", TOKEN, PINTEREST),
+    ("pinterest", LOGIN, {**PINTEREST, "list_type": "LR_ID", "rows_per_request": None}),
     ("webhook", KEY, HOOK),
     ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
     ("file_drop", {}, {}),
@@ -81,6 +98,33 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("facebook", TOKEN, {**META, "api_version": "26"}, "settings.api_version"),
     ("facebook", TOKEN, {**META, "customer_file_source": "X"}, "settings.customer_file_source"),
     ("facebook", TOKEN, {**META, "folder": "x"}, "settings.folder"),
+    ("tiktok", {}, TIKTOK, "credentials.access_token"),
+    ("tiktok", {**TOKEN, **LOGIN}, TIKTOK, "credentials.client_id"),
+    ("tiktok", TOKEN, {}, "settings.advertiser_id"),
+    ("tiktok", TOKEN, {"advertiser_id": "act_1"}, "settings.advertiser_id"),
+    ("tiktok", TOKEN, {**TIKTOK, "device_ids": "GAID"}, "settings.device_ids"),
+    ("tiktok", TOKEN, {**TIKTOK, "phone_with_plus": "no"}, "settings.phone_with_plus"),
+    ("tiktok", TOKEN, {**TIKTOK, "rows_per_request": 0}, "settings.rows_per_request"),
+    ("tiktok", TOKEN, {**TIKTOK, "api_url": "https://10.0.0.1/"}, "settings.api_url"),
+    ("linkedin", {}, LINKEDIN, "credentials.access_token"),
+    ("linkedin", {"refresh_token": "r"}, LINKEDIN, "credentials.client_id"),
+    ("linkedin", {**TOKEN, "client_id": "a"}, LINKEDIN, "credentials.client_secret"),
+    ("linkedin", TOKEN, {"source_platform": "TWIN"}, "settings.ad_account_id"),
+    ("linkedin", TOKEN, {**LINKEDIN, "ad_account_id": "urn:1"}, "settings.ad_account_id"),
+    ("linkedin", TOKEN, {"ad_account_id": "501"}, "settings.source_platform"),
+    ("linkedin", TOKEN, {**LINKEDIN, "source_platform": "a b"}, "settings.source_platform"),
+    ("linkedin", TOKEN, {**LINKEDIN, "api_version": "202613"}, "settings.api_version"),
+    ("linkedin", TOKEN, {**LINKEDIN, "settle_seconds": 601}, "settings.settle_seconds"),
+    ("linkedin", TOKEN, {**LINKEDIN, "token_url": "ftp://x/"}, "settings.token_url"),
+    ("snapchat", {}, SNAPCHAT, "credentials.access_token"),
+    ("snapchat", TOKEN, {}, "settings.ad_account_id"),
+    ("snapchat", TOKEN, {"ad_account_id": "1001"}, "settings.ad_account_id"),
+    ("snapchat", TOKEN, {**SNAPCHAT, "retention_days": 0}, "settings.retention_days"),
+    ("snapchat", TOKEN, {**SNAPCHAT, "rows_per_request": 100_001}, "settings.rows_per_request"),
+    ("pinterest", {"client_id": "a"}, PINTEREST, "credentials.client_secret"),
+    ("pinterest", TOKEN, {"ad_account_id": "a/1"}, "settings.ad_account_id"),
+    ("pinterest", TOKEN, {**PINTEREST, "list_type": "PHONE"}, "settings.list_type"),
+    ("pinterest", TOKEN, {**PINTEREST, "rows_per_request": -1}, "settings.rows_per_request"),
     ("webhook", {}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),

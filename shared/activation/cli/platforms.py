@@ -13,7 +13,16 @@ from activation.cli.options import Group, options
 from activation.cli.output import facts, output, table
 from activation.cli.progress import watched
 
-TYPES = ("google_ads", "facebook", "webhook", "file_drop")
+TYPES = (
+    "google_ads",
+    "facebook",
+    "tiktok",
+    "linkedin",
+    "snapchat",
+    "pinterest",
+    "webhook",
+    "file_drop",
+)
 """Those of `domain.platform.PlatformType`, which takes long to load (a test compares)."""
 ADD_EPILOG = """\b
 Examples:

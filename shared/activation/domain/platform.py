@@ -18,6 +18,10 @@ class PlatformType(StrEnum):
 
     GOOGLE_ADS = "google_ads"
     FACEBOOK = "facebook"
+    TIKTOK = "tiktok"
+    LINKEDIN = "linkedin"
+    SNAPCHAT = "snapchat"
+    PINTEREST = "pinterest"
     WEBHOOK = "webhook"
     FILE_DROP = "file_drop"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from activation.ports import Clock
+from activation.twins import linkedin, pinterest, snapchat, tiktok
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.wsgi import Twin
@@ -54,6 +55,30 @@ OFFERS: Mapping[str, Offer] = {
         lambda clock, rate: FacebookTwin(clock, match_rate=rate, match_delay_seconds=0.0),
         {"access_token": "twin-token"},
         {"ad_account_id": "1001"},
+    ),
+    "tiktok": Offer(
+        lambda clock, rate: tiktok.TikTokTwin(clock, match_rate=rate),
+        {"access_token": "twin-token"},
+        {"advertiser_id": "7001"},
+        {"api_url": "/open_api/v1.3"},
+    ),
+    "linkedin": Offer(
+        lambda clock, rate: linkedin.LinkedInTwin(clock, match_rate=rate, settle_seconds=0.0),
+        CLIENT,
+        {"ad_account_id": "501", "source_platform": "TWIN", "settle_seconds": 0},
+        {"api_url": "/rest", "token_url": linkedin.TOKEN_PATH},
+    ),
+    "snapchat": Offer(
+        lambda clock, rate: snapchat.SnapchatTwin(clock, match_rate=rate, processing_seconds=0.0),
+        CLIENT,
+        {"ad_account_id": "8adc3db7-8148-4fbf-999c-8d2266369d74"},
+        {"api_url": "/v1", "token_url": snapchat.TOKEN_PATH},
+    ),
+    "pinterest": Offer(
+        lambda clock, rate: pinterest.PinterestTwin(clock, match_rate=rate, processing_seconds=0.0),
+        CLIENT,
+        {"ad_account_id": "549755885175"},
+        {"api_url": "/v5", "token_url": pinterest.TOKEN_PATH},
     ),
 }
 """By platform type."""

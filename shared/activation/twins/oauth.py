@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from werkzeug.wrappers import Request, Response
 
@@ -29,6 +29,10 @@ class IssuedTokens:
         token = f"{self._prefix}{secrets.token_urlsafe(24)}"
         self._expiry[token] = self.clock.now() + timedelta(seconds=self.lifetime_seconds)
         return token
+
+    def accept(self, token: str) -> None:
+        """Take a token that was given elsewhere and does not end by itself."""
+        self._expiry[token] = datetime.max.replace(tzinfo=UTC)
 
     def revoke_all(self) -> None:
         """Make every token given so far worthless."""

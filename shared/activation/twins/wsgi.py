@@ -37,6 +37,14 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     )
 
 
+def json_body(request: Request) -> Any:
+    """What a JSON request says; None when its type or its text is something else."""
+    try:
+        return orjson.loads(request.get_data()) if request.mimetype == "application/json" else None
+    except orjson.JSONDecodeError:
+        return None
+
+
 class Twin:
     """A WSGI application. Subclasses answer in `respond` and tell what they hold in `contents`."""
 

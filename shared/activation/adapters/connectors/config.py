@@ -14,7 +14,11 @@ _KINDS: Mapping[str, type] = {"string": str, "url": str, "integer": int, "boolea
 
 def resolved(spec: ConnectorSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of an account with the spec's defaults for those not given."""
-    return {f.name: settings.get(f.name, f.default) for f in spec.settings}
+    absent = (None, "")
+    return {
+        f.name: f.default if settings.get(f.name) in absent else settings[f.name]
+        for f in spec.settings
+    }
 
 
 def require_fields(

@@ -7,6 +7,7 @@ and headers may hold secrets. An error carries the status or the platform's own 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +97,19 @@ def json_refusal(reply: Reply, now: datetime) -> PlatformError | None:
             platform_code=str(reply.status),
         )
     return error
+
+
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,47}|[0-9]{1,6}")
+
+
+def shown_code(value: object) -> str | None:
+    """A platform's own code as text, when it is nothing but a code; None for anything else.
+
+    What may stand in its place in a reply of an unknown shape - identifiers, tokens - is not shown.
+    """
+    if isinstance(value, int):
+        value = str(value)
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else None
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from activation.adapters.connectors import facebook, file_drop, google_ads, webhook
+from activation.adapters.connectors import (
+    facebook,
+    file_drop,
+    google_ads,
+    linkedin,
+    pinterest,
+    snapchat,
+    tiktok,
+    webhook,
+)
 from activation.adapters.connectors.addresses import require_url
 from activation.adapters.connectors.config import require_fields, resolved
 from activation.adapters.connectors.http import PlatformHTTP
@@ -50,6 +59,29 @@ _KINDS: Mapping[PlatformType, Kind] = {
     ),
     PlatformType.FACEBOOK: Kind(
         facebook.SPEC, facebook.validate, lambda tools, _spec: facebook.Facebook(tools.http)
+    ),
+    PlatformType.TIKTOK: Kind(
+        tiktok.SPEC,
+        tiktok.validate,
+        lambda tools, spec: tiktok.TikTok(tools.http, spec),
+        tiktok.spec_under,
+    ),
+    PlatformType.LINKEDIN: Kind(
+        linkedin.SPEC,
+        linkedin.validate,
+        lambda tools, _spec: linkedin.LinkedIn(tools.http, tools.tokens),
+    ),
+    PlatformType.SNAPCHAT: Kind(
+        snapchat.SPEC,
+        snapchat.validate,
+        lambda tools, spec: snapchat.Snapchat(tools.http, tools.tokens, spec),
+        snapchat.spec_under,
+    ),
+    PlatformType.PINTEREST: Kind(
+        pinterest.SPEC,
+        pinterest.validate,
+        lambda tools, spec: pinterest.Pinterest(tools.http, tools.tokens, spec),
+        pinterest.spec_under,
     ),
     PlatformType.WEBHOOK: Kind(
         webhook.SPEC, webhook.validate, lambda tools, _spec: webhook.Webhook(tools.http)
