@@ -73,9 +73,7 @@ def test_wrong_fields_are_named(program: Program) -> None:
 
 def test_types_tell_which_fields_are_needed(program: Program) -> None:
     kinds = program.json("platforms", "types")
-    assert {kind["platform_type"] for kind in kinds} == {
-        *("google_ads", "facebook", "webhook", "file_drop")
-    }
+    assert {kind["platform_type"] for kind in kinds} == set(TYPES)
     assert "ad_account_id" in program.ok("platforms", "types")
 
 

@@ -13,7 +13,7 @@ from activation.cli.options import Group, options
 from activation.cli.output import facts, output, table
 from activation.cli.progress import watched
 
-TYPES = ("google_ads", "facebook", "webhook", "file_drop")
+TYPES = ("the_trade_desk", "google_ads", "facebook", "webhook", "file_drop")
 """Those of `domain.platform.PlatformType`, which takes long to load (a test compares)."""
 ADD_EPILOG = """\b
 Examples:

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from activation.adapters.connectors import facebook, file_drop, google_ads, webhook
+from activation.adapters.connectors import (
+    facebook,
+    file_drop,
+    google_ads,
+    the_trade_desk,
+    webhook,
+)
 from activation.adapters.connectors.addresses import require_url
 from activation.adapters.connectors.config import require_fields, resolved
 from activation.adapters.connectors.http import PlatformHTTP
 from activation.adapters.connectors.tokens import AccessTokens, TokenLock
+from activation.adapters.connectors.uid2 import IdentityMap
 from activation.domain.platform import ConnectorSpec, PlatformType
 from activation.ports import Clock, Connector
 
@@ -27,6 +34,7 @@ class Tools:
 
     http: PlatformHTTP
     tokens: AccessTokens
+    identities: IdentityMap
     drop_root: Path | None
 
 
@@ -42,6 +50,12 @@ class Kind:
 
 
 _KINDS: Mapping[PlatformType, Kind] = {
+    PlatformType.THE_TRADE_DESK: Kind(
+        the_trade_desk.SPEC,
+        the_trade_desk.validate,
+        lambda tools, spec: the_trade_desk.connector_for(tools.http, tools.identities, spec),
+        the_trade_desk.spec_under,
+    ),
     PlatformType.GOOGLE_ADS: Kind(
         google_ads.SPEC,
         google_ads.validate,
@@ -112,7 +126,9 @@ class ConnectorRegistry:
         self._http = PlatformHTTP(
             clock, transport=transport, allow_private_hosts=allow_private_hosts
         )
-        self._tools = Tools(self._http, AccessTokens(self._http, lock), drop_root)
+        self._tools = Tools(
+            self._http, AccessTokens(self._http, lock), IdentityMap(self._http), drop_root
+        )
 
     def specs(self) -> tuple[ConnectorSpec, ...]:
         """One spec per kind of platform, with default settings."""
