@@ -143,6 +143,7 @@ def test_who_came_back_is_asked_about_again(
     wanted = hashes(1)
     twin.operator.optouts.add(wanted[0][1])
     assert identities.resolved(operator, wanted)[0].reason == "optout"
+    assert identities._kept == {}
     twin.operator.optouts.clear()
     assert identities.resolved(operator, wanted)[0].raw == raw_ids(wanted)[0]
 
