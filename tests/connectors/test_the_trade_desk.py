@@ -387,6 +387,10 @@ def line(code: str, number: str | None = None, message: str = "") -> dict[str, s
         (200, {"FailedLines": [line("MissingUserId", "3")]}, None, None, ()),
         (200, {"FailedLines": [line("X", None, "Invalid DAID, item #2")]}, None, None, ()),
         (200, {"FailedLines": [line("UserNotMapped")]}, PlatformRowsError, "UserNotMapped", ()),
+        (200, {"FailedLines": "jane@example.com"}, PlatformRowsError, "Unknown", ()),
+        (200, {"FailedLines": ["jane@example.com"]}, PlatformRowsError, "Unknown", ()),
+        (200, {"FailedLines": 7}, PlatformRowsError, "Unknown", ()),
+        (200, {"FailedLines": [line("Unknown", "9" * 5_000)]}, PlatformRowsError, "Unknown", ()),
         (
             200,
             {"FailedLines": [line("MissingUserId", "3"), line("UserNotMapped")]},

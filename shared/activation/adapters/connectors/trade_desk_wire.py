@@ -164,10 +164,11 @@ def rejects(reply: Reply, items: Sequence[Item]) -> dict[int, str]:
 
 
 def failed_lines(reply: Reply) -> list[Mapping[str, Any]]:
-    """The failures a reply tells of."""
+    """The failures a reply tells of; one that cannot be read is an empty line."""
     parsed = reply.parsed()
-    lines = parsed.get("FailedLines") if isinstance(parsed, dict) else None
-    return [line for line in lines or () if isinstance(line, dict)]
+    told = parsed.get("FailedLines") if isinstance(parsed, dict) else None
+    lines = told if isinstance(told, list) else [told] if told else []
+    return [line if isinstance(line, dict) else {} for line in lines]
 
 
 def _position(line: Mapping[str, Any], count: int) -> int | None:
@@ -175,7 +176,7 @@ def _position(line: Mapping[str, Any], count: int) -> int | None:
     if not number:
         named = _ITEM.search(str(line.get("Message")))
         number = named[1] if named else ""
-    known = number.isascii() and number.isdigit() and 1 <= int(number) <= count
+    known = re.fullmatch(r"[0-9]{1,9}", number) is not None and 1 <= int(number) <= count
     return int(number) - 1 if known else None
 
 
