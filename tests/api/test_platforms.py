@@ -76,6 +76,6 @@ def test_check_of_credentials_is_done_by_the_dispatcher(api: Api) -> None:
 
 def test_types_say_which_fields_they_ask_for(api: Api) -> None:
     types = {one["platform_type"]: one for one in api.get("/platform-types").get_json()["data"]}
-    assert {"google_ads", "facebook", "webhook", "file_drop"} <= set(types)
+    assert {"the_trade_desk", "google_ads", "facebook", "webhook", "file_drop"} <= set(types)
     secret = [field["name"] for field in types["webhook"]["credentials"] if field["secret"]]
     assert "signing_secret" in secret

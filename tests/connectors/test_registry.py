@@ -31,8 +31,19 @@ PINTEREST = {"ad_account_id": "549755885175"}
 TOKEN = {"access_token": "t"}
 HOOK = {"url": "https://hooks.example.com/in"}
 KEY = {"signing_secret": WEBHOOK_SECRET}
+TTD = {"advertiser_id": "adv1001"}
+CRM = {**TTD, "product": "crm", "crm_region": "EU"}
+TTD_TOKEN = {"api_token": "token-1"}
+OPERATOR = {"uid2_api_key": "key-1", "uid2_client_secret": "A" * 43 + "="}
+UID2 = {**TTD, "resolve_with": "uid2"}
+EUID = {**TTD, "resolve_with": "euid", "uid2_url": "https://euid.example.com"}
 
 GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("the_trade_desk", TTD_TOKEN, TTD),
+    ("the_trade_desk", {"advertiser_secret_key": "s"}, {**TTD, "ttl_minutes": 259_200}),
+    ("the_trade_desk", {**TTD_TOKEN, **OPERATOR}, {**UID2, "ttl_minutes": 129_600}),
+    ("the_trade_desk", {**TTD_TOKEN, **OPERATOR}, EUID),
+    ("the_trade_desk", TTD_TOKEN, {**CRM, "crm_ttl_minutes": 60, "crm_retention": True}),
     ("google_ads", LOGIN, GOOGLE),
     ("google_ads", {"service_account_json": '{"client_email":"r","private_key":"k"}'}, GOOGLE),
     (
@@ -67,6 +78,57 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("the_trade_desk", {}, TTD, "credentials.api_token"),
+    ("the_trade_desk", {"advertiser_secret_key": "s"}, CRM, "credentials.api_token"),
+    ("the_trade_desk", {**TTD_TOKEN, "password": "x"}, TTD, "credentials.password"),
+    ("the_trade_desk", TTD_TOKEN, {}, "settings.advertiser_id"),
+    ("the_trade_desk", TTD_TOKEN, {"advertiser_id": "a/b"}, "settings.advertiser_id"),
+    ("the_trade_desk", TTD_TOKEN, {**TTD, "product": "x"}, "settings.product"),
+    ("the_trade_desk", TTD_TOKEN, {**TTD, "ttl_minutes": 0}, "settings.ttl_minutes"),
+    ("the_trade_desk", TTD_TOKEN, {**TTD, "ttl_minutes": 259_201}, "settings.ttl_minutes"),
+    (
+        "the_trade_desk",
+        TTD_TOKEN,
+        {**TTD, "cookie_mapping_partner_id": "a b"},
+        "settings.cookie_mapping_partner_id",
+    ),
+    ("the_trade_desk", TTD_TOKEN, {**TTD, "resolve_with": "x"}, "settings.resolve_with"),
+    ("the_trade_desk", TTD_TOKEN, UID2, "credentials.uid2_api_key"),
+    (
+        "the_trade_desk",
+        {**TTD_TOKEN, "uid2_api_key": "k"},
+        UID2,
+        "credentials.uid2_client_secret",
+    ),
+    (
+        "the_trade_desk",
+        {**TTD_TOKEN, **OPERATOR, "uid2_client_secret": "c2hvcnQ="},
+        UID2,
+        "credentials.uid2_client_secret",
+    ),
+    (
+        "the_trade_desk",
+        {**TTD_TOKEN, **OPERATOR},
+        {**UID2, "ttl_minutes": 129_601},
+        "settings.ttl_minutes",
+    ),
+    (
+        "the_trade_desk",
+        {**TTD_TOKEN, **OPERATOR},
+        {**TTD, "resolve_with": "euid"},
+        "settings.uid2_url",
+    ),
+    ("the_trade_desk", TTD_TOKEN, {**TTD, "product": "crm"}, "settings.crm_region"),
+    ("the_trade_desk", TTD_TOKEN, {**CRM, "crm_region": "MARS"}, "settings.crm_region"),
+    ("the_trade_desk", TTD_TOKEN, {**CRM, "crm_ttl_minutes": 0}, "settings.crm_ttl_minutes"),
+    ("the_trade_desk", TTD_TOKEN, {**CRM, "crm_minimum_rows": -1}, "settings.crm_minimum_rows"),
+    (
+        "the_trade_desk",
+        {**TTD_TOKEN, **OPERATOR},
+        {**CRM, "resolve_with": "uid2"},
+        "settings.resolve_with",
+    ),
+    ("the_trade_desk", TTD_TOKEN, {**TTD, "data_url": "http://10.0.0.1/"}, "settings.data_url"),
     ("google_ads", {}, GOOGLE, "credentials.client_id"),
     ("google_ads", {"client_id": "a", "client_secret": "b"}, GOOGLE, "credentials.refresh_token"),
     (
@@ -173,6 +235,9 @@ def test_identifiers_follow_the_settings() -> None:
     assert mobile.identifiers == {IdentifierType.MAID: Variant.RAW}
     assert not mobile.multi_key
     assert IdentifierType.EMAIL in spec_for(PlatformType.GOOGLE_ADS, {}).identifiers
+    assert IdentifierType.EMAIL not in spec_for(PlatformType.THE_TRADE_DESK, TTD).identifiers
+    assert IdentifierType.EMAIL in spec_for(PlatformType.THE_TRADE_DESK, UID2).identifiers
+    assert list(spec_for(PlatformType.THE_TRADE_DESK, CRM).identifiers) == [IdentifierType.EMAIL]
     assert spec_for(PlatformType.FACEBOOK, {}).identifiers[IdentifierType.PHONE] is Variant.DIGITS
 
 

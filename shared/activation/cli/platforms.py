@@ -14,6 +14,7 @@ from activation.cli.output import facts, output, table
 from activation.cli.progress import watched
 
 TYPES = (
+    "the_trade_desk",
     "google_ads",
     "facebook",
     "tiktok",

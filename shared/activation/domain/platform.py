@@ -16,6 +16,7 @@ from activation.domain.identifier import IdentifierType, Variant
 class PlatformType(StrEnum):
     """Kinds of platform there is a connector for."""
 
+    THE_TRADE_DESK = "the_trade_desk"
     GOOGLE_ADS = "google_ads"
     FACEBOOK = "facebook"
     TIKTOK = "tiktok"

@@ -10,6 +10,8 @@ from activation.ports import Clock
 from activation.twins import linkedin, pinterest, snapchat, tiktok
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.the_trade_desk import TWIN_TOKEN, TheTradeDeskTwin
+from activation.twins.uid2 import TWIN_KEY, TWIN_SECRET
 from activation.twins.wsgi import Twin
 
 Make = Callable[[Clock, float], Twin]
@@ -45,6 +47,16 @@ class Offer:
 
 
 OFFERS: Mapping[str, Offer] = {
+    "the_trade_desk": Offer(
+        lambda clock, rate: TheTradeDeskTwin(clock, match_rate=rate),
+        {
+            "api_token": TWIN_TOKEN,
+            "uid2_api_key": TWIN_KEY,
+            "uid2_client_secret": TWIN_SECRET,
+        },
+        {"advertiser_id": "adv1001", "resolve_with": "uid2"},
+        {"data_url": "", "graphql_url": "/graphql", "api_url": "/v3", "uid2_url": "/uid2"},
+    ),
     "google_ads": Offer(
         lambda clock, rate: GoogleAdsTwin(clock, match_rate=rate, polls_before_final=0),
         CLIENT,

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from activation.errors import PlatformError, ValidationError
 
 NOT_ALLOWED = "URL_NOT_ALLOWED"
-MAX_URL_LENGTH = 2048
+MAX_URL_LENGTH = 4096
+"""Pre-signed addresses of object stores carry a token of a thousand characters and more."""
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], list[str]]

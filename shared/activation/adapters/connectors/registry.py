@@ -14,6 +14,7 @@ from activation.adapters.connectors import (
     linkedin,
     pinterest,
     snapchat,
+    the_trade_desk,
     tiktok,
     webhook,
 )
@@ -21,6 +22,7 @@ from activation.adapters.connectors.addresses import require_url
 from activation.adapters.connectors.config import require_fields, resolved
 from activation.adapters.connectors.http import PlatformHTTP
 from activation.adapters.connectors.tokens import AccessTokens, TokenLock
+from activation.adapters.connectors.uid2 import IdentityMap
 from activation.domain.platform import ConnectorSpec, PlatformType
 from activation.ports import Clock, Connector
 
@@ -36,6 +38,7 @@ class Tools:
 
     http: PlatformHTTP
     tokens: AccessTokens
+    identities: IdentityMap
     drop_root: Path | None
 
 
@@ -51,6 +54,12 @@ class Kind:
 
 
 _KINDS: Mapping[PlatformType, Kind] = {
+    PlatformType.THE_TRADE_DESK: Kind(
+        the_trade_desk.SPEC,
+        the_trade_desk.validate,
+        lambda tools, spec: the_trade_desk.connector_for(tools.http, tools.identities, spec),
+        the_trade_desk.spec_under,
+    ),
     PlatformType.GOOGLE_ADS: Kind(
         google_ads.SPEC,
         google_ads.validate,
@@ -144,7 +153,9 @@ class ConnectorRegistry:
         self._http = PlatformHTTP(
             clock, transport=transport, allow_private_hosts=allow_private_hosts
         )
-        self._tools = Tools(self._http, AccessTokens(self._http, lock), drop_root)
+        self._tools = Tools(
+            self._http, AccessTokens(self._http, lock), IdentityMap(self._http), drop_root
+        )
 
     def specs(self) -> tuple[ConnectorSpec, ...]:
         """One spec per kind of platform, with default settings."""
