@@ -35,7 +35,7 @@ from activation.errors import (
     PlatformTransientError,
 )
 from activation.ports import Account, Connector
-from activation.services.sending import send_rows
+from activation.services.sending import Sender
 from activation.twins.faults import Fault
 from activation.twins.members import set_digest
 from activation.twins.the_trade_desk import TheTradeDeskTwin
@@ -262,7 +262,7 @@ def test_the_engine_halves_it_until_all_is_through(
     twin.faults.plan(Fault("limit", path="/data/", size=3_000, times=99))
     batch = devices(40)
     batch["maid"][8] = "no device"
-    sent = send_rows(desk, account, to(ADD, NAME), 1, batch)
+    sent = Sender().send("acme", desk, account, to(ADD, NAME), 1, batch, lambda: None)
     assert sent.rejected == {8: "MissingUserId"}
     batch["maid"][8] = None
     assert held(twin) == digest_of(batch)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from activation.adapters.clock import MovableClock
-from activation.api import messages
 from activation.app import App
 from activation.domain.audience import AudienceChanges, AudienceDraft, MetadataDraft
 from activation.domain.caller import Caller
@@ -28,11 +27,12 @@ from activation.domain.member import MemberInput
 from activation.domain.platform import HealthStatus, Platform, PlatformDraft, SyncStatus
 from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.errors import InvalidStateError, NotFoundError, ValidationError
-from activation.ports import Batch, Key, Message, Write
+from activation.ports import Batch, Key, Write
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import serve
+from tests.working import work
 
 PEOPLE = 250
 
@@ -108,22 +108,6 @@ def world(app: App, ann: Caller) -> Iterator[World]:
     }
     yield World(app, ann, google, facebook, audience.audience_id, platforms)
     running.close()
-
-
-def work(app: App, distribution_id: str | None = None) -> None:
-    """Deliver what waits, and let the clock's job wake what is due, until nothing is left."""
-    if distribution_id is not None:
-        app.dispatcher.run("acme", distribution_id, "t")
-    for _ in range(200):
-        delivered = app.bus.deliver_due(lambda _to, message, _n: handle(app, message), 100)  # type: ignore[attr-defined]
-        if not delivered and not app.due.run()["lanes"]:
-            return
-
-
-def handle(app: App, message: Message) -> None:
-    """What the function behind a topic does; a refusal is the bus's to try again."""
-    if message.topic == "distribution-requests":
-        messages.dispatch_distribution(app, message)
 
 
 def _platform(
