@@ -75,12 +75,12 @@ class Ledger(Entity):
     visible_to: tuple[str, ...] = ()
 
     def public(self) -> dict[str, Any]:
-        """What callers see: counts instead of parts."""
+        """What callers see: counts instead of parts; what is in doubt counts for itself."""
         data = self.model_dump(mode="json", exclude={"accepted", "visible_to", "forms"})
         roster = self.accepted
         return {
             **data,
-            "accepted": roster.size if roster else 0,
+            "accepted": roster.size - roster.doubtful if roster else 0,
             "accepted_by_type": dict(roster.by_type) if roster else {},
             "doubtful": roster.doubtful if roster else 0,
         }

@@ -98,6 +98,7 @@ class LaneWorker:
             return
         platform = self.distributions.platforms.records.find(organization_id, lane.platform_id)
         if job.entity.hold is not None:
+            self._park(stored)
             return
         try:
             self._admitted(stored, job.entity, platform.entity if platform else None, trace_id)
@@ -116,6 +117,14 @@ class LaneWorker:
         after = stored.entity.changed(
             status=LaneStatus.STOPPED, lease_until=None, next_at=None, updated_at=self.clock.now()
         )
+        try:
+            self.documents.commit(Batch([stored.replaced_by(after)]))
+        except ConflictError:
+            log.info("lane %s: another worker was faster", stored.entity.lane_id)
+
+    def _park(self, stored: Stored[Lane]) -> None:
+        """The distribution is held: its end wakes the lane, and time does not."""
+        after = stored.entity.changed(next_at=None, lease_until=None, status=LaneStatus.WAITING)
         try:
             self.documents.commit(Batch([stored.replaced_by(after)]))
         except ConflictError:
