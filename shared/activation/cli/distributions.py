@@ -12,7 +12,7 @@ from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
 from activation.cli.output import facts, moment, output, percent, table
 from activation.cli.platforms import find_platform
-from activation.cli.progress import follow_distributions
+from activation.cli.progress import follow_distributions, waits_for
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,15 +21,27 @@ PLAN_EPILOG = """\b
 Examples:
   activation plan "Loyal customers" "Meta, Germany"
   activation plan "Loyal customers" "Meta, Germany" --segment vip
+  activation plan "Loyal customers" "Meta, Germany" --type incremental
 """
 DISTRIBUTE_EPILOG = """\b
 Examples:
   activation distribute "Loyal customers" "Meta, Germany"
   activation distribute "Loyal customers" "Meta, Germany" --segment vip --matches
+  activation distribute "Loyal customers" "Meta, Germany" --type incremental
+  activation distribute "Loyal customers" "Meta, Germany" --at 2026-12-24T18:00:00+01:00
   activation distribute "Loyal customers" "Meta, Germany" --no-wait --url https://api.example.com
 
 On a local store the work is done while the command waits, or by `activation serve`.
 """
+KINDS = ("initial", "refresh", "incremental")
+KIND = click.option(
+    "--type",
+    "kind",
+    type=click.Choice(KINDS),
+    default=KINDS[0],
+    show_default=True,
+    help="initial adds everybody; refresh leaves exactly the audience; incremental sends changes.",
+)
 COLUMNS = ("platform", "status", "planned", "sent", "rejected", "pending", "matched", "match rate")
 
 
@@ -37,10 +49,11 @@ COLUMNS = ("platform", "status", "planned", "sent", "rejected", "pending", "matc
 @click.argument("audience", metavar="AUDIENCE")
 @click.argument("platform", metavar="PLATFORM")
 @click.option("--segment", "segments", multiple=True, help="Only this part of the audience.")
-def plan(audience: str, platform: str, segments: tuple[str, ...]) -> None:
+@KIND
+def plan(audience: str, platform: str, segments: tuple[str, ...], kind: str) -> None:
     """Say what a distribution would do, without doing it."""
     with connected(options()) as api:
-        body = _body(api, audience, platform, segments)
+        body = _body(api, audience, platform, segments, kind)
         found = api.post("/distributions/plan", body)
     output().answer(found, *plan_report(found))
 
@@ -52,23 +65,39 @@ def plan(audience: str, platform: str, segments: tuple[str, ...]) -> None:
 @click.option("--wait/--no-wait", default=True, help="Follow it to its end (the default).")
 @click.option("--matches", is_flag=True, help="Wait until the platform has counted its matches.")
 @click.option("--force", is_flag=True, help="Send a test audience to an ad platform.")
+@click.option("--ask", is_flag=True, help="Wait for somebody else's approval.")
+@click.option("--at", metavar="INSTANT", help="Start then, e.g. 2026-12-24T18:00:00+01:00.")
+@KIND
 def distribute(
-    audience: str, platform: str, segments: tuple[str, ...], wait: bool, matches: bool, force: bool
+    audience: str,
+    platform: str,
+    segments: tuple[str, ...],
+    wait: bool,
+    matches: bool,
+    force: bool,
+    ask: bool,
+    at: str | None,
+    kind: str,
 ) -> None:
     """Bring an audience to a platform."""
     out = output()
+    wait, matches = wait and at is None, matches and at is None
     with connected(options(), works=wait or matches) as api:
         account = find_platform(api, platform)
-        body = _body(api, audience, account["platform_id"], segments)
-        job = api.post("/distributions", {**body, "force": force})
+        body = _body(api, audience, account["platform_id"], segments, kind)
+        more = {"force": force, "require_approval": ask, **({"scheduled_at": at} if at else {})}
+        job = api.post("/distributions", {**body, **more})
         if wait or matches:
             [job] = follow_distributions(api, out, [job], matches=matches)
     out.answer(job, *distribution_report([(account["name"], job)]))
     require_delivered(job)
 
 
-def _body(api: Api, audience: str, platform: str, segments: tuple[str, ...]) -> dict[str, Any]:
+def _body(
+    api: Api, audience: str, platform: str, segments: tuple[str, ...], kind: str
+) -> dict[str, Any]:
     return {
+        "distribution_type": kind,
         "audience_id": find_audience(api, audience)["audience_id"],
         "platform_id": find_platform(api, platform)["platform_id"],
         "segments_distributed": list(segments),
@@ -83,8 +112,12 @@ def plan_report(found: dict[str, Any]) -> list[RenderableType]:
             {
                 "members": found["members"],
                 **withheld,
-                "identifiers to send": found["identifiers"],
+                "identifiers wanted there": found["identifiers"],
                 **{f"  of type {k}": n for k, n in sorted(found["identifiers_by_type"].items())},
+                "accepted before": found["accepted"] or None,
+                "to add": found["adds"],
+                "to remove": found["removes"] or None,
+                "to state again": found["restated"] or None,
                 "rows to send": found["rows"],
                 "requests": found["requests"],
                 "at the platform's rate": f"{found['minutes']:.1f} minutes",
@@ -102,6 +135,9 @@ def distribution_report(jobs: list[tuple[str, dict[str, Any]]]) -> list[Renderab
     for name, job in jobs:
         reasons = job["progress"]["rejected_by_reason"]
         report += [f"  {name} rejected {count:,}: {reason}" for reason, count in reasons.items()]
+        waits = waits_for(job)
+        if waits is not None:
+            report.append(f"  [yellow]{name}: {waits}[/yellow]")
         if job["status"] in ("completed", "partial") and not job["match_results"]["final"]:
             shown = f"activation distributions show {job['distribution_id']}"
             report.append(f"  Matches of {name} are not counted yet; look again with `{shown}`.")
@@ -149,6 +185,37 @@ def list_distributions(status: str | None) -> None:
         for job in found
     ]
     output().answer(found, table(("audience", *COLUMNS, "id"), rows))
+
+
+DECISIONS_EPILOG = """\b
+Example:
+  activation distributions {0} 01990000-0000-7000-8000-000000000000
+"""
+
+
+def _decision(name: str, method: str, path: str, body: dict[str, Any] | None, doc: str) -> None:
+    """A command by which somebody decides about a distribution."""
+
+    @distributions.command(name, help=doc, epilog=DECISIONS_EPILOG.format(name))
+    @click.argument("distribution_id", metavar="ID")
+    def decide(distribution_id: str) -> None:
+        with connected(options(), works=True) as api:
+            address = f"/distributions/{distribution_id}/{path}"
+            job = api.put(address, body or {}) if method == "PUT" else api.post(address)
+            platform = api.get(f"/platforms/{job['platform_id']}")
+        output().answer(job, *distribution_report([(platform["name"], job)]))
+
+
+for _name, _method, _path, _body_sent, _doc in (
+    ("approve", "PUT", "approval", {"status": "approved"}, "Approve one that waits for it."),
+    ("reject", "PUT", "approval", {"status": "rejected"}, "Reject one: it is never sent."),
+    ("release", "POST", "release", None, "Let one go on that was held for what it removes."),
+    ("pause", "POST", "pause", None, "Send nothing more until it is resumed."),
+    ("resume", "POST", "resume", None, "Let a paused one go on."),
+    ("cancel", "PUT", "status", {"status": "cancelled"}, "Send nothing more, for good."),
+    ("retry", "POST", "retry", None, "Let a failed one go on with what is left."),
+):
+    _decision(_name, _method, _path, _body_sent, _doc)
 
 
 @distributions.command("show")

@@ -36,6 +36,7 @@ COMMANDS = {
     "plan": "activation.cli.distributions",
     "distribute": "activation.cli.distributions",
     "distributions": "activation.cli.distributions",
+    "ledgers": "activation.cli.ledgers",
     "retention": "activation.cli.retention",
     "cache": "activation.cli.cache",
     "twin": "activation.cli.twin",

@@ -234,7 +234,24 @@ def _is_final(job: Job) -> bool:
     return job["status"] in ("completed", "partial", "failed", "cancelled")
 
 
+def waits_for(job: Job) -> str | None:
+    """Who has to do something before a distribution goes on; None while it goes on by itself."""
+    if job["metadata"]["approval_status"] == "pending":
+        return "It waits for approval by somebody else."
+    hold = job["hold"]
+    if hold is None:
+        return None
+    words = {
+        "blast_radius": "It is held until somebody else releases it: ",
+        "paused": "It is paused.",
+        "needs_reauth": "It waits for new credentials of the platform: ",
+    }
+    return f"{words[hold['reason']]}{hold['message']}".strip()
+
+
 def _is_over(job: Job, matches: bool) -> bool:
+    if waits_for(job) is not None:
+        return True
     if matches and job["status"] in ("completed", "partial"):
         return bool(job["match_results"]["final"])
     return _is_final(job)
@@ -243,7 +260,9 @@ def _is_over(job: Job, matches: bool) -> bool:
 def _note(jobs: Sequence[Job]) -> str:
     """What the distributions do or wait for, beside sending."""
     for job in jobs:
-        if job["status"] == "processing" and job["next_at"] is not None:
+        if job["waiting_for"] is not None:
+            return "waiting for the distribution before it"
+        if job["status"] == "processing" and job["error_details"]["error_code"] is not None:
             return f"a platform asks for patience ({job['error_details']['error_code']})"
     if not all(map(_has_list, jobs)):
         return "making the list"

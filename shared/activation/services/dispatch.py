@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
@@ -26,14 +25,11 @@ from activation.domain.distribution import (
     DistributionStatus,
     Hold,
     HoldReason,
-    Plan,
-    Progress,
-    Stage,
 )
 from activation.domain.entity import new_id
 from activation.domain.guard import blast_radius
 from activation.domain.lane import FINAL as LANE_FINAL
-from activation.domain.lane import Lane, LaneStatus, lane_id, split
+from activation.domain.lane import Lane, LaneStatus, split
 from activation.domain.platform import ConnectorSpec, HealthStatus, Platform, PlatformStatus
 from activation.errors import (
     ActivationError,
@@ -45,24 +41,21 @@ from activation.errors import (
     PlatformTransientError,
     ValidationError,
 )
-from activation.ports import ABSENT, Batch, Clock, DocumentStore, Key, Message, Write
+from activation.ports import Batch, Clock, DocumentStore
 from activation.services.accounts import Accounts
 from activation.services.distributions import (
     DistributionService,
-    comparable,
     delivery_of,
     lane_message,
-    planned,
     request_message,
 )
 from activation.services.leases import Lease, is_held
 from activation.services.matching import Matching
+from activation.services.plans import comparable, planned
 from activation.services.platforms import PlatformService
 from activation.services.reauth import Reauth
 from activation.services.settling import Settling
-
-if TYPE_CHECKING:
-    from activation.members.delivery import Prepared
+from activation.services.stages import lanes_of_stage, nothing_sent, stages_of
 
 log = logging.getLogger(__name__)
 
@@ -264,8 +257,8 @@ class Dispatcher:
         holder[0] = holder[0].committed(
             roster=prepared.roster,
             plan=plan,
-            stages=_stages(prepared),
-            progress=_nothing_sent(plan, prepared),
+            stages=stages_of(prepared),
+            progress=nothing_sent(plan, prepared),
             metadata=cost,
         )
 
@@ -339,7 +332,8 @@ class Dispatcher:
             next_at=now if stage.operation == CLEAR else now + timedelta(seconds=WATCH_SECONDS),
             updated_at=now,
         )
-        writes, messages = self._lanes(after, number)
+        known = self.distributions.lanes_of(job)
+        writes, messages = lanes_of_stage(after, number, known, self.clock)
         if stage.operation == CLEAR:
             messages = [request_message(after, self.clock)]
         self.documents.commit(Batch([lease.stored.replaced_by(after), *writes], messages))
@@ -352,27 +346,6 @@ class Dispatcher:
         before = self.distributions.ledgers.of(job).entity.accepted_at
         early = now - timedelta(seconds=CLOCK_SKEW_SECONDS)
         return max(early, before) if before else early
-
-    def _lanes(self, job: Distribution, number: int) -> tuple[list[Write], list[Message]]:
-        """The records of a stage's lanes, made or taken up again, and what wakes their workers."""
-        stage, now = job.stages[number], self.clock.now()
-        known = {lane.key.id: lane for lane in self.distributions.lanes_of(job)}
-        writes, messages = [], []
-        for place, (first, batches) in enumerate(stage.lanes):
-            id = lane_id(job.distribution_id, number, place)  # noqa: A001 - of the record
-            old = known.get(id)
-            if old is not None and old.entity.status is LaneStatus.DONE:
-                continue
-            if old is not None:
-                lane = old.entity.changed(
-                    status=LaneStatus.WAITING, next_at=now, lease_until=None, updated_at=now
-                )
-            else:
-                lane = _new_lane(job, number, place, first, batches, now)
-            key = Key(job.organization_id, "lanes", id)
-            writes.append(Write(key, lane.stored(), old.revision if old else ABSENT))
-            messages.append(lane_message(lane, self.clock))
-        return writes, messages
 
     def _advance(self, caller: Caller, stored: Stored[Distribution]) -> None:
         """Look at the lanes of the stage: go on to the next one, wait, or end."""
@@ -460,64 +433,6 @@ class Dispatcher:
             return
         account, connector = self.accounts.opened(platform.entity)
         self.matching.look(caller, job.distribution_id, account, connector)
-
-
-def _stages(prepared: Prepared) -> tuple[Stage, ...]:
-    stages, first = [], 0
-    for step in prepared.steps:
-        stages.append(
-            Stage(
-                operation=step.operation,
-                rows=step.rows,
-                batches=step.batches,
-                first=first,
-                path=step.frozen.path if step.frozen else None,
-                sha256=step.frozen.sha256 if step.frozen else None,
-                cuts=tuple((cut.basis, cut.batches, cut.rows) for cut in step.cuts),
-            )
-        )
-        first += step.batches if step.operation != CLEAR else 0
-    return tuple(stages)
-
-
-def _nothing_sent(plan: Plan, prepared: Prepared) -> Progress:
-    batches = sum(step.batches for step in prepared.steps if step.operation != CLEAR)
-    return Progress(planned=plan.rows, pending=plan.rows, batches=batches)
-
-
-def _new_lane(
-    job: Distribution, number: int, place: int, first: int, batches: int, now: datetime
-) -> Lane:
-    stage = job.stages[number]
-    rows = sum(_sizes(stage)[first - 1 : first - 1 + batches])
-    return Lane(
-        organization_id=job.organization_id,
-        created_at=now,
-        updated_at=now,
-        lane_id=lane_id(job.distribution_id, number, place),
-        distribution_id=job.distribution_id,
-        platform_id=job.platform_id,
-        stage=number,
-        number=place,
-        operation=stage.operation,
-        first=stage.first + first - 1,
-        first_of_stage=first - 1,
-        batches=batches,
-        rows=rows,
-        pending=rows,
-        next_at=now,
-        trace_id=job.trace_id,
-    )
-
-
-def _sizes(stage: Stage) -> list[int]:
-    """The rows of every batch of a stage: each but the last of a cut is full."""
-    sizes: list[int] = []
-    full = max((-(-rows // batches) for _, batches, rows in stage.cuts), default=0)
-    for _, batches, rows in stage.cuts:
-        size = full if batches > 1 else rows
-        sizes += [size] * (batches - 1) + [rows - size * (batches - 1)]
-    return sizes
 
 
 def _error_of(lane: Lane) -> PlatformError:

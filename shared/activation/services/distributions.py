@@ -28,16 +28,13 @@ from activation.domain.distribution import (
     HoldReason,
     Plan,
     PlanDraft,
-    PlannedStep,
     Progress,
 )
 from activation.domain.entity import new_id
 from activation.domain.lane import Lane, lane_id
-from activation.domain.ledger import Ledger
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
-from activation.domain.roster import Roster
 from activation.errors import (
     InvalidStateError,
     NotFoundError,
@@ -53,11 +50,12 @@ from activation.services.access import (
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
 from activation.services.ledgers import LedgerService
+from activation.services.plans import comparable, planned
 from activation.services.platforms import DISTRIBUTION_REQUESTS, PlatformService
 from activation.services.records import Records
 
 if TYPE_CHECKING:
-    from activation.members.delivery import Prepared, Selection
+    from activation.members.delivery import Selection
     from activation.members.store import MemberStore
 
 OPERATOR_MAY_SET = frozenset({DistributionStatus.CANCELLED})
@@ -416,72 +414,6 @@ def lane_message(lane: Lane, clock: Clock) -> Message:
         data={"distribution_id": lane.distribution_id, "lane_id": lane.lane_id},
         trace_id=lane.trace_id,
     )
-
-
-def comparable(ledger: Ledger | None, spec: ConnectorSpec) -> Roster | None:
-    """What the platform has accepted, in the forms that the spec sends now.
-
-    ValidationError when it was sent in other forms: they cannot be compared.
-    """
-    from activation.members.delivery import forms_of
-
-    if ledger is None or ledger.accepted is None or not ledger.accepted.size:
-        return None
-    if ledger.forms != forms_of(spec):
-        raise ValidationError(
-            "The platform's settings now choose other identifiers than those it holds; "
-            "add it as a new platform.",
-            field="platform_id",
-            reason="identifiers_changed",
-        )
-    return ledger.accepted
-
-
-def planned(prepared: Prepared, spec: ConnectorSpec, platform: Platform) -> Plan:
-    """The plan that counts make at this platform's limits and prices."""
-    counts, settings = prepared.counts, platform.settings
-    steps = tuple(
-        PlannedStep(
-            operation=step.operation,
-            identifiers=step.identifiers,
-            rows=step.rows,
-            requests=step.batches,
-        )
-        for step in prepared.steps
-    )
-    requests = sum(step.requests for step in steps)
-    added = sum(step.rows for step in steps if step.operation in ("add", "replace"))
-    per_minute = settings.requests_per_minute or spec.requests_per_minute
-    return Plan(
-        members=counts.members,
-        withheld=dict(counts.withheld),
-        identifiers=counts.identifiers,
-        identifiers_by_type=dict(counts.by_type),
-        accepted=prepared.held,
-        kept=prepared.kept,
-        adds=prepared.adds,
-        removes=prepared.removes,
-        restated=prepared.restated,
-        steps=steps,
-        rows=sum(step.rows for step in steps),
-        requests=requests,
-        minutes=round(requests / per_minute, 2),
-        cost_estimate=round(added / 1000 * settings.cost_per_thousand, 2),
-        estimated_matches=round(added * settings.default_match_rate),
-        warnings=_warnings(prepared, spec),
-    )
-
-
-def _warnings(prepared: Prepared, spec: ConnectorSpec) -> tuple[str, ...]:
-    found = []
-    size = prepared.counts.identifiers
-    if size < spec.minimum_size:
-        found.append(f"{spec.title} asks for at least {spec.minimum_size} rows; this has {size}.")
-    if prepared.removes and not spec.removes:
-        found.append(
-            f"{spec.title} takes nothing out again: {prepared.removes} identifiers stay there."
-        )
-    return tuple(found)
 
 
 def session_of(text: str) -> int:
