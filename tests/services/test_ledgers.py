@@ -182,6 +182,26 @@ def test_incremental_is_exact_after_a_gap_of_years(world: World) -> None:
     assert world.held() == digest(*range(2, 10), 30)
 
 
+def test_people_who_would_lapse_at_the_platform_are_stated_again(world: World) -> None:
+    """A platform that forgets people after a while is told of all of them in time."""
+
+    class Forgetful(SmallBatches):
+        def spec_for(self, platform_type: PlatformType, config: Mapping[str, Any]) -> ConnectorSpec:
+            return replace(super().spec_for(platform_type, config), lapse_days=30)
+
+    forgetful = Forgetful(world.app.clock, allow_private_hosts=True)
+    world.app.__dict__["connectors"] = forgetful
+    world.app.__dict__["distributions"] = replace(world.app.distributions, connectors=forgetful)
+    world.sent()
+    world.app.clock.sleep(timedelta(days=14).total_seconds())
+    assert world.sent(distribution_type="incremental").progress.planned == 0
+    world.app.clock.sleep(timedelta(days=2).total_seconds())
+    done = world.sent(distribution_type="incremental")
+    assert done.plan is not None
+    assert (done.plan.restated, done.progress.sent) == (10, 10)
+    assert world.sent(distribution_type="incremental").progress.planned == 0
+
+
 def test_incremental_without_a_change_sends_nothing(world: World) -> None:
     world.sent()
     before = world.facebook.state()["requests"]

@@ -87,7 +87,9 @@ class Plan(Value):
     removes: int = 0
     """Identifiers that it holds and should not."""
     restated: int = 0
-    """Kept identifiers sent again, because their person loses another one."""
+    """Kept identifiers sent again: their person loses another one, or would lapse."""
+    states_all: bool = False
+    """Whether everything that is wanted is sent, also what the platform holds."""
     steps: tuple[PlannedStep, ...] = ()
     rows: int = 0
     """Rows to send: identifiers grouped by person where the platform takes several per row."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import Field
 
 from activation.domain.entity import Entity, Instant, Value
+from activation.domain.platform import ConnectorSpec
 from activation.domain.roster import Roster
 
 MAX_SKIPPED = 20
@@ -60,6 +62,8 @@ class Ledger(Entity):
     """In which form each identifier type is held there; other forms cannot be compared."""
     accepted_at: Instant | None = None
     """When a distribution last ended."""
+    stated_at: Instant | None = None
+    """When all that is wanted was last sent, also what was held already."""
     last_distribution_id: str | None = None
     audience_version: int | None = None
     """Of the last distribution that ended whole."""
@@ -84,6 +88,15 @@ class Ledger(Entity):
             "accepted_by_type": dict(roster.by_type) if roster else {},
             "doubtful": roster.doubtful if roster else 0,
         }
+
+
+def is_lapsing(ledger: Ledger | None, spec: ConnectorSpec, now: datetime) -> bool:
+    """Whether a platform that forgets people by itself has to be told of all of them again: when
+    half of their time is over."""
+    if ledger is None or spec.lapse_days is None:
+        return False
+    half = timedelta(days=spec.lapse_days / 2)
+    return ledger.stated_at is None or ledger.stated_at + half <= now
 
 
 def ledger_id(audience_id: str, platform_id: str) -> str:

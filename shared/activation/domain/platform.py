@@ -188,6 +188,8 @@ class ConnectorSpec:
     removes: bool = True
     """Whether single identifiers can be taken out again."""
     replacement: Replacement = Replacement.NONE
+    lapse_days: float | None = None
+    """Where the platform forgets people by itself: so long after they were last sent."""
     lanes: int = 1
     """How many requests for one account may be under way at a time."""
     tells_size: bool = False

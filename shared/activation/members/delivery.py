@@ -75,6 +75,7 @@ class Prepared:
     restated: int = 0
     """Kept identifiers that are sent again, because their person loses another one."""
     steps: list[Step] = field(default_factory=list)
+    states_all: bool = False
     roster: Roster | None = None
 
 
@@ -98,6 +99,8 @@ def plan_delivery(
     selection: Selection,
     held: Roster | None = None,
     kind: DistributionType = DistributionType.INITIAL,
+    *,
+    restate: bool = False,
 ) -> Prepared:
     """What `freeze` would store; stores nothing that stays."""
     count = roster_partitions(manifest.size)
@@ -105,7 +108,9 @@ def plan_delivery(
     def again() -> Iterator[tuple[range, Any]]:
         return wanted(store, manifest, spec, selection, DeliveryCounts(), count)
 
-    preparation = _Preparation(store, manifest, spec, selection, held, kind, Counted(again))
+    preparation = _Preparation(
+        store, manifest, spec, selection, held, kind, Counted(again), restate
+    )
     return preparation.done()
 
 
@@ -117,10 +122,14 @@ def freeze(
     held: Roster | None,
     kind: DistributionType,
     place: Stored,
+    *,
+    restate: bool = False,
 ) -> Prepared:
     """Store the wanted roster and the lists of batches; the same arguments give the same rows in
-    the same order. ConflictError when `place` was used before."""
-    prepared = _Preparation(store, manifest, spec, selection, held, kind, place).done()
+    the same order. `restate`: also an incremental run sends all that is wanted. ConflictError
+    when `place` was used before."""
+    preparation = _Preparation(store, manifest, spec, selection, held, kind, place, restate)
+    prepared = preparation.done()
     prepared.roster = place.roster()
     return prepared
 
@@ -215,9 +224,11 @@ class _Preparation:
         held: Roster | None,
         kind: DistributionType,
         sink: Sink,
+        restate: bool,
     ) -> None:
         self._store, self._manifest, self._spec = store, manifest, spec
         self._selection, self._kind, self._sink = selection, kind, sink
+        self._sends_all = restate or kind is not DistributionType.INCREMENTAL
         self._held = RosterView(store.parts, manifest.organization_id, held)
         self._count = roster_partitions(manifest.size)
         self._cuts: set[tuple[int, int]] = set()
@@ -241,15 +252,14 @@ class _Preparation:
             elif step.operation != CLEAR:
                 self._list(step, partial(self._additions, touched), sorted(self._cuts))
         prepared.steps = [step for step in prepared.steps if step.batches]
+        prepared.states_all = self._sends_all
+        if self._sends_all and self._kind is DistributionType.INCREMENTAL:
+            prepared.restated = prepared.kept
         return prepared
 
     def _wanted(self) -> Iterator[tuple[range, Any]]:
         counts = self._prepared.counts
         return wanted(self._store, self._manifest, self._spec, self._selection, counts, self._count)
-
-    @property
-    def _sends_all(self) -> bool:
-        return self._kind is not DistributionType.INCREMENTAL
 
     # comparing ----------------------------------------------------------------------------------
 

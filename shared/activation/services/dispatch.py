@@ -30,6 +30,7 @@ from activation.domain.entity import new_id
 from activation.domain.guard import blast_radius
 from activation.domain.lane import FINAL as LANE_FINAL
 from activation.domain.lane import Lane, LaneStatus, split
+from activation.domain.ledger import is_lapsing
 from activation.domain.platform import ConnectorSpec, HealthStatus, Platform, PlatformStatus
 from activation.errors import (
     ActivationError,
@@ -251,6 +252,7 @@ class Dispatcher:
             comparable(ledger, spec),
             job.distribution_type,
             place,
+            restate=is_lapsing(ledger, spec, self.clock.now()),
         )
         plan = planned(prepared, spec, platform)
         cost = job.metadata.model_copy(update={"cost_estimate": plan.cost_estimate})

@@ -32,6 +32,7 @@ from activation.domain.distribution import (
 )
 from activation.domain.entity import new_id
 from activation.domain.lane import Lane, lane_id
+from activation.domain.ledger import is_lapsing
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
@@ -102,6 +103,7 @@ class DistributionService(Records[Distribution]):
             self.selection(draft),
             comparable(ledger, spec),
             draft.distribution_type,
+            restate=is_lapsing(ledger, spec, self.clock.now()),
         )
         return planned(prepared, spec, platform)
 

@@ -58,6 +58,7 @@ def planned(prepared: Prepared, spec: ConnectorSpec, platform: Platform) -> Plan
         adds=prepared.adds,
         removes=prepared.removes,
         restated=prepared.restated,
+        states_all=prepared.states_all,
         steps=steps,
         rows=sum(step.rows for step in steps),
         requests=requests,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from activation.documents import Stored
@@ -234,6 +235,7 @@ class Settling:
             active=None,
             accepted_at=now,
             updated_at=now,
+            stated_at=_stated_at(after, ledger.entity),
             last_distribution_id=job.distribution_id,
             audience_version=job.audience_version if whole else ledger.entity.audience_version,
             segments=job.segments_distributed,
@@ -268,6 +270,13 @@ class Settling:
                 message = request_message(job, self.clock)
                 self.distributions.commits.publish_new([message])
                 return
+
+
+def _stated_at(job: Distribution, ledger: Ledger) -> datetime | None:
+    """When all that is wanted was last sent."""
+    sent = job.status in (DistributionStatus.COMPLETED, DistributionStatus.PARTIAL)
+    states_all = job.plan is not None and job.plan.states_all
+    return job.started_at if sent and states_all else ledger.stated_at
 
 
 def _status(job: Distribution, error: ActivationError | None) -> DistributionStatus:

@@ -22,6 +22,7 @@ PRODUCTS = ("data_api", "crm")
 RESOLVERS = ("none", "uid2", "euid")
 REGIONS = ("US", "EU", "APAC")
 UID2_URL = "https://prod.uidapi.com"
+MINUTES_A_DAY = 1440
 MAX_TTL_MINUTES = 259_200
 MAX_RESOLVED_TTL_MINUTES = 129_600
 """90 days: for so long an operator still tells the raw id that a person had before, and what
@@ -122,13 +123,16 @@ CRM = dataclasses.replace(
 def spec_under(settings: Mapping[str, Any]) -> ConnectorSpec:
     """What the connector takes under an account's settings."""
     if settings["product"] == "crm":
-        return CRM
-    return SPEC if settings["resolve_with"] == "none" else RESOLVING
+        minutes = settings["crm_ttl_minutes"]
+        return dataclasses.replace(CRM, lapse_days=minutes / MINUTES_A_DAY if minutes else None)
+    spec = SPEC if settings["resolve_with"] == "none" else RESOLVING
+    return dataclasses.replace(spec, lapse_days=settings["ttl_minutes"] / MINUTES_A_DAY)
 
 
 def connector_for(http: PlatformHTTP, identities: IdentityMap, spec: ConnectorSpec) -> Connector:
     """The connector of the product that a spec is of."""
-    return CrmDrop(http, spec) if spec == CRM else DataApi(http, identities, spec)
+    is_crm = spec.replacement is CRM.replacement
+    return CrmDrop(http, spec) if is_crm else DataApi(http, identities, spec)
 
 
 def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
