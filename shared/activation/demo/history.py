@@ -26,18 +26,24 @@ class History:
 def changed_and_restored(api: Api, audience_id: str) -> History | None:
     """Remove a few members, compare, and restore what was; None when there is none to remove."""
     path = f"/audiences/{audience_id}"
-    few = api.get(f"{path}/members", limit=CHANGED)["data"]
+    clock = SystemClock()
+    started = clock.monotonic()
+    removed = few_removed(api, audience_id)
+    if removed is None:
+        return None
+    seconds = clock.monotonic() - started
+    compared = api.get(f"{path}/versions/compare")
+    restored = api.post(f"{path}/versions/{compared['from_version']}/restore")
+    return History(removed, compared, restored, seconds)
+
+
+def few_removed(api: Api, audience_id: str) -> dict[str, Any] | None:
+    """Remove a few members; None when there is none to remove."""
+    path = f"/audiences/{audience_id}/members"
+    few = api.get(path, limit=CHANGED)["data"]
     named = [
         {"identifier_type": one["identifier_type"], "identifier_value": one["digest"]}
         for one in few
         if one["identifier_type"] in HASHED
     ]
-    if not named:
-        return None
-    clock = SystemClock()
-    started = clock.monotonic()
-    removed = api.delete(f"{path}/members", {"members": named})
-    seconds = clock.monotonic() - started
-    compared = api.get(f"{path}/versions/compare")
-    restored = api.post(f"{path}/versions/{compared['from_version']}/restore")
-    return History(removed, compared, restored, seconds)
+    return api.delete(path, {"members": named}) if named else None

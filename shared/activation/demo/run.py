@@ -1,7 +1,7 @@
 """The main job end to end, through the real functions and real HTTP, told step by step.
 
 File → audience → import → a change and the way back → sealed credentials → plan → distribution →
-match results → proof that the platforms hold exactly what the audience says.
+match results → proof that the platforms hold exactly what the audience says → an incremental run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from activation.cli.imports import import_report, require_completed, run_import,
 from activation.cli.options import Options
 from activation.cli.output import Output, duration, facts, size, table
 from activation.cli.platforms import check_platform
-from activation.cli.progress import follow_distributions
+from activation.cli.progress import follow_distributions, watched
 from activation.demo.folder import DEFAULT, fresh
 from activation.demo.generator import REGION, Contents
-from activation.demo.history import changed_and_restored
+from activation.demo.history import changed_and_restored, few_removed
 from activation.demo.holdings import Holding, expected
 from activation.demo.source import Source, given, made_up
 from activation.demo.twins import TwinProcess, twin_processes
@@ -104,7 +104,8 @@ class Demo:
         orders = [self._order(audience, platform) for platform in platforms]
         self.planned(platforms, orders)
         distributions = self.distributed(platforms, orders)
-        self.proved(audience, platforms, distributions)
+        self.proved(8, audience, platforms, distributions)
+        self.followed(audience, platforms, orders)
         return {
             "audience": audience,
             "import": job,
@@ -213,11 +214,45 @@ class Demo:
             require_delivered(job)
         return ended
 
+    def followed(
+        self, audience: Record, platforms: Sequence[Record], orders: Sequence[Record]
+    ) -> None:
+        """Some people leave; the platforms are told of them alone."""
+        _step(self.out, 9, "Some people leave: incremental distributions send the difference alone")
+        removed = few_removed(self.api, audience["audience_id"])
+        if removed is None:
+            self.out.line("  Nobody leaves.")
+            return
+        self.out.line(f"  {removed['removed']:,} members left the audience.")
+        job = self.api.post(f"/audiences/{audience['audience_id']}/compact")
+        watched(
+            lambda: self.api.get(f"/jobs/{job['job_id']}"),
+            lambda seen: seen["status"] in ("completed", "failed"),
+        )
+        changes = [{**order, "distribution_type": "incremental"} for order in orders]
+        started = [self.api.post("/distributions", order) for order in changes]
+        ended = follow_distributions(self.api, self.out, started)
+        self.out.line()
+        for platform, done in zip(platforms, ended, strict=True):
+            require_delivered(done)
+            plan = done["plan"]
+            self.out.line(
+                f"  {platform['name']:<12} {plan['accepted']:,} accepted before: "
+                f"{plan['adds']:,} to add, {plan['removes']:,} to remove, "
+                f"{plan['restated']:,} to state again; "
+                f"{done['progress']['sent']:,} rows in {plan['requests']} requests"
+            )
+        self.proved(10, audience, platforms, ended)
+
     def proved(
-        self, audience: Record, platforms: Sequence[Record], distributions: Sequence[Record]
+        self,
+        number: int,
+        audience: Record,
+        platforms: Sequence[Record],
+        distributions: Sequence[Record],
     ) -> None:
         """Compare what each twin holds with the audience's stored members."""
-        _step(self.out, 8, "Proof: the platforms hold exactly what the audience says")
+        _step(self.out, number, "Proof: the platforms hold exactly what the audience says")
         caller = service_caller("demo", self.options.organization, "demo")
         with ThreadPoolExecutor(len(self.twins)) as pool:
             told = [pool.submit(twin.holdings) for twin in self.twins]
@@ -273,7 +308,7 @@ def _look_here(options: Options, folder: Path, result: Record) -> list[str]:
         f"/distributions/{result['distributions'][0]['distribution_id']}",
     )
     return [
-        "\n[bold]9  Look for yourself[/bold]",
+        "\n[bold]11  Look for yourself[/bold]",
         f"  {program} serve {store} --port {PORT}",
         "  [dim]and in another terminal:[/dim]",
         f"  export TOKEN=$({program} token {store}{whom})",
