@@ -92,7 +92,7 @@ def test_two_at_once(interleaver: Interleaver, first: str, second: str, tell: Te
     tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), SCHEDULES))
 
 
-@pytest.mark.parametrize("name", ["upsert", "import", "restore", "archive"])
+@pytest.mark.parametrize("name", ["upsert", "import", "restore", "archive", "create"])
 def test_one_request_sent_twice_acts_once(interleaver: Interleaver, name: str, tell: Tell) -> None:
     tell(interleaver.explored(Pair(FLOWS[name], FLOWS[name], same_key=True), TWICE))
 
