@@ -37,6 +37,8 @@ COMMANDS = {
     "distribute": "activation.cli.distributions",
     "distributions": "activation.cli.distributions",
     "retention": "activation.cli.retention",
+    "quota": "activation.cli.quotas",
+    "organization": "activation.cli.organizations",
     "cache": "activation.cli.cache",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",
