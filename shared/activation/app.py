@@ -28,8 +28,10 @@ from activation.services.due import DueService
 from activation.services.idempotency import IdempotencyService
 from activation.services.jobs import Handler, JobService, JobWorker
 from activation.services.ledgers import LedgerService
-from activation.services.organizations import OrganizationService
+from activation.services.operator_accounts import OperatorAccounts
+from activation.services.organizations import OrganizationService, OrganizationSettings
 from activation.services.platforms import PlatformService
+from activation.services.quotas import QuotaService
 from activation.services.retention import RetentionService
 from activation.settings import Settings, from_environment
 
@@ -194,7 +196,27 @@ class App:
     @cached_property
     def audiences(self) -> AudienceService:
         """Audiences."""
-        return AudienceService(self.documents, self.commits, self.clock)
+        return AudienceService(self.documents, self.commits, self.clock, self.quotas)
+
+    @cached_property
+    def operator_accounts(self) -> OperatorAccounts:
+        """Operators who were seen."""
+        return OperatorAccounts(self.documents, self.clock)
+
+    @cached_property
+    def quotas(self) -> QuotaService:
+        """Limits of operators and organizations."""
+        return QuotaService(self.commits, self.operator_accounts, self.clock)
+
+    @cached_property
+    def organization_settings(self) -> OrganizationSettings:
+        """What admins set for their organization."""
+        return OrganizationSettings(self.organizations, self.commits)
+
+    @cached_property
+    def organizations(self) -> OrganizationService:
+        """Records of organizations."""
+        return OrganizationService(self.documents, self.clock)
 
     @cached_property
     def limits(self) -> TierLimits:
@@ -446,8 +468,9 @@ class App:
     @cached_property
     def retention(self) -> RetentionService:
         """Retention policies, holds and runs."""
-        organizations = OrganizationService(self.documents, self.clock)
-        return RetentionService(self.commits, self.audiences, organizations, self.jobs, self.clock)
+        return RetentionService(
+            self.commits, self.audiences, self.organizations, self.jobs, self.clock
+        )
 
     @cached_property
     def retention_worker(self) -> RetentionWorker:

@@ -20,6 +20,7 @@ ActivationError
 │   ├── IdempotencyKeyReusedError  422  IDEMPOTENCY_KEY_REUSED
 │   └── UploadRefusedError         422  UPLOAD_REFUSED     (a file that cannot be an import)
 ├── RateLimitedError               429  RATE_LIMITED
+│   └── QuotaExceededError         429  QUOTA_EXCEEDED     (a limit that an admin has set)
 ├── StorageUnavailableError        503  STORAGE_UNAVAILABLE
 └── PlatformError                  502  PLATFORM_ERROR     (an ad platform refused or failed)
     ├── PlatformTransientError     503  PLATFORM_UNAVAILABLE
@@ -175,6 +176,12 @@ class RateLimitedError(ActivationError):
     """Too many requests; `retry_after_seconds` says when to come back."""
 
     code, status, retryable = "RATE_LIMITED", 429, True
+
+
+class QuotaExceededError(RateLimitedError):
+    """As many are there as an admin allows; the message has the numbers."""
+
+    code, retryable = "QUOTA_EXCEEDED", False
 
 
 class StorageUnavailableError(ActivationError):

@@ -14,10 +14,10 @@ INDEXES = MappingProxyType(
     {
         "audiences": (
             *("status", "data_type", "subtype", "visible_to", "tags", "campaign_id"),
-            "source_audience_id",
+            *("source_audience_id", "user_id"),
         ),
         "audit": ("target", "actor"),
-        "distributions": ("audience_id", "platform_id", "status", "visible_to"),
+        "distributions": ("audience_id", "platform_id", "status", "user_id", "visible_to"),
         "imports": ("audience_id", "status"),
         "jobs": ("audience_id", "kind", "status"),
         "ledgers": ("audience_id", "platform_id", "visible_to"),
@@ -35,6 +35,7 @@ SWEPT = (*("distributions", "idempotency", "imports", "jobs", "lanes", "organiza
 
 UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
+    *("operator_accounts", "quota_guards", "quota_limits"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 

@@ -7,10 +7,12 @@ import threading
 
 import orjson
 import pytest
+from werkzeug.test import TestResponse
 
 from activation.domain.caller import Caller, Role
-from activation.ports import Query
+from activation.ports import Batch, Query
 from tests.api.client import Api, code
+from tests.gate import Gate
 
 BODY = {"name": "Buyers", "type": "first_party"}
 
@@ -89,6 +91,30 @@ def test_parallel_requests_under_one_key_act_once(api: Api, keyed: Api) -> None:
     assert {status for status, _ in answers} <= {201, 409}
     assert len({audience_id for status, audience_id in answers if status == 201}) == 1
     assert api.get("/audiences").get_json()["total"] == 1
+
+
+def test_request_that_was_overtaken_by_its_own_repetition_gets_the_answer(
+    api: Api, keyed: Api
+) -> None:
+    """The repetition has taken the name; the first is told what it did, and not that."""
+    app = api.server.app
+    gate = Gate(app.documents)
+    app.__dict__["documents"] = gate
+    answers: list[TestResponse] = []
+
+    def repeated() -> None:
+        app.clock.sleep(61)
+        answers.append(keyed.post("/audiences", BODY))
+
+    first = gate.held(lambda: keyed.post("/audiences", BODY), repeated, _creates_an_audience)
+    assert [answer.status_code for answer in (first, *answers)] == [201, 201]
+    assert first.get_json() == answers[0].get_json()
+    assert first.headers["Idempotent-Replay"] == "true"
+    assert api.get("/audiences").get_json()["total"] == 1
+
+
+def _creates_an_audience(batch: Batch) -> bool:
+    return any(write.key.collection == "audiences" for write in batch.writes)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "ä"])

@@ -79,3 +79,85 @@ def test_types_say_which_fields_they_ask_for(api: Api) -> None:
     assert {"the_trade_desk", "google_ads", "facebook", "webhook", "file_drop"} <= set(types)
     secret = [field["name"] for field in types["webhook"]["credentials"] if field["secret"]]
     assert "signing_secret" in secret
+
+
+def with_settings(**settings: object) -> dict[str, object]:
+    return {"settings": {**WEBHOOK["settings"], **settings}}  # type: ignore[dict-item]
+
+
+def test_refreshes_are_set_in_either_spelling(api: Api) -> None:
+    snake = {
+        "auto_refresh": True,
+        "refresh_frequency": "monthly",
+        "refresh_type": "incremental",
+        "refresh_at": "23:45",
+        "refresh_weekday": 7,
+        "refresh_day": 31,
+        "require_approval": True,
+        "max_removal_share": 0.05,
+        "free_removals": 0,
+    }
+    camel = {"".join(_capitals(name)): value for name, value in snake.items()}
+    for number, sent in enumerate((snake, camel)):
+        made = api.platform(f"Hook {number}", **with_settings(**sent))
+        assert made["settings"].items() >= snake.items()
+
+
+def _capitals(name: str) -> list[str]:
+    first, *rest = name.split("_")
+    return [first, *map(str.capitalize, rest)]
+
+
+def test_an_account_that_says_nothing_of_refreshes_has_careful_ones(api: Api) -> None:
+    assert (
+        api.platform()["settings"].items()
+        >= {
+            "auto_refresh": False,
+            "refresh_frequency": None,
+            "refresh_type": "refresh",
+            "refresh_at": "03:00",
+            "refresh_weekday": 1,
+            "refresh_day": 1,
+            "require_approval": False,
+            "max_removal_share": 0.3,
+            "free_removals": 100,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("refresh_at", "24:00"),
+        ("refresh_at", "3:00"),
+        ("refresh_at", "03:60"),
+        ("refresh_at", "03:00\n04:00"),
+        ("refresh_at", "\u0660\u0663:\u0660\u0660"),
+        ("refresh_at", ""),
+        ("refresh_at", None),
+        ("refresh_weekday", 0),
+        ("refresh_weekday", 8),
+        ("refresh_weekday", "monday"),
+        ("refresh_day", 0),
+        ("refresh_day", 32),
+        ("refresh_day", 1.5),
+        ("refresh_type", "initial"),
+        ("refresh_frequency", "hourly"),
+        ("max_removal_share", -0.01),
+        ("max_removal_share", 1.01),
+        ("free_removals", -1),
+        ("require_approval", None),
+    ],
+)
+def test_a_refresh_that_is_no_such_thing_is_422(field: str, value: object, api: Api) -> None:
+    response = api.post("/platforms", {**WEBHOOK, **with_settings(**{field: value})})
+    assert code(response) == (422, "VALIDATION_ERROR")
+    assert response.get_json()["error"]["details"]["field"] == f"settings.{field}"
+
+
+def test_a_refresh_by_itself_needs_its_frequency(api: Api) -> None:
+    path = f"/platforms/{api.platform()['platform_id']}"
+    response = api.patch(path, with_settings(auto_refresh=True))
+    assert code(response) == (422, "VALIDATION_ERROR")
+    assert "refresh_frequency" in response.get_json()["error"]["message"]
+    assert api.get(path).get_json()["settings"]["auto_refresh"] is False

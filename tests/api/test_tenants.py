@@ -35,6 +35,7 @@ def ids(api: Api) -> dict[str, str]:
         "job_id": job.entity.job_id,
         "run_id": api.post("/retention/runs", {"dry_run": True}).get_json()["run_id"],
         "number": "1",
+        "user_id": "ann",
         "import_id": upload["import"]["import_id"],
         "distribution_id": distribution.get_json()["distribution_id"],
     }

@@ -30,7 +30,10 @@ def test_the_readme_tells_defaults_and_meanings_as_they_are() -> None:
         assert meaning == field.metadata["doc"], field.name
 
 
-@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "path",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quotas.md", "docs/api.md"],
+)
 def test_links_lead_somewhere(path: str) -> None:
     page = ROOT / path
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):

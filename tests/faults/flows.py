@@ -19,6 +19,7 @@ from activation.domain.job import JobKind
 from activation.domain.member import MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft, ImportStatus
+from activation.domain.quota import QuotaDraft
 from activation.domain.retention_run import RunDraft
 from activation.domain.version import Restoration
 from activation.errors import ActivationError, ConflictError, NotFoundError
@@ -181,6 +182,20 @@ def followed(app: App) -> Scene:
     return scene
 
 
+def nearly_used_up(app: App) -> Scene:
+    """The operator and the organization may have one more audience."""
+    scene = filled(app)
+    app.operator_accounts.seen(ANN)
+    for user_id in (ANN.user_id, None):
+        app.quotas.set(ANN, user_id, limits_of(2))
+    return scene
+
+
+def limits_of(audiences: int | None) -> QuotaDraft:
+    """A quota of audiences only."""
+    return QuotaDraft(max_audiences=audiences, max_distributions_per_month=None)
+
+
 def days(count: float) -> float:
     """Days in seconds."""
     return timedelta(days=count).total_seconds()
@@ -265,6 +280,20 @@ def create(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.audiences.create(caller, draft).entity.public()
 
 
+def create_another(app: App, caller: Caller, scene: Scene) -> Answer:
+    draft = AudienceDraft.model_validate({"name": "Third", "type": "first_party"})
+    return app.audiences.create(caller, draft).entity.public()
+
+
+def limit(app: App, caller: Caller, scene: Scene) -> Answer:
+    """No more audiences than there are."""
+    return {"max": app.quotas.set(caller, None, limits_of(1)).max_audiences}
+
+
+def lift_limit(app: App, caller: Caller, scene: Scene) -> Answer:
+    return {"max": app.quotas.set(caller, None, limits_of(None)).max_audiences}
+
+
 def delete(app: App, caller: Caller, scene: Scene) -> Answer:
     with suppress(NotFoundError):
         app.audiences.delete(caller, scene.audience_id)
@@ -337,6 +366,10 @@ FLOWS: Mapping[str, Flow] = {
     flow.name: flow
     for flow in (
         Flow("create", filled, create),
+        Flow("create the last", nearly_used_up, create),
+        Flow("create another", nearly_used_up, create_another),
+        Flow("limit", filled, limit, asks=by_the_system),
+        Flow("lift the limit", nearly_used_up, lift_limit, asks=by_the_system),
         Flow("import", filled, direct_import),
         Flow("first import", empty, direct_import),
         Flow("awaited import", filled, awaited_import, send_file),

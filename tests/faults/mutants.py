@@ -23,6 +23,7 @@ from activation.members.store import MergeResult
 from activation.ports import ABSENT, Batch, BlobInfo, BlobKey, BlobStore, Key, Query, Write
 from activation.services.archives import nothing_more
 from activation.services.idempotency import completion
+from activation.services.quotas import QuotaService
 from activation.services.version_records import version_of, version_write
 from tests.faults import flows
 from tests.faults.flows import FLOWS
@@ -238,6 +239,27 @@ def hasty_sweep(app: App, caller: Caller, scene: Scene) -> Answer:
     return DONE
 
 
+class _OnlyCounted(QuotaService):
+    """Counts before it creates, and does not look whether another one has, too (K-35)."""
+
+    __slots__ = ()
+
+    def _passes(self, *asked: Any) -> list[Write]:
+        super()._passes(*asked)
+        return []
+
+
+def only_counted(act: Act) -> Act:
+    """The creation `act` under such a quota."""
+
+    def create(app: App, caller: Caller, scene: Scene) -> Answer:
+        careless = _OnlyCounted(app.commits, app.operator_accounts, app.clock)
+        app.__dict__["audiences"] = replace(app.audiences, quotas=careless)
+        return act(app, caller, scene)
+
+    return create
+
+
 # wrong requests -------------------------------------------------------------------------------
 
 
@@ -293,6 +315,14 @@ MUTANTS: Mapping[str, Mutant] = {
 
 UNGUARDED = replace(ADD, name="unguarded", act=unguarded)
 HASTY = Flow("hasty sweep", flows.filled_objects, hasty_sweep, asks=flows.by_the_system)
+LAST, ANOTHER = (
+    Flow(f"{name}, only counted", flows.nearly_used_up, only_counted(act))
+    for name, act in (("create the last", flows.create), ("another", flows.create_another))
+)
 
-RACES = (Pair(UNGUARDED, UNGUARDED), Pair(HASTY, ADD))
+RACES = (
+    Pair(UNGUARDED, UNGUARDED),
+    Pair(HASTY, ADD),
+    Pair(LAST, ANOTHER),
+)
 """Good in any single run: only two at once show what is wrong."""

@@ -18,9 +18,11 @@ from activation.domain.job import Job
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
+from activation.domain.quota import QuotaLimit
 from activation.domain.version import AudienceVersion
 from activation.errors import ActivationError
 from activation.ports import BlobKey, Query
+from activation.services.quotas import GUARDS
 from tests.faults.world import ANN, unfinished
 
 E = TypeVar("E", bound=Entity)
@@ -48,6 +50,7 @@ def view(app: App) -> dict[str, Any]:
         "audiences": [_seen(app, audience) for audience in _audiences(app)],
         "imports": sorted(_import_seen(job) for job in _all(app, "imports", MemberImport)),
         "jobs": sorted(_job_seen(job) for job in _all(app, "jobs", Job)),
+        "limits": sorted(_limit_seen(limit) for limit in _all(app, "quota_limits", QuotaLimit)),
         "effects": Counter(
             entry.action
             for entry in _all(app, "audit", AuditEntry)
@@ -81,6 +84,10 @@ def _import_seen(job: MemberImport) -> tuple[Any, ...]:
 
 def _job_seen(job: Job) -> tuple[str, ...]:
     return job.kind.value, job.status.value, str((job.error or {}).get("reason"))
+
+
+def _limit_seen(limit: QuotaLimit) -> tuple[str, str, int]:
+    return limit.kind.value, limit.user_id or "", limit.maximum
 
 
 def current_members(app: App, audience: Audience) -> Members:
@@ -162,6 +169,9 @@ def broken(app: App, before: Mapping[str, Mapping[int, Members]]) -> list[str]:
         told = counts.accepted + counts.duplicate + counts.rejected
         if job.status is ImportStatus.COMPLETED and counts.received != told:
             found.append("I7 received is not accepted + duplicate + rejected")
+    guards = app.documents.count(Query(ORGANIZATION, "quota_guards"))
+    if guards != GUARDS * len(_all(app, "quota_limits", QuotaLimit)):
+        found.append("I15 a limit is not guarded, or what is guarded has none")
     return found
 
 

@@ -27,6 +27,8 @@ PAIRS = (
     ("expire", "upsert"),
     ("sweep", "restore"),
     ("sweep", "import"),
+    ("create the last", "create another"),
+    ("create", "limit"),
 )
 """What every run of the suite tries."""
 
@@ -75,6 +77,11 @@ FURTHER = (
     ("expire", "compact"),
     ("expire", "expire"),
     ("restore", "restore"),
+    ("create the last", "create the last"),
+    ("create the last", "lift the limit"),
+    ("create the last", "limit"),
+    ("create the last", "delete"),
+    ("limit", "limit"),
 )
 """What the slow run tries as well."""
 
@@ -92,7 +99,9 @@ def test_two_at_once(interleaver: Interleaver, first: str, second: str, tell: Te
     tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), SCHEDULES))
 
 
-@pytest.mark.parametrize("name", ["upsert", "import", "restore", "archive"])
+@pytest.mark.parametrize(
+    "name", ["upsert", "import", "restore", "archive", "create", "create the last"]
+)
 def test_one_request_sent_twice_acts_once(interleaver: Interleaver, name: str, tell: Tell) -> None:
     tell(interleaver.explored(Pair(FLOWS[name], FLOWS[name], same_key=True), TWICE))
 

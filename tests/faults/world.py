@@ -103,9 +103,11 @@ def ask(app: App, scene: Scene, key: str, act: Act) -> Answer:
         return claim
     try:
         answer = act(app, ANN.with_claim(claim), scene)
-    except BaseException:
-        app.idempotency.release(ANN, claim)
-        raise
+    except BaseException as error:
+        known = app.idempotency.release(ANN, claim)
+        if known is None or not isinstance(error, ActivationError):
+            raise
+        return known
     app.idempotency.finish(ANN, claim, answer)
     return answer
 

@@ -12,12 +12,15 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from activation.domain.audience import Audience, AudienceType
+from activation.domain.caller import Role
 from activation.domain.distribution import HIDDEN, Distribution
 from activation.domain.entity import Entity, Instant, Value
 from activation.domain.job import Job
 from activation.domain.ledger import Ledger
 from activation.domain.member_import import MemberImport
+from activation.domain.operator_account import OperatorAccount
 from activation.domain.platform import Platform
+from activation.domain.retention_run import Organization
 from activation.domain.version import AudienceVersion, SampleMember
 
 
@@ -57,6 +60,8 @@ ImportAnswer = public_form(
 )
 JobAnswer = public_form(Job, frozenset({"state", "attempt", "lease_until"}))
 PlatformAnswer = public_form(Platform)
+OrganizationAnswer = public_form(Organization, frozenset({"started", "retention_rules"}))
+OperatorAccountAnswer = public_form(OperatorAccount, permissions=tuple[Role, ...])
 DistributionAnswer = public_form(Distribution, HIDDEN)
 LedgerAnswer = public_form(
     Ledger,

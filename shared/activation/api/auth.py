@@ -19,7 +19,7 @@ from werkzeug.datastructures import Headers
 
 from activation.api import body
 from activation.api.keys import KeySource
-from activation.domain.caller import Caller, Role
+from activation.domain.caller import USER_ID, Caller, Role
 from activation.errors import (
     BadRequestError,
     ForbiddenError,
@@ -36,7 +36,6 @@ GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_KEYS_URL = "https://www.googleapis.com/oauth2/v3/certs"
 
 _ORGANIZATION = re.compile(r"[a-z0-9-]{1,64}")
-_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:|+-]{0,127}")
 
 
 def refused(reason: str) -> UnauthenticatedError:
@@ -149,7 +148,7 @@ def operator(verifier: TokenVerifier, headers: Headers, trace_id: str) -> Caller
     """The operator a request comes from; a token without a role is a viewer's."""
     claims = verifier.claims(bearer(headers))
     organization_id, user_id = claims["org"], claims["sub"]
-    if not _ORGANIZATION.fullmatch(organization_id) or not _USER.fullmatch(user_id):
+    if not _ORGANIZATION.fullmatch(organization_id) or not USER_ID.fullmatch(user_id):
         raise refused("subject")
     role = claims.get("role", Role.VIEWER.value)
     if role == SERVICE_ROLE:

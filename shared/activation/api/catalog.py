@@ -13,7 +13,9 @@ from activation.api.imports import imports
 from activation.api.jobs import jobs
 from activation.api.ledgers import ledgers
 from activation.api.members import members
+from activation.api.organizations import organizations
 from activation.api.platforms import platforms
+from activation.api.quotas import quotas
 from activation.api.retention import retention
 from activation.api.rules import rules
 from activation.api.storages import storages
@@ -37,6 +39,8 @@ RESOURCES = {
         retention,
         summaries,
         cache,
+        quotas,
+        organizations,
     ),
     "platforms": (platforms,),
     "distributions": (distributions, ledgers),

@@ -156,6 +156,7 @@ def _enter(function: str) -> flask.Response | None:
         return None
     door = flask.g.doors
     caller = auth.operator(door.operators, request.headers, flask.g.trace_id)
+    door.app.operator_accounts.seen(caller)
     flask.g.ask = Ask(door.app, caller)
     return None
 

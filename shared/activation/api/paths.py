@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel
 
+from activation.domain.caller import USER_ID
 from activation.domain.identifier import require_safe_id
 from activation.errors import NotFoundError, ValidationError
 
@@ -19,6 +20,12 @@ def _possible(value: str) -> str:
 
 
 Id = Annotated[str, AfterValidator(_possible)]
+
+
+def _possible_user(value: str) -> str:
+    if not USER_ID.fullmatch(value):
+        raise NotFoundError("There is no such record.", reason="not_found")
+    return value
 
 
 class AudiencePath(BaseModel):
@@ -55,3 +62,9 @@ class DistributionPath(BaseModel):
     """A distribution."""
 
     distribution_id: Id
+
+
+class OperatorPath(BaseModel):
+    """An operator."""
+
+    user_id: Annotated[str, AfterValidator(_possible_user)]

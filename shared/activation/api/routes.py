@@ -17,7 +17,12 @@ from pydantic import BaseModel
 from activation.api.responses import JSON, answered
 from activation.app import App
 from activation.domain.caller import Caller, Claim, Role
-from activation.errors import BadRequestError, PreconditionFailedError, ValidationError
+from activation.errors import (
+    ActivationError,
+    BadRequestError,
+    PreconditionFailedError,
+    ValidationError,
+)
 from activation.ports import Revision
 
 PREFIX = "/api/v1"
@@ -124,17 +129,23 @@ def _once(ask: Ask, act: Callable[[Ask], flask.Response], repeat: Replay) -> fla
     """Run a keyed POST, or repeat the answer it had (services/idempotency.py)."""
     claim = _claimed(ask)
     if not isinstance(claim, Claim):
-        repeated = repeat(ask, claim)
-        repeated.headers["Idempotent-Replay"] = "true"
-        return repeated
+        return _repeated(ask, claim, repeat)
     caller = ask.caller.with_claim(claim)
     try:
         answer = act(Ask(ask.app, caller))
-    except BaseException:
-        ask.app.idempotency.release(ask.caller, claim)
-        raise
+    except BaseException as error:
+        known = ask.app.idempotency.release(ask.caller, claim)
+        if known is None or not isinstance(error, ActivationError):
+            raise
+        return _repeated(ask, known, repeat)
     ask.app.idempotency.finish(caller, claim, orjson.loads(answer.get_data()))
     return answer
+
+
+def _repeated(ask: Ask, known: dict[str, Any], repeat: Replay) -> flask.Response:
+    repeated = repeat(ask, known)
+    repeated.headers["Idempotent-Replay"] = "true"
+    return repeated
 
 
 def _claimed(ask: Ask) -> Claim | dict[str, Any]:

@@ -38,6 +38,8 @@ COMMANDS = {
     "distributions": "activation.cli.distributions",
     "ledgers": "activation.cli.ledgers",
     "retention": "activation.cli.retention",
+    "quota": "activation.cli.quotas",
+    "organization": "activation.cli.organizations",
     "cache": "activation.cli.cache",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -16,8 +17,17 @@ class Role(StrEnum):
     APPROVER = "approver"
     ADMIN = "admin"
 
+    @property
+    def included(self) -> tuple[Role, ...]:
+        """This role and all that it includes."""
+        return tuple(Role)[: _RANK[self] + 1]
+
 
 _RANK = {role: rank for rank, role in enumerate(Role)}
+
+
+USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:|+-]{0,127}")
+"""What the id of an operator may look like."""
 
 
 @dataclass(frozen=True, slots=True)

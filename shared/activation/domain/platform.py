@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 from activation.domain.identifier import IdentifierType, Variant
@@ -67,6 +67,17 @@ class RefreshFrequency(StrEnum):
     MONTHLY = "monthly"
 
 
+class RefreshType(StrEnum):
+    """What is sent when an audience is sent again by itself."""
+
+    REFRESH = "refresh"
+    INCREMENTAL = "incremental"
+
+
+LocalTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+"""A time of day, HH:MM, in the organization's time zone."""
+
+
 class HealthStatus(StrEnum):
     """What the last test of the credentials found."""
 
@@ -90,6 +101,12 @@ class PlatformSettings(Value):
     default_match_rate: float = Field(default=0.5, ge=0, le=1)
     auto_refresh: bool = False
     refresh_frequency: RefreshFrequency | None = None
+    refresh_type: RefreshType = RefreshType.REFRESH
+    refresh_at: LocalTime = "03:00"
+    refresh_weekday: int = Field(default=1, ge=1, le=7)
+    """Of weekly refreshes; 1 is Monday."""
+    refresh_day: int = Field(default=1, ge=1, le=31)
+    """Of monthly refreshes; shorter months have theirs on the last day."""
     cost_per_thousand: float = Field(default=0.0, ge=0)
     """Price of a thousand delivered rows, in the account's currency; for cost estimates."""
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -215,6 +232,10 @@ class SettingsDraft(Draft):
     default_match_rate: float = Field(default=0.5, ge=0, le=1)
     auto_refresh: bool = False
     refresh_frequency: RefreshFrequency | None = None
+    refresh_type: RefreshType = RefreshType.REFRESH
+    refresh_at: LocalTime = "03:00"
+    refresh_weekday: int = Field(default=1, ge=1, le=7)
+    refresh_day: int = Field(default=1, ge=1, le=31)
     cost_per_thousand: float = Field(default=0.0, ge=0)
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     """What the account may send, where that is other than usual on the platform."""
@@ -225,6 +246,12 @@ class SettingsDraft(Draft):
     free_removals: int = Field(default=100, ge=0)
     """So many removals never hold a distribution."""
     config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_its_frequency(self) -> Self:
+        if self.auto_refresh and self.refresh_frequency is None:
+            raise ValueError("auto_refresh needs a refresh_frequency")
+        return self
 
 
 class PlatformChanges(Draft):

@@ -14,6 +14,7 @@ from pydantic import Field
 from activation.domain.entity import Draft, Entity, Instant, Value, first_id, timestamp
 from activation.domain.retention import RetentionRule
 from activation.domain.schedule import schedule
+from activation.domain.time_zone import UTC_NAME, TimeZone
 
 MAX_LISTED = 200
 """Audiences that a report names per list; the counts are always complete."""
@@ -131,8 +132,10 @@ class RetentionRun(Entity):
 
 
 class Organization(Entity):
-    """What retention has to know of an organization, beside its audiences."""
+    """An organization: its time zone, and what retention has to know of it."""
 
+    time_zone: TimeZone = UTC_NAME
+    """In which days, weeks and months begin for its people; retention keeps to UTC."""
     started: dict[RetentionJob, Instant] = Field(default_factory=dict)
     """The last slot of each schedule for which a run was started."""
     retention_rules: tuple[RetentionRule, ...] = Field(default=(), max_length=100)
@@ -146,6 +149,10 @@ class Organization(Entity):
     def restored(cls, data: Any) -> Organization:
         """The organization from its stored form."""
         return cls.model_validate({k: v for k, v in data.items() if k != "due_at"})
+
+    def public(self) -> dict[str, Any]:
+        """What callers see; its retention rules have a route of their own."""
+        return self.model_dump(mode="json", exclude={"started", "retention_rules"})
 
     def next_slot(self) -> datetime:
         """The first slot of any job that is still to come, or was missed."""
@@ -168,6 +175,12 @@ def run_id_of(job: RetentionJob, slot: datetime) -> str:
     """The id of the run of a slot: always the same, and sorted by the slot like other ids."""
     number = list(RetentionJob).index(job) + 1
     return str(uuid.UUID(int=uuid.UUID(first_id(slot)).int | 0x7 << 76 | 0b10 << 62 | number))
+
+
+class OrganizationDraft(Draft):
+    """What an admin sets for the organization."""
+
+    time_zone: TimeZone
 
 
 class RunDraft(Draft):

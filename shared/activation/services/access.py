@@ -54,17 +54,22 @@ def require_current(stored: Stored[E], expected: Revision | None) -> None:
         )
 
 
-def retry_conflicts(use_case: Callable[[], T], *, expected: Revision | None = None) -> T:
-    """Run a use case again when somebody was faster, at most MAX_ATTEMPTS times.
+def retry_conflicts(
+    use_case: Callable[[], T],
+    *,
+    expected: Revision | None = None,
+    attempts: int = MAX_ATTEMPTS,
+) -> T:
+    """Run a use case again when somebody was faster, at most `attempts` times in all.
 
     A caller who named a revision gets PreconditionFailedError at once instead. Errors below
     ConflictError (a name that is taken, a state) are decisions, not races: they pass.
     """
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return use_case()
         except ConflictError as error:
-            if not error.retryable or attempt == MAX_ATTEMPTS - 1:
+            if not error.retryable or attempt == attempts - 1:
                 raise
             if expected is not None:
                 raise PreconditionFailedError(

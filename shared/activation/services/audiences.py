@@ -32,6 +32,7 @@ from activation.domain.manifest import Manifest
 from activation.domain.member import MAX_LISTED_SEGMENTS
 from activation.domain.operators import checked_operator
 from activation.domain.personal_data import refuse_personal_data
+from activation.domain.quota import QuotaKind
 from activation.errors import (
     ConflictError,
     InvalidStateError,
@@ -48,6 +49,7 @@ from activation.services.lineage import (
     require_source,
 )
 from activation.services.organizations import OrganizationService
+from activation.services.quotas import QuotaService
 from activation.services.records import Records, require_owner
 from activation.services.version_records import recorded, version_of, version_write
 
@@ -59,6 +61,7 @@ class AudienceService(Records[Audience]):
     documents: DocumentStore
     commits: Commits
     clock: Clock
+    quotas: QuotaService
 
     @property
     def records(self) -> Collection[Audience]:
@@ -71,7 +74,8 @@ class AudienceService(Records[Audience]):
         return Collection(self.documents, "manifests", Manifest)
 
     def create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
-        """Define a new audience; NameTakenError when the organization has one of this name.
+        """Define a new audience; NameTakenError when the organization has one of this name,
+        QuotaExceededError when the caller or the organization may have no more.
 
         One that is derived from another gets its members from there, by a job.
         """
@@ -182,12 +186,16 @@ class AudienceService(Records[Audience]):
             require_source(self.records, source.entity)
             writes.append(counted(source, 1))
         try:
-            revision = self.commits.commit(
-                caller,
-                "api:audience:create",
-                writes,
-                after=audience,
-                answer=audience.public(),
+            revision = self.quotas.within(
+                QuotaKind.AUDIENCES,
+                audience,
+                lambda counted: self.commits.commit(
+                    caller,
+                    "api:audience:create",
+                    [*writes, *counted],
+                    after=audience,
+                    answer=audience.public(),
+                ),
             )
         except ConflictError:
             self.require_name_free(audience)

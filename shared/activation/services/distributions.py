@@ -36,12 +36,13 @@ from activation.domain.ledger import is_lapsing
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
+from activation.domain.quota import QuotaKind
 from activation.errors import (
     InvalidStateError,
     NotFoundError,
     ValidationError,
 )
-from activation.ports import Clock, Connectors, DocumentStore, Key, Message, Query, Revision
+from activation.ports import Clock, Connectors, DocumentStore, Key, Message, Query, Revision, Write
 from activation.services.access import (
     get_visible,
     require_current,
@@ -111,7 +112,8 @@ class DistributionService(Records[Distribution]):
         """Request a distribution of the audience as it is now; it starts at once or as scheduled,
         where approval is asked for not before it is given.
 
-        InvalidStateError when the audience or the platform is not fit for sending.
+        InvalidStateError when the audience or the platform is not fit for sending,
+        QuotaExceededError when the caller or the organization may request no more this month.
         """
         refuse_personal_data(draft.metadata.model_dump(mode="json"))
         audience, platform = self._ready(caller, draft)
@@ -145,23 +147,29 @@ class DistributionService(Records[Distribution]):
             visible_to=tuple(sorted({caller.user_id, *visible_to(audience)})),
             trace_id=caller.trace_id,
         )
-        return self.requested(caller, distribution)
+        return retry_conflicts(lambda: self.requested(caller, distribution))
 
     def requested(self, caller: Caller, distribution: Distribution) -> Stored[Distribution]:
         """Commit a new distribution, and wake the dispatcher when its time has come.
 
-        ConflictError when there is one of this id.
+        ConflictError when there is one of this id, QuotaExceededError when its owner or the
+        organization may request no more this month.
         """
         write = self.records.created(distribution.distribution_id, distribution)
         starts = distribution.next_at is not None and distribution.next_at <= self.clock.now()
-        revision = self.commits.commit(
-            caller,
-            "api:distribution:create",
-            [write],
-            after=distribution,
-            messages=[request_message(distribution, self.clock)] if starts else [],
-            answer=distribution.public(),
-        )
+        messages = [request_message(distribution, self.clock)] if starts else []
+
+        def commit(counted: Sequence[Write]) -> Revision:
+            return self.commits.commit(
+                caller,
+                "api:distribution:create",
+                [write, *counted],
+                after=distribution,
+                messages=messages,
+                answer=distribution.public(),
+            )
+
+        revision = self.audiences.quotas.within(QuotaKind.DISTRIBUTIONS, distribution, commit)
         return Stored(distribution, write.key, revision)
 
     def get(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:

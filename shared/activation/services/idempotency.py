@@ -67,13 +67,21 @@ class IdempotencyService:
         except ConflictError:
             return  # the commit of the effect has stored the answer already
 
-    def release(self, caller: Caller, claim: Claim) -> None:
-        """Forget a claim whose request failed, so that the key can be tried again."""
+    def release(self, caller: Caller, claim: Claim) -> dict[str, Any] | None:
+        """Forget a claim whose request failed, so that the key can be tried again.
+
+        Returns the answer when the key has one by now: the same request, sent again, took the
+        claim over and did it, and may be why this one failed (a name that is taken, a full quota).
+        """
         address = Key(caller.organization_id, COLLECTION, claim.id)
         try:
             self.documents.commit(Batch([Write(address, None, expected=claim.revision)]))
         except ConflictError:
-            return  # somebody else owns the key by now
+            found = self.documents.get(address)
+            if found is not None and found.data["body_sha256"] == claim.body_sha256:
+                answer: dict[str, Any] | None = found.data["answer"]
+                return answer
+        return None
 
     def _take(self, address: Key, body_sha256: str, expected: str) -> Claim:
         now = self.clock.now()
