@@ -17,6 +17,7 @@ TYPES = (
     "the_trade_desk",
     "google_ads",
     "facebook",
+    "dv360",
     "tiktok",
     "linkedin",
     "snapchat",

@@ -68,6 +68,17 @@ OFFERS: Mapping[str, Offer] = {
         {"access_token": "twin-token"},
         {"ad_account_id": "1001"},
     ),
+    "dv360": Offer(
+        lambda clock, rate: GoogleAdsTwin(
+            clock,
+            account_type="DISPLAY_VIDEO_ADVERTISER",
+            match_rate=rate,
+            polls_before_final=0,
+        ),
+        CLIENT,
+        {"account_id": "1234567890", "terms_accepted": True, "consent_granted": True},
+        {"api_url": "", "token_url": "/token"},
+    ),
     "tiktok": Offer(
         lambda clock, rate: tiktok.TikTokTwin(clock, match_rate=rate),
         {"access_token": "twin-token"},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activation.adapters.connectors import (
+    dv360,
     facebook,
     file_drop,
     google_ads,
@@ -68,6 +69,12 @@ _KINDS: Mapping[PlatformType, Kind] = {
     ),
     PlatformType.FACEBOOK: Kind(
         facebook.SPEC, facebook.validate, lambda tools, _spec: facebook.Facebook(tools.http)
+    ),
+    PlatformType.DV360: Kind(
+        dv360.SPEC,
+        dv360.validate,
+        lambda tools, spec: dv360.DV360(tools.http, tools.tokens, spec),
+        lambda settings: dv360.spec_for_key_type(settings["upload_key_type"]),
     ),
     PlatformType.TIKTOK: Kind(
         tiktok.SPEC,
