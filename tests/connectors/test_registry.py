@@ -29,6 +29,12 @@ LINKEDIN = {"ad_account_id": "501", "source_platform": "TWIN"}
 SNAPCHAT = {"ad_account_id": "8adc3db7-8148-4fbf-999c-8d2266369d74"}
 PINTEREST = {"ad_account_id": "549755885175"}
 TOKEN = {"access_token": "t"}
+AMAZON = {
+    "manager_account_id": "amzn1.ads-account.g.a",
+    "destination_account_id": "413642381039213536",
+    "marketplace_id": "ATVPDKIKX0DER",
+    "country_code": "US",
+}
 HOOK = {"url": "https://hooks.example.com/in"}
 KEY = {"signing_secret": WEBHOOK_SECRET}
 TTD = {"advertiser_id": "adv1001"}
@@ -59,6 +65,9 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("google_ads", LOGIN, {**GOOGLE, "membership_days": None, "account_type": ""}),
     ("facebook", TOKEN, META),
     ("facebook", {**TOKEN, "app_secret": "s"}, {**META, "api_version": "v25.0"}),
+    ("amazon_dsp", LOGIN, AMAZON),
+    ("amazon_dsp", LOGIN, {**AMAZON, "send_maid": True, "send_ramp_id": True}),
+    ("amazon_dsp", LOGIN, {**AMAZON, "manager_account_id": "", "advertiser_account_id": "b"}),
     ("dv360", LOGIN, GOOGLE),
     (
         "dv360",
@@ -166,6 +175,26 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("facebook", TOKEN, {**META, "api_version": "26"}, "settings.api_version"),
     ("facebook", TOKEN, {**META, "customer_file_source": "X"}, "settings.customer_file_source"),
     ("facebook", TOKEN, {**META, "folder": "x"}, "settings.folder"),
+    ("amazon_dsp", {}, AMAZON, "credentials.client_id"),
+    ("amazon_dsp", {"client_id": "a", "client_secret": "b"}, AMAZON, "credentials.refresh_token"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "country_code": ""}, "settings.country_code"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "country_code": "us"}, "settings.country_code"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "country_code": "USA"}, "settings.country_code"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "manager_account_id": ""}, "settings.manager_account_id"),
+    (
+        "amazon_dsp",
+        LOGIN,
+        {**AMAZON, "advertiser_account_id": "b"},
+        "settings.manager_account_id",
+    ),
+    (
+        "amazon_dsp",
+        LOGIN,
+        {**AMAZON, "destination_account_id": "a b"},
+        "settings.destination_account_id",
+    ),
+    ("amazon_dsp", LOGIN, {**AMAZON, "marketplace_id": ""}, "settings.marketplace_id"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "send_maid": "yes"}, "settings.send_maid"),
     ("dv360", {}, GOOGLE, "credentials.client_id"),
     ("dv360", LOGIN, {**GOOGLE, "terms_accepted": False}, "settings.terms_accepted"),
     ("dv360", LOGIN, {**GOOGLE, "account_type": "GOOGLE_ADS"}, "settings.account_type"),
@@ -249,6 +278,8 @@ def test_identifiers_follow_the_settings() -> None:
     assert IdentifierType.EMAIL not in spec_for(PlatformType.THE_TRADE_DESK, TTD).identifiers
     assert IdentifierType.EMAIL in spec_for(PlatformType.THE_TRADE_DESK, UID2).identifiers
     assert list(spec_for(PlatformType.THE_TRADE_DESK, CRM).identifiers) == [IdentifierType.EMAIL]
+    amazon = spec_for(PlatformType.AMAZON_DSP, {"send_maid": True}).identifiers
+    assert set(amazon) - {IdentifierType.EMAIL, IdentifierType.PHONE} == {IdentifierType.MAID}
     assert spec_for(PlatformType.FACEBOOK, {}).identifiers[IdentifierType.PHONE] is Variant.DIGITS
 
 

@@ -17,6 +17,7 @@ TYPES = (
     "the_trade_desk",
     "google_ads",
     "facebook",
+    "amazon_dsp",
     "dv360",
     "tiktok",
     "linkedin",

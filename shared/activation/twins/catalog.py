@@ -8,6 +8,7 @@ from typing import Any
 
 from activation.ports import Clock
 from activation.twins import linkedin, pinterest, snapchat, tiktok
+from activation.twins.amazon_dsp import AmazonDspTwin
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.the_trade_desk import TWIN_TOKEN, TheTradeDeskTwin
@@ -67,6 +68,18 @@ OFFERS: Mapping[str, Offer] = {
         lambda clock, rate: FacebookTwin(clock, match_rate=rate, match_delay_seconds=0.0),
         {"access_token": "twin-token"},
         {"ad_account_id": "1001"},
+    ),
+    "amazon_dsp": Offer(
+        lambda clock, rate: AmazonDspTwin(clock, match_rate=rate),
+        CLIENT,
+        {
+            "manager_account_id": "amzn1.ads-account.g.manager",
+            "destination_account_id": "1001",
+            "marketplace_id": "ATVPDKIKX0DER",
+            "country_code": "US",
+            "consent_granted": True,
+        },
+        {"api_url": "", "token_url": "/auth/o2/token"},
     ),
     "dv360": Offer(
         lambda clock, rate: GoogleAdsTwin(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activation.adapters.connectors import (
+    amazon_dsp,
     dv360,
     facebook,
     file_drop,
@@ -69,6 +70,12 @@ _KINDS: Mapping[PlatformType, Kind] = {
     ),
     PlatformType.FACEBOOK: Kind(
         facebook.SPEC, facebook.validate, lambda tools, _spec: facebook.Facebook(tools.http)
+    ),
+    PlatformType.AMAZON_DSP: Kind(
+        amazon_dsp.SPEC,
+        amazon_dsp.validate,
+        lambda tools, spec: amazon_dsp.AmazonDsp(tools.http, tools.tokens, spec),
+        amazon_dsp.spec_for,
     ),
     PlatformType.DV360: Kind(
         dv360.SPEC,
