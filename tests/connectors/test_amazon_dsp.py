@@ -320,6 +320,9 @@ def test_rejected_records_are_named_by_position(
         ([{"code": "400"}, {"code": "400"}], {}, {"400": 2}),
         ([{"index": "1", "code": "400"}], {}, {"400": 1}),
         ([{"index": 1, "code": "jane@example.com", "errors": []}], {1: "refused_by_platform"}, {}),
+        ("broken", {}, {"refused_by_platform": 1}),
+        ([None, "broken"], {}, {"refused_by_platform": 2}),
+        ([{"index": 1, "errors": [None], "code": 400}], {1: "refused_by_platform"}, {}),
         (
             [{"index": 1, "errors": [{"errorType": "e-mail jane@example.com is bad"}]}],
             {1: "refused_by_platform"},
@@ -328,7 +331,7 @@ def test_rejected_records_are_named_by_position(
     ],
 )
 def test_rejects_are_counted_and_never_quoted(
-    errors: list[dict[str, Any]] | None, placed: dict[int, str], unplaced: dict[str, int]
+    errors: Any, placed: dict[int, str], unplaced: dict[str, int]
 ) -> None:
     assert rejects({"errors": errors}, 3) == (placed, unplaced)
 
@@ -544,7 +547,8 @@ def test_the_share_of_known_records_comes_when_there_are_any(
         ({"recordsResolved": 0, "recordsWithIdentity": 0}, None),
         ({"recordsResolved": 0.0, "recordsWithIdentity": 3.0}, "0%"),
         ({"recordsResolved": 2.0, "recordsWithIdentity": 3.0}, "67%"),
-        ({"recordsResolved": None, "recordsWithIdentity": 3}, "0%"),
+        ({"recordsResolved": None, "recordsWithIdentity": 3}, None),
+        ({"recordsResolved": "1", "recordsWithIdentity": "3"}, None),
     ],
 )
 def test_rates_are_parts_of_what_has_an_identity(metrics: dict[str, Any], rate: str | None) -> None:

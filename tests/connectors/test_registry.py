@@ -23,6 +23,8 @@ from tests.connectors.support import WEBHOOK_SECRET
 
 GOOGLE = {"account_id": "1234567890", "terms_accepted": True}
 LOGIN = {"client_id": "a", "client_secret": "b", "refresh_token": "c"}
+BING = {**LOGIN, "developer_token": "d"}
+BING_ADS = {"account_id": "1001", "customer_id": "2002"}
 META = {"ad_account_id": "1001"}
 TIKTOK = {"advertiser_id": "7001"}
 LINKEDIN = {"ad_account_id": "501", "source_platform": "TWIN"}
@@ -86,6 +88,8 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("snapchat", {**LOGIN, **TOKEN}, {**SNAPCHAT, "retention_days": 30}),
     ("pinterest", TOKEN, PINTEREST),
     ("pinterest", LOGIN, {**PINTEREST, "list_type": "LR_ID", "rows_per_request": None}),
+    ("microsoft_ads", BING, BING_ADS),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": 180}),
     ("webhook", KEY, HOOK),
     ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
     ("file_drop", {}, {}),
@@ -227,6 +231,13 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("pinterest", TOKEN, {"ad_account_id": "a/1"}, "settings.ad_account_id"),
     ("pinterest", TOKEN, {**PINTEREST, "list_type": "PHONE"}, "settings.list_type"),
     ("pinterest", TOKEN, {**PINTEREST, "rows_per_request": -1}, "settings.rows_per_request"),
+    ("microsoft_ads", LOGIN, BING_ADS, "credentials.developer_token"),
+    ("microsoft_ads", {"developer_token": "d"}, BING_ADS, "credentials.client_id"),
+    ("microsoft_ads", BING, {"account_id": "1"}, "settings.customer_id"),
+    ("microsoft_ads", BING, {**BING_ADS, "account_id": "F1"}, "settings.account_id"),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": 0}, "settings.membership_days"),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": 181}, "settings.membership_days"),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": -2}, "settings.membership_days"),
     ("webhook", {}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),

@@ -23,6 +23,7 @@ TYPES = (
     "linkedin",
     "snapchat",
     "pinterest",
+    "microsoft_ads",
     "webhook",
     "file_drop",
 )

@@ -25,6 +25,7 @@ class PlatformType(StrEnum):
     LINKEDIN = "linkedin"
     SNAPCHAT = "snapchat"
     PINTEREST = "pinterest"
+    MICROSOFT_ADS = "microsoft_ads"
     WEBHOOK = "webhook"
     FILE_DROP = "file_drop"
 

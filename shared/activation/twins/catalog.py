@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from activation.ports import Clock
@@ -11,6 +12,7 @@ from activation.twins import linkedin, pinterest, snapchat, tiktok
 from activation.twins.amazon_dsp import AmazonDspTwin
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.microsoft_ads import MicrosoftAdsTwin
 from activation.twins.the_trade_desk import TWIN_TOKEN, TheTradeDeskTwin
 from activation.twins.uid2 import TWIN_KEY, TWIN_SECRET
 from activation.twins.wsgi import Twin
@@ -115,6 +117,12 @@ OFFERS: Mapping[str, Offer] = {
         CLIENT,
         {"ad_account_id": "549755885175"},
         {"api_url": "/v5", "token_url": pinterest.TOKEN_PATH},
+    ),
+    "microsoft_ads": Offer(
+        lambda clock, rate: MicrosoftAdsTwin(clock, match_rate=rate, size_delay=timedelta()),
+        {**CLIENT, "developer_token": "twin-developer"},
+        {"account_id": "1001", "customer_id": "2002"},
+        {"api_url": "", "token_url": "/token"},
     ),
 }
 """By platform type."""

@@ -22,7 +22,7 @@ from activation.adapters.connectors.amazon_wire import (
 )
 from activation.adapters.connectors.config import invalid, resolved
 from activation.adapters.connectors.defaults import Defaults
-from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Refusal, Reply
+from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Refusal, Reply, objects
 from activation.adapters.connectors.tokens import AccessTokens, refresh_grant
 from activation.domain.delivery import AccountCheck, Delivery, MatchReport, SendOutcome
 from activation.domain.identifier import IdentifierType, Variant
@@ -192,7 +192,7 @@ class AmazonDsp(Defaults):
 
     def _find(self, account: Account, name: str) -> str | None:
         for dataset in self._datasets(account):
-            if dataset.get("name") == name:
+            if dataset.get("name") == name and dataset.get("dataSetId"):
                 return str(dataset["dataSetId"])
         return None
 
@@ -200,7 +200,7 @@ class AmazonDsp(Defaults):
         params = {"limit": str(PAGE_SIZE)}
         for _ in range(MAX_PAGES):
             page = self._call(account, "GET", "/adm/audiences", params=params).object()
-            yield from page.get("dataSets") or []
+            yield from objects(page.get("dataSets"))
             if not page.get("nextToken"):
                 return
             params["nextToken"] = str(page["nextToken"])
@@ -234,7 +234,7 @@ class AmazonDsp(Defaults):
         }
         query = orjson.dumps({**wanted, "datasetIds": [dataset_id]})
         listed = self._call(account, "POST", "/adm/sharingRules/list", query).object()
-        state = rule_state(listed.get("sharingRules") or [], dataset_id, wanted)
+        state = rule_state(objects(listed.get("sharingRules")), dataset_id, wanted)
         if state == "revoked":
             message = "Somebody has revoked the sharing of the dataset with the DSP."
             raise PlatformError(message, reason="sharing_revoked")

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from activation.adapters.connectors.http import Reply, http_refusal, json_refusal
+from activation.adapters.connectors.http import Reply, http_refusal, json_refusal, objects
 from activation.domain.consent import NOTHING_SAID, ConsentBasis
 from activation.domain.delivery import Delivery
 from activation.domain.identifier import Consent
@@ -119,10 +119,15 @@ def _code(reply: Reply) -> str | None:
 
 
 def rejects(answer: Mapping[str, Any], rows: int) -> tuple[dict[int, str], dict[str, int]]:
-    """Records that were not taken: by position, and by reason where the position is missing."""
+    """Records that were not taken: by position, and by reason where the position is missing.
+
+    An error that cannot be read is one too.
+    """
     placed: dict[int, str] = {}
     unplaced: Counter[str] = Counter()
-    for error in answer.get("errors") or []:
+    errors = answer.get("errors") or []
+    for one in errors if isinstance(errors, list) else [errors]:
+        error = one if isinstance(one, dict) else {}
         index, reason = error.get("index"), _reason(error)
         if isinstance(index, int | float) and 0 <= index < rows and index == int(index):
             placed[int(index)] = reason
@@ -133,8 +138,8 @@ def rejects(answer: Mapping[str, Any], rows: int) -> tuple[dict[int, str], dict[
 
 def _reason(error: Mapping[str, Any]) -> str:
     """Amazon's word for what is wrong; texts are left alone, for they may quote the record."""
-    details = error.get("errors") or [{}]
-    for word in (details[0].get("errorType"), error.get("code")):
+    details = objects(error.get("errors"))
+    for word in (*(detail.get("errorType") for detail in details), error.get("code")):
         if isinstance(word, str) and _CODE.fullmatch(word):
             return word
     return "refused_by_platform"
@@ -157,5 +162,7 @@ def rule_state(
 
 def match_rate(metrics: Mapping[str, Any]) -> str | None:
     """Resolved of all records with an identity, e.g. `57%`; None while there are none."""
-    known, all_records = (metrics.get(n) or 0 for n in ("recordsResolved", "recordsWithIdentity"))
+    known, all_records = (metrics.get(n) for n in ("recordsResolved", "recordsWithIdentity"))
+    if not isinstance(known, int | float) or not isinstance(all_records, int | float):
+        return None
     return f"{round(100 * known / all_records)}%" if all_records else None

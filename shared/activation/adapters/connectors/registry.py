@@ -14,6 +14,7 @@ from activation.adapters.connectors import (
     file_drop,
     google_ads,
     linkedin,
+    microsoft_ads,
     pinterest,
     snapchat,
     the_trade_desk,
@@ -105,6 +106,11 @@ _KINDS: Mapping[PlatformType, Kind] = {
         pinterest.validate,
         lambda tools, spec: pinterest.Pinterest(tools.http, tools.tokens, spec),
         pinterest.spec_under,
+    ),
+    PlatformType.MICROSOFT_ADS: Kind(
+        microsoft_ads.SPEC,
+        microsoft_ads.validate,
+        lambda tools, _spec: microsoft_ads.MicrosoftAds(tools.http, tools.tokens),
     ),
     PlatformType.WEBHOOK: Kind(
         webhook.SPEC, webhook.validate, lambda tools, _spec: webhook.Webhook(tools.http)
