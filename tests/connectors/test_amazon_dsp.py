@@ -322,7 +322,8 @@ def test_rejected_records_are_named_by_position(
         ([{"index": 1, "code": "jane@example.com", "errors": []}], {1: "refused_by_platform"}, {}),
         ("broken", {}, {"refused_by_platform": 1}),
         ([None, "broken"], {}, {"refused_by_platform": 2}),
-        ([{"index": 1, "errors": [None], "code": 400}], {1: "refused_by_platform"}, {}),
+        ([{"index": 1, "errors": [None], "code": 400}], {1: "400"}, {}),
+        ([{"index": 1, "errors": [], "code": digest("a")}], {1: "refused_by_platform"}, {}),
         (
             [{"index": 1, "errors": [{"errorType": "e-mail jane@example.com is bad"}]}],
             {1: "refused_by_platform"},

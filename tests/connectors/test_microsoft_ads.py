@@ -237,6 +237,7 @@ def test_bad_items_are_named_by_position(
         ([{"Index": 2, "Code": 8}], PlatformError, "8"),
         ([{"Index": -1, "Code": 8}], PlatformError, "8"),
         ([{"Index": "1", "ErrorCode": "jane@example.com"}], PlatformError, "refused_by_platform"),
+        ([{"ErrorCode": digest("a"), "Code": digest("b")}], PlatformError, "refused_by_platform"),
         (["broken"], PlatformError, None),
         ("broken", PlatformError, None),
     ],
@@ -334,30 +335,30 @@ def test_networks_count_differently(
 
 
 def fault_body(code: int, where: str = "Errors") -> dict[str, Any]:
-    return {where: [{"Code": code, "ErrorCode": f"Code{code}", "Message": "jane@example.com"}]}
+    return {where: [{"Code": code, "ErrorCode": "SomeWord", "Message": "jane@example.com"}]}
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "code", "pause"),
     [
-        (401, fault_body(105), PlatformAuthError, "Code105", None),
-        (500, fault_body(109), PlatformAuthError, "Code109", None),
-        (400, {"AdApiFaultDetail": fault_body(109)}, PlatformAuthError, "Code109", None),
-        (400, fault_body(123), PlatformAuthError, "Code123", None),
-        (400, fault_body(106), PlatformError, "Code106", None),
-        (500, fault_body(106), PlatformError, "Code106", None),
-        (429, fault_body(117), PlatformTransientError, "Code117", 60.0),
-        (400, fault_body(117), PlatformTransientError, "Code117", 60.0),
-        (500, fault_body(207), PlatformTransientError, "Code207", 60.0),
-        (500, fault_body(0, "OperationErrors"), PlatformTransientError, "Code0", None),
-        (400, fault_body(201, "BatchErrors"), PlatformError, "Code201", None),
-        (400, {"ApiFaultDetail": fault_body(4, "BatchErrors")}, PlatformError, "Code4", None),
+        (401, fault_body(105), PlatformAuthError, "SomeWord", None),
+        (500, fault_body(109), PlatformAuthError, "SomeWord", None),
+        (400, {"AdApiFaultDetail": fault_body(109)}, PlatformAuthError, "SomeWord", None),
+        (400, fault_body(123), PlatformAuthError, "SomeWord", None),
+        (400, fault_body(106), PlatformError, "SomeWord", None),
+        (500, fault_body(106), PlatformError, "SomeWord", None),
+        (429, fault_body(117), PlatformTransientError, "SomeWord", 60.0),
+        (400, fault_body(117), PlatformTransientError, "SomeWord", 60.0),
+        (500, fault_body(207), PlatformTransientError, "SomeWord", 60.0),
+        (500, fault_body(0, "OperationErrors"), PlatformTransientError, "SomeWord", None),
+        (400, fault_body(201, "BatchErrors"), PlatformError, "SomeWord", None),
+        (400, {"ApiFaultDetail": fault_body(4, "BatchErrors")}, PlatformError, "SomeWord", None),
         (400, {"Errors": []}, PlatformError, "400", None),
         (400, {"Errors": "broken"}, PlatformError, "400", None),
         (401, {}, PlatformAuthError, "401", None),
         (413, {}, PlatformError, "413", None),
         (503, {}, PlatformTransientError, "503", None),
-        (200, fault_body(106), PlatformError, "Code106", None),
+        (200, fault_body(106), PlatformError, "SomeWord", None),
         (200, {"PartialErrors": []}, None, None, None),
     ],
 )

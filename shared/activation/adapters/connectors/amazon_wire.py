@@ -11,7 +11,13 @@ from typing import Any
 
 import orjson
 
-from activation.adapters.connectors.http import Reply, http_refusal, json_refusal, objects
+from activation.adapters.connectors.http import (
+    Reply,
+    http_refusal,
+    json_refusal,
+    objects,
+    shown_code,
+)
 from activation.domain.consent import NOTHING_SAID, ConsentBasis
 from activation.domain.delivery import Delivery
 from activation.domain.identifier import Consent
@@ -29,7 +35,7 @@ MIN_NAME, MAX_NAME = 10, 127
 REVOKED = "REVOKED"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{4,99}")
-_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_WORD = re.compile(r"[A-Za-z]{1,80}")
 
 
 def dataset_name(external_id: str) -> str:
@@ -115,7 +121,14 @@ def duplicate_or_refusal(reply: Reply, now: datetime) -> PlatformError | None:
 def _code(reply: Reply) -> str | None:
     parsed = reply.parsed()
     code = parsed.get("code") if isinstance(parsed, dict) else None
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
+    return _shown(code)
+
+
+def _shown(code: object) -> str | None:
+    """A code, or a word that is one; None for what may be anything else."""
+    if isinstance(code, str) and _WORD.fullmatch(code):
+        return code
+    return shown_code(code)
 
 
 def rejects(answer: Mapping[str, Any], rows: int) -> tuple[dict[int, str], dict[str, int]]:
@@ -139,10 +152,8 @@ def rejects(answer: Mapping[str, Any], rows: int) -> tuple[dict[int, str], dict[
 def _reason(error: Mapping[str, Any]) -> str:
     """Amazon's word for what is wrong; texts are left alone, for they may quote the record."""
     details = objects(error.get("errors"))
-    for word in (*(detail.get("errorType") for detail in details), error.get("code")):
-        if isinstance(word, str) and _CODE.fullmatch(word):
-            return word
-    return "refused_by_platform"
+    given = (*(detail.get("errorType") for detail in details), error.get("code"))
+    return next(filter(None, map(_shown, given)), "refused_by_platform")
 
 
 def rule_state(

@@ -9,7 +9,13 @@ from typing import Any
 
 import orjson
 
-from activation.adapters.connectors.http import Reply, json_refusal, objects, retry_after
+from activation.adapters.connectors.http import (
+    Reply,
+    json_refusal,
+    objects,
+    retry_after,
+    shown_code,
+)
 from activation.domain.delivery import Delivery, Operation, PlatformSize
 from activation.domain.identifier import IdentifierType
 from activation.errors import PlatformAuthError, PlatformError, PlatformTransientError
@@ -38,7 +44,7 @@ TERMS = "CustomerListTermsAndConditionsNotAccepted"
 
 _FAULTS = ("Errors", "OperationErrors", "BatchErrors")
 _DETAILS = ("AdApiFaultDetail", "ApiFaultDetail")
-_CODE = re.compile(r"[A-Za-z0-9_]{1,100}")
+_WORD = re.compile(r"[A-Za-z]{1,80}")
 
 
 def mark(delivery: Delivery) -> str:
@@ -153,9 +159,9 @@ def _faults(parsed: Any) -> Iterator[Mapping[str, Any]]:
 def _name(error: Mapping[str, Any]) -> str:
     """Microsoft's word for an error, or its number; never a text."""
     word = error.get("ErrorCode")
-    if isinstance(word, str) and _CODE.fullmatch(word):
+    if isinstance(word, str) and _WORD.fullmatch(word):
         return word
-    return str(error["Code"]) if isinstance(error.get("Code"), int) else "refused_by_platform"
+    return shown_code(error.get("Code")) or "refused_by_platform"
 
 
 def sizes(audience: Mapping[str, Any]) -> PlatformSize | None:
