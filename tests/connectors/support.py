@@ -62,9 +62,11 @@ def to(delivery: Delivery, audience_id: str, **changes: Any) -> Delivery:
     return dataclasses.replace(delivery, platform_audience_id=audience_id, **changes)
 
 
-def google_account(running: RunningTwins, **settings: Any) -> Account:
-    """An account at the Google twin."""
-    url = running.url_of("google_ads")
+def google_account(
+    running: RunningTwins, platform_type: str = "google_ads", **settings: Any
+) -> Account:
+    """An account at a Google twin."""
+    url = running.url_of(platform_type)
     return Account(
         "platform-g",
         {

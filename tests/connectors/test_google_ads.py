@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from activation.adapters.clock import MovableClock
 from activation.adapters.connectors.registry import ConnectorRegistry
+from activation.domain.consent import ConsentBasis
+from activation.domain.identifier import Consent
 from activation.domain.platform import PlatformType
 from activation.errors import (
     PlatformAuthError,
@@ -129,12 +131,35 @@ def test_other_lists_take_other_identifiers(
     assert set_digest(google_twin.lists[audience_id].keys) == digest_of(columns)
 
 
-def test_consent_is_declared_only_when_the_account_says_so(
-    google: Connector, running: RunningTwins
+GRANTED, DENIED = Consent.GRANTED, Consent.DENIED
+
+
+@pytest.mark.parametrize(
+    ("basis", "fallback", "declared"),
+    [
+        (ConsentBasis(), False, "unspecified/unspecified"),
+        (ConsentBasis(), True, "granted/granted"),
+        (ConsentBasis(GRANTED, GRANTED), False, "granted/granted"),
+        (ConsentBasis(GRANTED, DENIED), True, "granted/denied"),
+        (ConsentBasis(DENIED, DENIED), True, "denied/denied"),
+        (ConsentBasis(GRANTED, None), True, "granted/unspecified"),
+        (ConsentBasis(None, DENIED), True, "unspecified/denied"),
+        (ConsentBasis(limited_data_use=True), True, "unspecified/unspecified"),
+    ],
+)
+def test_the_account_speaks_only_for_those_who_said_nothing(
+    google: Connector,
+    running: RunningTwins,
+    google_twin: GoogleAdsTwin,
+    basis: ConsentBasis,
+    fallback: bool,
+    declared: str,
 ) -> None:
-    account = google_account(running, consent_granted=True, login_account_id="55")
-    audience_id = google.create_audience(account, ADD)
-    assert google.send(account, to(ADD, audience_id), 1, people(2)).receipt
+    account = google_account(running, consent_granted=fallback, login_account_id="55")
+    delivery = to(ADD, google.create_audience(account, ADD), consent=basis)
+    google.send(account, delivery, 1, people(2))
+    google.send(account, to(delivery, "7000000000", operation="remove"), 1, people(1))
+    assert google_twin.lists["7000000000"].consents == {declared: 2}
 
 
 def test_a_revoked_token_is_replaced_once(

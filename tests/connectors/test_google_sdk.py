@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import orjson
@@ -24,9 +26,15 @@ from activation.adapters.clock import MovableClock
 from activation.adapters.connectors import google_wire
 from activation.adapters.connectors.config import resolved
 from activation.adapters.connectors.google_ads import SPEC
-from activation.adapters.connectors.google_wire import ROW_REASONS, list_body
+from activation.adapters.connectors.google_wire import (
+    ROW_REASONS,
+    clear_body,
+    list_body,
+    list_size,
+)
+from activation.domain.consent import ConsentBasis
 from activation.domain.delivery import Delivery
-from activation.domain.identifier import GOOGLE_DOMAINS, email_plain, folded, phone_e164
+from activation.domain.identifier import GOOGLE_DOMAINS, Consent, email_plain, folded, phone_e164
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import RunningTwins, serve
 from tests.connectors.support import ADD, MAID, digest, digest_of, people, to
@@ -106,6 +114,83 @@ def test_the_twin_takes_what_the_sdk_sends(
     assert audience.summary()["digest"] == digest_of(people(15, start=5))
 
 
+def test_the_sdk_clears_what_was_added_before(
+    sdk: tuple[Any, Any], google_twin: GoogleAdsTwin, clock: MovableClock
+) -> None:
+    ingestion, lists = sdk
+    delivery = to(ADD, sdk_list(lists))
+    began = delivery
+    for batch in (people(10), people(3)):
+        clock.sleep(0.5)
+        began = dataclasses.replace(delivery, started_at=clock.now())
+        body = request_body(SETTINGS, delivery, batch)
+        ingestion.ingest_audience_members(
+            request=read_by_sdk(dm.IngestAudienceMembersRequest, body)
+        )
+    request = read_by_sdk(dm.RemoveAllAudienceMembersRequest, clear_body(SETTINGS, began))
+    answer = ingestion.remove_all_audience_members(request=request)
+    (audience,) = google_twin.lists.values()
+    assert audience.summary()["digest"] == digest_of(people(3))
+    asked = {"request_id": answer.request_id}
+    seen = [ingestion.retrieve_request_status(request=asked) for _ in range(2)]
+    (begun,), (final,) = (status.request_status_per_destination for status in seen)
+    assert (begun.request_status.name, final.request_status.name) == ("PROCESSING", "SUCCESS")
+    assert "remove_all_audience_members_status" in final
+    assert "audience_members_removal_status" not in final
+
+
+def test_the_sdk_understands_that_a_time_is_still_to_come(
+    sdk: tuple[Any, Any], google_twin: GoogleAdsTwin, clock: MovableClock
+) -> None:
+    ingestion, lists = sdk
+    ahead = to(ADD, sdk_list(lists), started_at=clock.now() + timedelta(microseconds=1))
+    request = read_by_sdk(dm.RemoveAllAudienceMembersRequest, clear_body(SETTINGS, ahead))
+    with pytest.raises(BadRequest) as caught:
+        ingestion.remove_all_audience_members(request=request)
+    assert caught.value.reason == dm.ErrorReason.INVALID_REMOVE_AS_OF_TIME.name
+
+
+@pytest.mark.parametrize(
+    ("started_at", "nanos"),
+    [
+        (datetime(2026, 11, 21, 9, 0, 0, 123_456, UTC), 123_456_000),
+        (datetime(2026, 11, 21, 10, 0, 0, 0, timezone(timedelta(hours=1))), 0),
+    ],
+)
+def test_our_clearing_is_the_sdks_message(started_at: datetime, nanos: int) -> None:
+    delivery = to(ADD, "42", started_at=started_at)
+    body = clear_body({**SETTINGS, "login_account_id": "7"}, delivery)
+    message = read_by_sdk(dm.RemoveAllAudienceMembersRequest, body)
+    stamp = dm.RemoveAllAudienceMembersRequest.pb(message).remove_as_of_time
+    assert (stamp.seconds, stamp.nanos) == (1_795_251_600, nanos)
+    (destination,) = message.destinations
+    assert destination.product_destination_id == "42"
+    assert destination.login_account.account_id == "7"
+
+
+def test_the_sdk_does_not_clear_twice_by_itself_and_neither_do_we() -> None:
+    transport: Any = IngestionServiceRestTransport(credentials=Credentials(token="t"))
+    clearing = transport._wrapped_methods[transport.remove_all_audience_members]
+    adding = transport._wrapped_methods[transport.ingest_audience_members]
+    assert (clearing._retry, adding._retry is None) == (None, False)
+
+
+def test_the_sdk_reads_how_large_a_list_is(
+    sdk: tuple[Any, Any], google_twin: GoogleAdsTwin
+) -> None:
+    ingestion, lists = sdk
+    made = sdk_list(lists)
+    name = f"{PARENT}/userLists/{made}"
+    assert "size_info" in lists.get_user_list(name=name)
+    body = request_body(SETTINGS, to(ADD, made), people(40))
+    ingestion.ingest_audience_members(request=read_by_sdk(dm.IngestAudienceMembersRequest, body))
+    shown = lists.get_user_list(name=name)
+    again = orjson.loads(dm.UserList.to_json(shown, always_print_fields_with_no_presence=False))
+    size = list_size(again)
+    assert size is not None
+    assert size.low == shown.size_info.display_network_members_count > 0
+
+
 def test_the_sdk_finds_our_list_by_its_code(sdk: tuple[Any, Any]) -> None:
     _, lists = sdk
     made = sdk_list(lists)
@@ -158,15 +243,30 @@ def test_the_sdk_meets_the_quota(clock: MovableClock) -> None:
     ("settings", "columns"),
     [
         ({"login_account_id": "7", "consent_granted": True}, people(3)),
+        (
+            {
+                "account_type": "DISPLAY_VIDEO_ADVERTISER",
+                "login_account_id": "7",
+                "login_account_type": "DISPLAY_VIDEO_PARTNER",
+            },
+            people(3),
+        ),
+        ({}, {"email": [None, digest("a")], "phone": [digest("b"), None]}),
+        ({}, {"email": [digest("a")], "phone": [None]}),
+        ({}, {"email": [None], "phone": [digest("b")]}),
         ({"upload_key_type": "MOBILE_ID"}, {"maid": [MAID]}),
         ({"upload_key_type": "USER_ID"}, {"customer_id": ["crm-1"]}),
     ],
 )
+@pytest.mark.parametrize("consent", [ConsentBasis(), ConsentBasis(Consent.GRANTED, Consent.DENIED)])
 @pytest.mark.parametrize("operation", ["add", "remove"])
 def test_our_requests_are_the_sdks_messages(
-    settings: dict[str, Any], columns: dict[str, list[str | None]], operation: str
+    settings: dict[str, Any],
+    columns: dict[str, list[str | None]],
+    operation: str,
+    consent: ConsentBasis,
 ) -> None:
-    delivery = to(ADD, "42", operation=operation)
+    delivery = to(ADD, "42", operation=operation, consent=consent)
     body = request_body({**SETTINGS, **settings}, delivery, columns)
     kind = (
         dm.IngestAudienceMembersRequest if operation == "add" else dm.RemoveAudienceMembersRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from activation.adapters.connectors.google_ads import KEY_TYPES
+from activation.adapters.connectors.google_spec import KEY_TYPES
 from activation.adapters.connectors.registry import specs
 from activation.domain.platform import ConnectorSpec
 

@@ -23,12 +23,20 @@ from tests.connectors.support import WEBHOOK_SECRET
 
 GOOGLE = {"account_id": "1234567890", "terms_accepted": True}
 LOGIN = {"client_id": "a", "client_secret": "b", "refresh_token": "c"}
+BING = {**LOGIN, "developer_token": "d"}
+BING_ADS = {"account_id": "1001", "customer_id": "2002"}
 META = {"ad_account_id": "1001"}
 TIKTOK = {"advertiser_id": "7001"}
 LINKEDIN = {"ad_account_id": "501", "source_platform": "TWIN"}
 SNAPCHAT = {"ad_account_id": "8adc3db7-8148-4fbf-999c-8d2266369d74"}
 PINTEREST = {"ad_account_id": "549755885175"}
 TOKEN = {"access_token": "t"}
+AMAZON = {
+    "manager_account_id": "amzn1.ads-account.g.a",
+    "destination_account_id": "413642381039213536",
+    "marketplace_id": "ATVPDKIKX0DER",
+    "country_code": "US",
+}
 HOOK = {"url": "https://hooks.example.com/in"}
 KEY = {"signing_secret": WEBHOOK_SECRET}
 TTD = {"advertiser_id": "adv1001"}
@@ -59,6 +67,15 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("google_ads", LOGIN, {**GOOGLE, "membership_days": None, "account_type": ""}),
     ("facebook", TOKEN, META),
     ("facebook", {**TOKEN, "app_secret": "s"}, {**META, "api_version": "v25.0"}),
+    ("amazon_dsp", LOGIN, AMAZON),
+    ("amazon_dsp", LOGIN, {**AMAZON, "send_maid": True, "send_ramp_id": True}),
+    ("amazon_dsp", LOGIN, {**AMAZON, "manager_account_id": "", "advertiser_account_id": "b"}),
+    ("dv360", LOGIN, GOOGLE),
+    (
+        "dv360",
+        LOGIN,
+        {**GOOGLE, "login_account_id": "9", "login_account_type": "DISPLAY_VIDEO_PARTNER"},
+    ),
     ("tiktok", TOKEN, TIKTOK),
     (
         "tiktok",
@@ -71,6 +88,8 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("snapchat", {**LOGIN, **TOKEN}, {**SNAPCHAT, "retention_days": 30}),
     ("pinterest", TOKEN, PINTEREST),
     ("pinterest", LOGIN, {**PINTEREST, "list_type": "LR_ID", "rows_per_request": None}),
+    ("microsoft_ads", BING, BING_ADS),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": 180}),
     ("webhook", KEY, HOOK),
     ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
     ("file_drop", {}, {}),
@@ -160,6 +179,31 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("facebook", TOKEN, {**META, "api_version": "26"}, "settings.api_version"),
     ("facebook", TOKEN, {**META, "customer_file_source": "X"}, "settings.customer_file_source"),
     ("facebook", TOKEN, {**META, "folder": "x"}, "settings.folder"),
+    ("amazon_dsp", {}, AMAZON, "credentials.client_id"),
+    ("amazon_dsp", {"client_id": "a", "client_secret": "b"}, AMAZON, "credentials.refresh_token"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "country_code": ""}, "settings.country_code"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "country_code": "us"}, "settings.country_code"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "country_code": "USA"}, "settings.country_code"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "manager_account_id": ""}, "settings.manager_account_id"),
+    (
+        "amazon_dsp",
+        LOGIN,
+        {**AMAZON, "advertiser_account_id": "b"},
+        "settings.manager_account_id",
+    ),
+    (
+        "amazon_dsp",
+        LOGIN,
+        {**AMAZON, "destination_account_id": "a b"},
+        "settings.destination_account_id",
+    ),
+    ("amazon_dsp", LOGIN, {**AMAZON, "marketplace_id": ""}, "settings.marketplace_id"),
+    ("amazon_dsp", LOGIN, {**AMAZON, "send_maid": "yes"}, "settings.send_maid"),
+    ("dv360", {}, GOOGLE, "credentials.client_id"),
+    ("dv360", LOGIN, {**GOOGLE, "terms_accepted": False}, "settings.terms_accepted"),
+    ("dv360", LOGIN, {**GOOGLE, "account_type": "GOOGLE_ADS"}, "settings.account_type"),
+    ("dv360", LOGIN, {**GOOGLE, "upload_key_type": "USER_ID"}, "settings.upload_key_type"),
+    ("dv360", LOGIN, {**GOOGLE, "login_account_type": "X"}, "settings.login_account_type"),
     ("tiktok", {}, TIKTOK, "credentials.access_token"),
     ("tiktok", {**TOKEN, **LOGIN}, TIKTOK, "credentials.client_id"),
     ("tiktok", TOKEN, {}, "settings.advertiser_id"),
@@ -187,6 +231,13 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("pinterest", TOKEN, {"ad_account_id": "a/1"}, "settings.ad_account_id"),
     ("pinterest", TOKEN, {**PINTEREST, "list_type": "PHONE"}, "settings.list_type"),
     ("pinterest", TOKEN, {**PINTEREST, "rows_per_request": -1}, "settings.rows_per_request"),
+    ("microsoft_ads", LOGIN, BING_ADS, "credentials.developer_token"),
+    ("microsoft_ads", {"developer_token": "d"}, BING_ADS, "credentials.client_id"),
+    ("microsoft_ads", BING, {"account_id": "1"}, "settings.customer_id"),
+    ("microsoft_ads", BING, {**BING_ADS, "account_id": "F1"}, "settings.account_id"),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": 0}, "settings.membership_days"),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": 181}, "settings.membership_days"),
+    ("microsoft_ads", BING, {**BING_ADS, "membership_days": -2}, "settings.membership_days"),
     ("webhook", {}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),
@@ -238,6 +289,8 @@ def test_identifiers_follow_the_settings() -> None:
     assert IdentifierType.EMAIL not in spec_for(PlatformType.THE_TRADE_DESK, TTD).identifiers
     assert IdentifierType.EMAIL in spec_for(PlatformType.THE_TRADE_DESK, UID2).identifiers
     assert list(spec_for(PlatformType.THE_TRADE_DESK, CRM).identifiers) == [IdentifierType.EMAIL]
+    amazon = spec_for(PlatformType.AMAZON_DSP, {"send_maid": True}).identifiers
+    assert set(amazon) - {IdentifierType.EMAIL, IdentifierType.PHONE} == {IdentifierType.MAID}
     assert spec_for(PlatformType.FACEBOOK, {}).identifiers[IdentifierType.PHONE] is Variant.DIGITS
 
 

@@ -17,10 +17,13 @@ TYPES = (
     "the_trade_desk",
     "google_ads",
     "facebook",
+    "amazon_dsp",
+    "dv360",
     "tiktok",
     "linkedin",
     "snapchat",
     "pinterest",
+    "microsoft_ads",
     "webhook",
     "file_drop",
 )

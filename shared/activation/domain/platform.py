@@ -19,10 +19,13 @@ class PlatformType(StrEnum):
     THE_TRADE_DESK = "the_trade_desk"
     GOOGLE_ADS = "google_ads"
     FACEBOOK = "facebook"
+    AMAZON_DSP = "amazon_dsp"
+    DV360 = "dv360"
     TIKTOK = "tiktok"
     LINKEDIN = "linkedin"
     SNAPCHAT = "snapchat"
     PINTEREST = "pinterest"
+    MICROSOFT_ADS = "microsoft_ads"
     WEBHOOK = "webhook"
     FILE_DROP = "file_drop"
 

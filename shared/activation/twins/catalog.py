@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from activation.ports import Clock
 from activation.twins import linkedin, pinterest, snapchat, tiktok
+from activation.twins.amazon_dsp import AmazonDspTwin
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.microsoft_ads import MicrosoftAdsTwin
 from activation.twins.the_trade_desk import TWIN_TOKEN, TheTradeDeskTwin
 from activation.twins.uid2 import TWIN_KEY, TWIN_SECRET
 from activation.twins.wsgi import Twin
@@ -68,6 +71,29 @@ OFFERS: Mapping[str, Offer] = {
         {"access_token": "twin-token"},
         {"ad_account_id": "1001"},
     ),
+    "amazon_dsp": Offer(
+        lambda clock, rate: AmazonDspTwin(clock, match_rate=rate),
+        CLIENT,
+        {
+            "manager_account_id": "amzn1.ads-account.g.manager",
+            "destination_account_id": "1001",
+            "marketplace_id": "ATVPDKIKX0DER",
+            "country_code": "US",
+            "consent_granted": True,
+        },
+        {"api_url": "", "token_url": "/auth/o2/token"},
+    ),
+    "dv360": Offer(
+        lambda clock, rate: GoogleAdsTwin(
+            clock,
+            account_type="DISPLAY_VIDEO_ADVERTISER",
+            match_rate=rate,
+            polls_before_final=0,
+        ),
+        CLIENT,
+        {"account_id": "1234567890", "terms_accepted": True, "consent_granted": True},
+        {"api_url": "", "token_url": "/token"},
+    ),
     "tiktok": Offer(
         lambda clock, rate: tiktok.TikTokTwin(clock, match_rate=rate),
         {"access_token": "twin-token"},
@@ -91,6 +117,12 @@ OFFERS: Mapping[str, Offer] = {
         CLIENT,
         {"ad_account_id": "549755885175"},
         {"api_url": "/v5", "token_url": pinterest.TOKEN_PATH},
+    ),
+    "microsoft_ads": Offer(
+        lambda clock, rate: MicrosoftAdsTwin(clock, match_rate=rate, size_delay=timedelta()),
+        {**CLIENT, "developer_token": "twin-developer"},
+        {"account_id": "1001", "customer_id": "2002"},
+        {"api_url": "", "token_url": "/token"},
     ),
 }
 """By platform type."""

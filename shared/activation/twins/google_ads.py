@@ -11,21 +11,23 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from activation.ports import Clock
+from activation.twins.google_lists import UserList
+from activation.twins.google_members import Members, strict_members, usual_members
 from activation.twins.google_oauth import TOKEN_PATH, GoogleLogins, TokenEndpoint
 from activation.twins.google_rules import (
+    as_of,
     parsed,
     refused,
     require_declarations,
     require_duration,
     require_key_type,
-    require_keys,
     require_list_kind,
     require_query,
-    the_data_field,
+    require_shape,
     wanted_code,
 )
-from activation.twins.google_shapes import ACCOUNT_TYPE, INGEST, REMOVE, USER_LIST
-from activation.twins.members import TwinAudience, is_matched
+from activation.twins.google_shapes import ACCOUNT_TYPE, INGEST, REMOVE, REMOVE_ALL, USER_LIST
+from activation.twins.members import count_matched
 from activation.twins.wsgi import Refused, Twin, json_response
 
 MAX_DESTINATIONS = 10
@@ -41,11 +43,11 @@ class _Upload:
 
     destination: dict[str, Any]
     operation: str
-    data_field: str
-    records: int
-    identifiers: int
-    matched: int
     polls_left: int
+    data_field: str = ""
+    records: int = 0
+    identifiers: int = 0
+    matched: int = 0
 
 
 class GoogleAdsTwin(Twin):
@@ -68,7 +70,7 @@ class GoogleAdsTwin(Twin):
     ) -> None:
         super().__init__(clock)
         self.tokens = TokenEndpoint(clock, logins or GoogleLogins())
-        self.lists: dict[str, TwinAudience] = {}
+        self.lists: dict[str, UserList] = {}
         self._account = (account_type, account_id)
         self._match_rate = match_rate
         self._polls = polls_before_final
@@ -94,6 +96,8 @@ class GoogleAdsTwin(Twin):
                 return self._change(request, "add")
             case "POST", "/v1/audienceMembers:remove":
                 return self._change(request, "remove")
+            case "POST", "/v1/audienceMembers:removeAll":
+                return self._clear(request)
             case "GET", "/v1/requestStatus:retrieve":
                 return self._request_status(request)
         raise refused(404, "NOT_FOUND", "Method not found.")
@@ -116,7 +120,7 @@ class GoogleAdsTwin(Twin):
 
     def _create(self, request: Request) -> Response:
         require_query(request, ("validateOnly",))
-        body = parsed(request, USER_LIST)
+        body = require_shape(parsed(request), USER_LIST)
         info = body.get("ingestedUserListInfo") or {}
         if not body.get("displayName"):
             raise refused(400, "REQUIRED_FIELD_MISSING", "display_name", "user_list.display_name")
@@ -124,11 +128,10 @@ class GoogleAdsTwin(Twin):
             raise refused(400, "DISPLAY_NAME_ALREADY_USED", "used", "user_list.display_name")
         require_key_type(info)
         require_duration(body.get("membershipDuration"))
-        audience = TwinAudience(
+        audience = UserList(
             str(7_000_000_000 + len(self.lists)),
             body["displayName"],
             external_id=body.get("integrationCode", ""),
-            created_at=self.clock.now(),
             details=body,
         )
         if request.args.get("validateOnly") != "true":
@@ -148,47 +151,76 @@ class GoogleAdsTwin(Twin):
         page = {"userLists": [self._shown(a) for a in found[int(start) : end]]}
         return json_response(page | ({"nextPageToken": str(end)} if end < len(found) else {}))
 
-    def _shown(self, audience: TwinAudience) -> dict[str, Any]:
+    def _shown(self, audience: UserList) -> dict[str, Any]:
         account_type, account_id = self._account
         name = f"accountTypes/{account_type}/accounts/{account_id}/userLists"
-        size = str(self._matched(audience.keys))
         return {
             **audience.details,
             "name": f"{name}/{audience.audience_id}",
             "id": audience.audience_id,
             "membershipStatus": "OPEN",
-            "sizeInfo": {"displayNetworkMembersCount": size, "searchNetworkMembersCount": size},
+            "sizeInfo": self._size_info(audience),
         }
 
-    def _matched(self, keys: set[bytes]) -> int:
-        return sum(is_matched(key, self._match_rate) for key in keys)
+    def _size_info(self, audience: UserList) -> dict[str, str]:
+        """Counts as text; a zero is left out, as everywhere in the JSON of protocol buffers."""
+        size = count_matched(audience.keys, self._match_rate)
+        counted = ("displayNetworkMembersCount", "searchNetworkMembersCount")
+        return dict.fromkeys(counted, str(size)) if size else {}
 
     # Members
 
     def _change(self, request: Request, operation: str) -> Response:
         require_query(request, ())
         self._spend_quota()
-        body = parsed(request, INGEST if operation == "add" else REMOVE)
-        destinations = self._destinations(body.get("destinations") or [])
-        data_field = the_data_field(body.get("audienceMembers") or [])
-        require_declarations(body, operation, data_field)
-        for audience in destinations:
-            require_list_kind(audience, data_field)
-        keys = require_keys(body, data_field)
+        body = parsed(request)
+        members = usual_members(body)
+        seen = body if members is None else {**body, "audienceMembers": []}
+        require_shape(seen, INGEST if operation == "add" else REMOVE)
+        audiences = self._destinations(body.get("destinations") or [])
+        members = members or strict_members(body)
+        require_declarations(body, operation, members.data_field)
+        for audience in audiences:
+            require_list_kind(audience, members.data_field)
+        if not body.get("validateOnly"):
+            for audience in audiences:
+                self._apply(audience, operation, members)
+        return self._accepted(body, self._upload(body, operation, members))
+
+    def _apply(self, audience: UserList, operation: str, members: Members) -> None:
+        if operation == "add":
+            audience.add(members.keys, self.clock.now())
+            audience.consents.update(members.consents)
+        else:
+            audience.remove(members.keys)
+
+    def _clear(self, request: Request) -> Response:
+        require_query(request, ())
+        self._spend_quota()
+        body = require_shape(parsed(request), REMOVE_ALL)
+        audiences = self._destinations(body.get("destinations") or [])
+        instant = as_of(body.get("removeAsOfTime"), self.clock.now())
+        if not body.get("validateOnly"):
+            for audience in audiences:
+                audience.clear(instant)
+        return self._accepted(body, _Upload(body["destinations"][0], "remove_all", self._polls))
+
+    def _upload(self, body: Mapping[str, Any], operation: str, members: Members) -> _Upload:
+        return _Upload(
+            body["destinations"][0],
+            operation,
+            self._polls,
+            members.data_field,
+            members.records,
+            len(members.keys),
+            count_matched(set(members.keys), self._match_rate),
+        )
+
+    def _accepted(self, body: Mapping[str, Any], upload: _Upload) -> Response:
         request_id = uuid.uuid4().hex
         if not body.get("validateOnly"):
-            for audience in destinations:
-                audience.change(operation, keys)
-            self._uploads[request_id] = self._upload(body, operation, data_field, keys)
+            self._uploads[request_id] = upload
         return json_response({"requestId": request_id})
-
-    def _upload(
-        self, body: Mapping[str, Any], operation: str, data_field: str, keys: Sequence[bytes]
-    ) -> _Upload:
-        matched = self._matched(set(keys))
-        records = len(body["audienceMembers"])
-        destination = body["destinations"][0]
-        return _Upload(destination, operation, data_field, records, len(keys), matched, self._polls)
 
     def _spend_quota(self) -> None:
         now = self.clock.now().timestamp()
@@ -200,7 +232,7 @@ class GoogleAdsTwin(Twin):
             response.headers["Retry-After"] = str(60 - int(now % 60))
             raise Refused(response)
 
-    def _destinations(self, destinations: Sequence[Mapping[str, Any]]) -> list[TwinAudience]:
+    def _destinations(self, destinations: Sequence[Mapping[str, Any]]) -> list[UserList]:
         if not 1 <= len(destinations) <= MAX_DESTINATIONS:
             raise refused(400, "TOO_MANY_DESTINATIONS", "1 to 10 destinations", "destinations")
         references = [d["reference"] for d in destinations if d.get("reference")]
@@ -208,7 +240,7 @@ class GoogleAdsTwin(Twin):
             raise refused(400, "DUPLICATE_DESTINATION_REFERENCE", "duplicate", "destinations")
         return [self._destination(i, d) for i, d in enumerate(destinations)]
 
-    def _destination(self, index: int, destination: Mapping[str, Any]) -> TwinAudience:
+    def _destination(self, index: int, destination: Mapping[str, Any]) -> UserList:
         account = destination.get("operatingAccount") or {}
         named = (ACCOUNT_TYPE.name(account.get("accountType", 1)), account.get("accountId"))
         where = f"destinations[{index}]"
@@ -236,6 +268,8 @@ class GoogleAdsTwin(Twin):
 
 
 def _final_status(upload: _Upload) -> dict[str, Any]:
+    if upload.operation == "remove_all":
+        return {"removeAllAudienceMembersStatus": {}}
     counted = {
         "userData": "userIdentifierCount",
         "mobileData": "mobileIdCount",

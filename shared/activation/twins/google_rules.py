@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 from werkzeug.wrappers import Request
 
-from activation.twins.google_shapes import DATA_FIELDS, ENCODING, KEY_TYPE, TERMS
-from activation.twins.members import SHA256_HEX, TwinAudience, member_key
+from activation.twins.google_lists import UserList
+from activation.twins.google_shapes import DATA_FIELDS, KEY_TYPE, TERMS
 from activation.twins.shapes import problem
 from activation.twins.wsgi import Refused, json_response
 
-MAX_MEMBERS = 10_000
-MAX_IDENTIFIERS = 10
 MAX_MEMBERSHIP_DAYS = 540
-MAX_VIOLATIONS = 100
 
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z")
 _FILTER = re.compile(r'integration_code = "([^"\\]*)"')
 _STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND"}
 _STATUS |= {403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
@@ -44,14 +41,18 @@ def refused(status: int, reason: str, message: str, *fields: str) -> Refused:
     return Refused(json_response({"error": error}, status))
 
 
-def parsed(request: Request, shape: dict[str, Any]) -> dict[str, Any]:
-    """The body, when it is JSON of this shape and nothing more."""
+def parsed(request: Request) -> Any:
+    """The body, when it is JSON."""
     if request.mimetype != "application/json":
         raise refused(400, "INVALID_ARGUMENT", "The content type must be application/json.")
     try:
-        body = orjson.loads(request.get_data())
+        return orjson.loads(request.get_data())
     except orjson.JSONDecodeError:
         raise refused(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
+
+
+def require_shape(body: Any, shape: dict[str, Any]) -> dict[str, Any]:
+    """The body, when it is of this shape and nothing more."""
     found = problem(body, shape)
     if found is not None:
         name = {"unknown": "Cannot find field.", "type": "Invalid value.", "enum": "Invalid enum."}
@@ -99,24 +100,6 @@ def wanted_code(filter_text: str | None) -> str | None:
     return wanted[1]
 
 
-def the_data_field(members: Sequence[Mapping[str, Any]]) -> str:
-    """The one kind of data that all members carry."""
-    if len(members) > MAX_MEMBERS:
-        raise refused(400, "TOO_MANY_AUDIENCE_MEMBERS", "at most 10000", "audience_members")
-    kinds = set[str]()
-    for index, member in enumerate(members):
-        given = [name for name in DATA_FIELDS if name in member]
-        if len(given) != 1:
-            where = f"audience_members[{index}]"
-            raise refused(400, "INVALID_AUDIENCE_MEMBER", "exactly one kind of data", where)
-        kinds.add(given[0])
-    if not kinds:
-        raise refused(400, "REQUIRED_FIELD_MISSING", "audience_members", "audience_members")
-    if len(kinds) > 1:
-        raise refused(400, "MULTIPLE_DATA_TYPES_NOT_ALLOWED", "one kind", "audience_members")
-    return kinds.pop()
-
-
 def require_declarations(body: Mapping[str, Any], operation: str, data_field: str) -> None:
     """Raise unless the encoding and the terms are declared where they must be."""
     if data_field == "userData" and not body.get("encoding"):
@@ -127,81 +110,21 @@ def require_declarations(body: Mapping[str, Any], operation: str, data_field: st
         raise refused(400, "TERMS_AND_CONDITIONS_NOT_SIGNED", "must be ACCEPTED", where)
 
 
-def require_list_kind(audience: TwinAudience, data_field: str) -> None:
+def require_list_kind(audience: UserList, data_field: str) -> None:
     """Raise unless the list holds this kind of data."""
     kind = KEY_TYPE.name(audience.details["ingestedUserListInfo"]["uploadKeyTypes"][0])
     if kind != DATA_FIELDS[data_field]:
         raise refused(400, "INVALID_USER_LIST_TYPE", "holds another kind of data", "destinations")
 
 
-def require_keys(body: Mapping[str, Any], data_field: str) -> list[bytes]:
-    """The keys of all members; one bad identifier refuses the whole request."""
-    encoding = ENCODING.name(body.get("encoding") or "HEX")
-    keys: list[bytes] = []
-    bad: list[str] = []
-    reason = ""
-    for index, member in enumerate(body["audienceMembers"]):
-        identifiers = list(_identifiers(member[data_field], data_field))
-        if len(identifiers) > MAX_IDENTIFIERS:
-            where = _violation(index, data_field)
-            raise refused(400, "TOO_MANY_USER_IDENTIFIERS", "at most 10", where)
-        wrong = "" if identifiers else "NO_IDENTIFIERS_PROVIDED"
-        for kind, value in identifiers:
-            key, fault = _key(kind, value, encoding)
-            wrong = wrong or fault
-            keys.append(key)
-        if wrong:
-            reason = reason or wrong
-            bad.append(_violation(index, data_field))
-    if bad:
-        raise refused(400, reason, "The value is not what it should be.", *bad[:MAX_VIOLATIONS])
-    return keys
-
-
-def _violation(index: int, data_field: str) -> str:
-    return f"audience_members[{index}].{_snake(data_field)}"
-
-
-def _identifiers(data: Mapping[str, Any], data_field: str) -> Iterator[tuple[str, str]]:
-    if data_field == "mobileData":
-        yield from (("maid", value) for value in data.get("mobileIds") or [])
-    elif data_field == "userIdData":
-        yield from [("customer_id", data["userId"])] if data.get("userId") else []
-    else:
-        names = {"emailAddress": "email", "phoneNumber": "phone"}
-        for identifier in data.get("userIdentifiers") or []:
-            yield from ((names[n], v) for n, v in identifier.items() if n in names)
-
-
-def _key(kind: str, value: str, encoding: str) -> tuple[bytes, str]:
-    """The key of an identifier, and why Google would refuse it ("" when it would not)."""
-    if encoding == "HEX" and kind in ("email", "phone") and SHA256_HEX.fullmatch(value):
-        return member_key(kind, value), ""
-    if kind == "maid":
-        return member_key(kind, value.lower()), "" if _is_guid(value) else (
-            "INVALID_MOBILE_ID_FORMAT"
-        )
-    if kind == "customer_id":
-        return member_key(kind, value), "INVALID_AUDIENCE_MEMBER" if "@" in value else ""
-    text = value if encoding == "HEX" else _hex_of(value)
+def as_of(text: str | None, now: datetime) -> datetime:
+    """The instant before which a list is cleared; now, when none is given."""
+    where = "remove_as_of_time"
     if text is None:
-        return b"", "INVALID_BASE64_ENCODING"
-    if encoding == "HEX" and not re.fullmatch(r"[0-9A-Fa-f]*", text):
-        return b"", "INVALID_HEX_ENCODING"
-    # Google takes digits of either case; a digest of ours in upper case is a mistake of ours.
-    return member_key(kind, text), "" if SHA256_HEX.fullmatch(text) else "INVALID_SHA256_FORMAT"
-
-
-def _hex_of(value: str) -> str | None:
-    try:
-        return base64.b64decode(value, validate=True).hex()
-    except (binascii.Error, ValueError):
-        return None
-
-
-def _is_guid(value: str) -> bool:
-    return re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", value) is not None
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"([A-Z])", r"_\1", name).lower()
+        return now
+    if not _INSTANT.fullmatch(text):
+        raise refused(400, "INVALID_ARGUMENT", "Invalid value.", where)
+    instant = datetime.fromisoformat(text)
+    if instant > now:
+        raise refused(400, "INVALID_REMOVE_AS_OF_TIME", "must not be in the future", where)
+    return instant

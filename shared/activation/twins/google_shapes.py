@@ -23,7 +23,7 @@ TERMS = Choice({"TERMS_OF_SERVICE_STATUS_UNSPECIFIED": 0, "ACCEPTED": 1, "REJECT
 KEY_TYPE = Choice(
     {"CONTACT_ID": 1, "MOBILE_ID": 2, "USER_ID": 3, "PAIR_ID": 4, "PSEUDONYMOUS_ID": 5}
 )
-_CONSENT_STATUS = Choice(
+CONSENT_STATUS = Choice(
     {"CONSENT_STATUS_UNSPECIFIED": 0, "CONSENT_GRANTED": 1, "CONSENT_DENIED": 2}
 )
 _SOURCE = Choice(
@@ -36,7 +36,7 @@ _SOURCE = Choice(
     }
 )
 _ACCOUNT = {"accountType": ACCOUNT_TYPE, "accountId": str, "product": ANY}
-_CONSENT = {"adUserData": _CONSENT_STATUS, "adPersonalization": _CONSENT_STATUS}
+_CONSENT = {"adUserData": CONSENT_STATUS, "adPersonalization": CONSENT_STATUS}
 _ADDRESS = {
     "givenName": str,
     "familyName": str,
@@ -74,6 +74,11 @@ REMOVE: Final[dict[str, Any]] = {
     "destinations": Many(_DESTINATION),
     "audienceMembers": Many(_MEMBER),
     "encoding": ENCODING,
+    "validateOnly": bool,
+}
+REMOVE_ALL: Final[dict[str, Any]] = {
+    "destinations": Many(_DESTINATION),
+    "removeAsOfTime": str,
     "validateOnly": bool,
 }
 INGEST: Final[dict[str, Any]] = {

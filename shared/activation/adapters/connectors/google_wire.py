@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from activation.adapters.connectors.http import Reply, json_refusal
-from activation.domain.delivery import Delivery
+from activation.domain.consent import NOTHING_SAID, ConsentBasis
+from activation.domain.delivery import Delivery, PlatformSize
 from activation.domain.identifier import IdentifierType
 from activation.errors import PlatformError, PlatformRowsError
 
@@ -68,10 +69,31 @@ def request_body(
         body["encoding"] = "HEX"
     if delivery.operation == "add":
         body["termsOfService"] = {"customerMatchTermsOfServiceStatus": "ACCEPTED"}
-        if settings["consent_granted"]:
-            granted = "CONSENT_GRANTED"
-            body["consent"] = {"adUserData": granted, "adPersonalization": granted}
+        consent = _consent(settings, delivery.consent)
+        if consent:
+            body["consent"] = consent
     return body
+
+
+def _consent(settings: Mapping[str, Any], basis: ConsentBasis) -> dict[str, str]:
+    """What the people of a batch said; the account speaks only for those who said nothing."""
+    if basis == NOTHING_SAID:
+        granted = "CONSENT_GRANTED"
+        assumed = {"adUserData": granted, "adPersonalization": granted}
+        return assumed if settings["consent_granted"] else {}
+    said = {"adUserData": basis.ad_user_data, "adPersonalization": basis.ad_personalization}
+    return {kind: f"CONSENT_{word.name}" for kind, word in said.items() if word is not None}
+
+
+def clear_body(settings: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:
+    """A removeAll request. Without a time Google would take out the new members too."""
+    if delivery.started_at is None:
+        raise PlatformError("The distribution has no start to clear before.", reason="no_start")
+    started_at = delivery.started_at.astimezone(UTC)
+    return {
+        "destinations": [_destination(settings, delivery)],
+        "removeAsOfTime": f"{started_at:%Y-%m-%dT%H:%M:%S.%f}Z",
+    }
 
 
 def _destination(settings: Mapping[str, Any], delivery: Delivery) -> dict[str, Any]:
@@ -95,15 +117,27 @@ def _members(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]] | orj
         return [{"mobileData": {"mobileIds": [v]}} for v in columns[IdentifierType.MAID]]
     if IdentifierType.CUSTOMER_ID in columns:
         return [{"userIdData": {"userId": v}} for v in columns[IdentifierType.CUSTOMER_ID]]
+    return orjson.Fragment(_contacts(columns))
+
+
+def _contacts(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Members as JSON text: hexadecimal digits need no escapes, and objects are slow."""
     names = {IdentifierType.EMAIL: "emailAddress", IdentifierType.PHONE: "phoneNumber"}
-    given = [_digests(name, columns[kind]) for kind, name in names.items() if kind in columns]
-    people = (",".join(filter(None, row)) for row in zip(*given, strict=True))
-    members = ",".join('{"userData":{"userIdentifiers":[' + p + "]}}" for p in people)
-    return orjson.Fragment(f"[{members}]")
+    given = [
+        _digests(name, columns[kind])
+        for kind, name in names.items()
+        if kind in columns and any(columns[kind])
+    ]
+    people = given[0] if len(given) == 1 else map(_joined, zip(*given, strict=True))
+    start, end = '{"userData":{"userIdentifiers":[', "]}}"
+    return f"[{start}{f'{end},{start}'.join(people)}{end}]"
+
+
+def _joined(identifiers: Sequence[str]) -> str:
+    return ",".join(filter(None, identifiers))
 
 
 def _digests(name: str, values: Sequence[str | None]) -> list[str]:
-    """Identifiers as JSON text: hexadecimal digits need no escapes, and objects are slow."""
     start = f'{{"{name}":"'
     return [f'{start}{value}"}}' if value else "" for value in values]
 
@@ -148,6 +182,12 @@ def counts(statuses: Sequence[Mapping[str, Any]], info: str, field: str) -> dict
         for count in (status.get(info) or {}).get(field) or []:
             total[str(count.get("reason"))] += int(count.get("recordCount") or 0)
     return dict(total)
+
+
+def list_size(user_list: Mapping[str, Any]) -> PlatformSize | None:
+    """The least and the most of the networks' counts, which come as text; None without any."""
+    counted = [int(count) for count in (user_list.get("sizeInfo") or {}).values()]
+    return PlatformSize(min(counted), max(counted)) if counted else None
 
 
 def joint_range(statuses: Sequence[Mapping[str, Any]]) -> str | None:

@@ -62,6 +62,11 @@ class Reply:
         return parsed
 
 
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The JSON objects in a list of a reply; none where there is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 Refusal = Callable[[Reply, datetime], PlatformError | None]
 """Tells what a reply means: None when it is a success, else the error to raise."""
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activation.adapters.connectors import (
+    amazon_dsp,
+    dv360,
     facebook,
     file_drop,
     google_ads,
     linkedin,
+    microsoft_ads,
     pinterest,
     snapchat,
     the_trade_desk,
@@ -69,6 +72,18 @@ _KINDS: Mapping[PlatformType, Kind] = {
     PlatformType.FACEBOOK: Kind(
         facebook.SPEC, facebook.validate, lambda tools, _spec: facebook.Facebook(tools.http)
     ),
+    PlatformType.AMAZON_DSP: Kind(
+        amazon_dsp.SPEC,
+        amazon_dsp.validate,
+        lambda tools, spec: amazon_dsp.AmazonDsp(tools.http, tools.tokens, spec),
+        amazon_dsp.spec_for,
+    ),
+    PlatformType.DV360: Kind(
+        dv360.SPEC,
+        dv360.validate,
+        lambda tools, spec: dv360.DV360(tools.http, tools.tokens, spec),
+        lambda settings: dv360.spec_for_key_type(settings["upload_key_type"]),
+    ),
     PlatformType.TIKTOK: Kind(
         tiktok.SPEC,
         tiktok.validate,
@@ -91,6 +106,11 @@ _KINDS: Mapping[PlatformType, Kind] = {
         pinterest.validate,
         lambda tools, spec: pinterest.Pinterest(tools.http, tools.tokens, spec),
         pinterest.spec_under,
+    ),
+    PlatformType.MICROSOFT_ADS: Kind(
+        microsoft_ads.SPEC,
+        microsoft_ads.validate,
+        lambda tools, _spec: microsoft_ads.MicrosoftAds(tools.http, tools.tokens),
     ),
     PlatformType.WEBHOOK: Kind(
         webhook.SPEC, webhook.validate, lambda tools, _spec: webhook.Webhook(tools.http)
