@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from activation.services.reads import ReadService
     from activation.services.reauth import Reauth
     from activation.services.reconciling import Reconciler, ReconcileService
+    from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
@@ -411,6 +412,13 @@ class App:
             self.clock,
             lease_seconds,
         )
+
+    @cached_property
+    def refreshing(self) -> Refreshing:
+        """Distributions by the clock."""
+        from activation.services.refreshing import Refreshing
+
+        return Refreshing(self.distributions, self.platforms, self.organizations, self.clock)
 
     @cached_property
     def reconciliations(self) -> ReconcileService:

@@ -30,7 +30,18 @@ INDEXES = MappingProxyType(
 )
 """Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
 
-SWEPT = (*("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),)
+SWEPT = (
+    *(
+        "distributions",
+        "idempotency",
+        "imports",
+        "jobs",
+        "lanes",
+        "organizations",
+        "outbox",
+        "platforms",
+    ),
+)
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
 UNFILTERED = (

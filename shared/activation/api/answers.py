@@ -59,7 +59,7 @@ ImportAnswer = public_form(
     MemberImport, frozenset({"chunks", "attempt", "lease_until", "source", "read_to_end"})
 )
 JobAnswer = public_form(Job, frozenset({"state", "attempt", "lease_until"}))
-PlatformAnswer = public_form(Platform)
+PlatformAnswer = public_form(Platform, frozenset({"refreshed_until", "look_at"}))
 OrganizationAnswer = public_form(Organization, frozenset({"started", "retention_rules"}))
 OperatorAccountAnswer = public_form(OperatorAccount, permissions=tuple[Role, ...])
 DistributionAnswer = public_form(Distribution, HIDDEN)

@@ -115,6 +115,10 @@ def dispatch_distribution(app: App, message: Message) -> None:
     if platform_id is not None:
         app.dispatcher.check(message.organization_id, _text(platform_id, "platform_id"))
         return
+    refresh = message.data.get("refresh")
+    if refresh is not None:
+        app.refreshing.run(message.organization_id, _text(refresh, "refresh"), _trace(message))
+        return
     ledger_id = message.data.get("ledger_id")
     if ledger_id is not None:
         ledger_id = _text(ledger_id, "ledger_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -147,16 +148,31 @@ class Platform(Entity):
     last_sync: Instant | None = None
     sync_status: SyncStatus | None = None
     health: Health | None = None
+    refreshed_until: Instant | None = None
+    """Slots of the refresh schedule up to here are done, or were before it."""
+    look_at: Instant | None = None
+    """When the refresh schedule is looked at again."""
 
     def stored(self) -> dict[str, Any]:
         """The stored form, with the fields that lists filter by."""
         visible_to = sorted({self.user_id, *self.shared_with})
-        return {**self.model_dump(mode="json"), "visible_to": visible_to}
+        data = self.model_dump(mode="json")
+        return {**data, "visible_to": visible_to, "due_at": data["look_at"]}
+
+    def public(self) -> dict[str, Any]:
+        """What callers see."""
+        return self.model_dump(mode="json", exclude={"refreshed_until", "look_at"})
+
+    def scheduled(self, now: datetime) -> Platform:
+        """The account whose refresh schedule counts from now on, as its settings say."""
+        on = self.settings.auto_refresh and self.status is PlatformStatus.ACTIVE
+        return self.changed(refreshed_until=now if on else None, look_at=now if on else None)
 
     @classmethod
     def restored(cls, data: Any) -> Platform:
         """The platform from its stored form."""
-        return cls.model_validate({k: v for k, v in data.items() if k != "visible_to"})
+        own = {k: v for k, v in data.items() if k not in ("visible_to", "due_at")}
+        return cls.model_validate(own)
 
     def moved_to(self, status: PlatformStatus) -> PlatformStatus:
         """`status`, when the state machine allows it from here; InvalidStateError otherwise."""

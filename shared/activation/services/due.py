@@ -8,12 +8,14 @@ from activation.domain.distribution import Distribution
 from activation.domain.job import Job
 from activation.domain.lane import Lane
 from activation.domain.member_import import MemberImport
+from activation.domain.platform import Platform
 from activation.ports import Batch, Clock, DocumentStore, Write
 from activation.services.commits import Commits
 from activation.services.distributions import lane_message, request_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
+from activation.services.platforms import refresh_message
 
 PAGE = 200
 
@@ -33,6 +35,7 @@ class DueService:
             "imports": self._imports(),
             "distributions": self._distributions(),
             "lanes": self._lanes(),
+            "platforms": self._platforms(),
             "jobs": self._jobs(),
             "idempotency": self._old_claims(),
         }
@@ -61,6 +64,13 @@ class DueService:
         if lanes:
             self.commits.bus.publish([lane_message(lane, self.clock) for lane in lanes])
         return len(lanes)
+
+    def _platforms(self) -> int:
+        due = self.documents.due("platforms", self.clock.now(), PAGE)
+        platforms = [Platform.restored(document.data) for document in due]
+        if platforms:
+            self.commits.bus.publish([refresh_message(one, self.clock) for one in platforms])
+        return len(platforms)
 
     def _jobs(self) -> int:
         due = self.documents.due("jobs", self.clock.now(), PAGE)

@@ -83,7 +83,7 @@ class PlatformService(Records[Platform]):
             name=draft.name,
             settings=settings,
             credentials=_info(draft.credentials, 1, now),
-        )
+        ).scheduled(now)
         sealed = self._sealed(platform, secrets)
         writes = [
             self.records.created(platform.platform_id, platform),
@@ -125,7 +125,7 @@ class PlatformService(Records[Platform]):
             require_current(stored, expected)
             after = stored.entity.changed(
                 status=stored.entity.moved_to(PlatformStatus(status)), updated_at=self.clock.now()
-            )
+            ).scheduled(self.clock.now())
             return self._changed(caller, stored, after, "api:platform:set-status")
 
         return retry_conflicts(use_case, expected=expected)
@@ -201,6 +201,8 @@ class PlatformService(Records[Platform]):
         fields: dict[str, Any] = {"settings": settings, "updated_at": now}
         if changes.name is not None:
             fields["name"] = changes.name
+        if changes.settings is not None:
+            before = before.changed(settings=settings).scheduled(now)
         if changes.credentials is None:
             after = before.changed(**fields)
             return self._changed(caller, stored, after, "api:platform:update")
@@ -223,6 +225,19 @@ class PlatformService(Records[Platform]):
             version=version,
             sealed=self.vault.seal(orjson.dumps(credentials), context),
         )
+
+
+def refresh_message(platform: Platform, clock: Clock) -> Message:
+    """The message that lets a worker look at a platform's refresh schedule."""
+    id = new_id(clock.now())  # noqa: A001 - of the message, and of all that it leads to
+    return Message(
+        topic=DISTRIBUTION_REQUESTS,
+        organization_id=platform.organization_id,
+        id=id,
+        data={"refresh": platform.platform_id},
+        ordering_key=platform.platform_id,
+        trace_id=id,
+    )
 
 
 def _settings(draft: SettingsDraft) -> PlatformSettings:
