@@ -27,6 +27,7 @@ NEEDS = {
     "delete_audience": Role.ADMIN,
     "delete_platform": Role.ADMIN,
     "find_member": Role.VIEWER,
+    "forget_ledger": Role.ADMIN,
     "get_audience": Role.VIEWER,
     "get_cache": Role.ADMIN,
     "get_distribution": Role.VIEWER,

@@ -77,7 +77,8 @@ def test_tells_every_number(told: Told) -> None:
     assert "removed 300 members in " in flat
     assert f"300 removed, 0 added, {contents.accepted - 300:,} kept" in flat
     assert re.search(rf"restored version \d+: {contents.accepted:,} members", flat)
-    assert len(re.findall(r"✓ (?:Google Ads|Meta) [\d,]+ identifiers on both sides", flat)) == 2
+    assert len(re.findall(r"✓ (?:Google Ads|Meta) [\d,]+ identifiers on both sides", flat)) == 4
+    assert "300 members left the audience." in flat
     for name in ("Google Ads", "Meta"):
         found = re.search(rf"{name} completed ([\d,]+) ([\d,]+) 0 0 ", flat)
         assert found is not None
@@ -127,7 +128,7 @@ def test_the_commands_it_ends_with_work(told: Told) -> None:
         answers = [httpx.get(f"{url}/api/v1{path}", headers=headers) for path in paths]
         assert httpx.get(f"{url}/docs").status_code == 200
     audience, members, distribution = (answer.json() for answer in answers)
-    assert audience["size"] == told.contents.accepted
+    assert audience["size"] == told.contents.accepted - 300
     assert len(members["data"]) == 3
     assert distribution["status"] == "completed"
 

@@ -140,7 +140,8 @@ def test_a_killed_distribution_leaves_the_platform_with_exactly_the_audience(
     expected: str,
     seed: int,
 ) -> None:
-    facebook.audiences.clear()
+    for audience in facebook.audiences.values():
+        audience.keys.clear()
     distribution = server.call("POST", "/distributions", json=ready)
     time.sleep(random.Random(100 + seed).uniform(0.0, 3.0))
     server.kill()

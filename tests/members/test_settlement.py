@@ -241,7 +241,7 @@ def test_who_stays_is_stated_again_when_he_loses_an_identifier(bench: Workbench)
 
 REPLACEMENTS: Mapping[Replacement, list[str]] = {
     Replacement.NONE: ["remove", "add"],
-    Replacement.AS_OF: ["add", "clear"],
+    Replacement.AS_OF: ["remove", "add", "clear"],
     Replacement.SESSION: ["replace"],
 }
 

@@ -440,6 +440,18 @@ def test_other_identifiers_than_those_held_are_refused(world: World) -> None:
     assert error.value.reason == "identifiers_changed"
 
 
+def test_a_platform_that_lost_its_audience_gets_a_new_one_when_the_ledger_forgets(
+    world: World,
+) -> None:
+    world.sent()
+    world.facebook.audiences.clear()
+    assert world.sent(distribution_type="refresh").status is DistributionStatus.FAILED
+    platform_id = world.platforms["facebook"].platform_id
+    world.app.ledgers.forget(world.ann, world.audience_id, platform_id)
+    assert world.sent().status is DistributionStatus.COMPLETED
+    assert world.held() == digest(*range(10))
+
+
 def test_only_so_many_lanes_of_an_organization_send_at_once(world: World) -> None:
     traffic = world.app.lane_worker.traffic
     at_most = world.app.settings.lanes_per_organization

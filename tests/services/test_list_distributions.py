@@ -107,8 +107,8 @@ def test_who_leaves_the_audience_leaves_the_platform(sending: Sending, kind: str
 @pytest.mark.parametrize(
     ("sending", "steps"),
     [
-        ("google_ads", ["add", "clear"]),
-        ("dv360", ["add", "clear"]),
+        ("google_ads", ["remove", "add", "clear"]),
+        ("dv360", ["remove", "add", "clear"]),
         ("amazon_dsp", ["remove", "add"]),
         ("microsoft_ads", ["replace"]),
     ],

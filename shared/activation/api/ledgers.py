@@ -47,6 +47,12 @@ def get_ledger(ask: Ask, path: LedgerPath) -> Stored[Ledger]:
     return ask.app.ledgers.get(ask.caller, path.audience_id, path.platform_id)
 
 
+@ledgers.route("DELETE", ONE, role=Role.ADMIN, answer=None)
+def forget_ledger(ask: Ask, path: LedgerPath) -> None:
+    """Forget what a platform has accepted, after its audience was deleted there."""
+    ask.app.ledgers.forget(ask.caller, path.audience_id, path.platform_id)
+
+
 @ledgers.route("POST", f"{ONE}/reconcile", role=Role.EDITOR, answer=LedgerAnswer, status=202)
 def reconcile_ledger(ask: Ask, path: LedgerPath) -> Stored[Ledger]:
     """Compare with the platform, and heal what has drifted; the answer appears as `drift`."""

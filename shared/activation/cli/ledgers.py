@@ -71,6 +71,16 @@ def reconcile(audience: str, platform: str) -> None:
     )
 
 
+@ledgers.command("forget")
+@click.argument("audience", metavar="AUDIENCE")
+@click.argument("platform", metavar="PLATFORM")
+def forget(audience: str, platform: str) -> None:
+    """Forget what a platform has accepted, after its audience was deleted there."""
+    with connected(options()) as api:
+        api.delete(_path(api, audience, platform))
+    output().answer({}, "Forgotten; the next distribution makes a new audience there.")
+
+
 @ledgers.command("pause")
 @click.argument("audience", metavar="AUDIENCE")
 @click.argument("platform", metavar="PLATFORM")

@@ -43,7 +43,8 @@ class Delivery:
     key: str = ""
     """A name of its own for every lane: with `:` and the batch's number it names a batch."""
     started_at: datetime | None = None
-    """When the first batch of the distribution was about to be sent, UTC."""
+    """An instant before the first batch of the distribution by any platform's clock, UTC: what was
+    last added before it is none of this distribution's."""
     consent: ConsentBasis = NOTHING_SAID
     """What all people of the batch at hand have said; batches are cut by it."""
 

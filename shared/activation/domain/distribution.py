@@ -207,7 +207,7 @@ class Distribution(Entity):
     slot_at: Instant | None = None
     """The slot of the platform's refresh schedule that made it."""
     started_at: Instant | None = None
-    """When sending began."""
+    """Before it nothing was sent, by any platform's clock (see `Delivery.started_at`)."""
     receipts: tuple[str, ...] = ()
     roster: Roster | None = None
     """What the platform should hold, once it is known."""

@@ -305,14 +305,15 @@ class _Preparation:
 
     def _steps(self) -> Iterator[Step]:
         """Removals come first, so that who stays is stated last; a replacement never leaves the
-        audience empty."""
+        audience empty. Known ones are removed also where the rest is cleared: what an earlier run
+        added a moment ago may not be old enough for that."""
         replacement, prepared = self._spec.replacement, self._prepared
         refresh = self._kind is DistributionType.REFRESH
         if refresh and replacement is Replacement.SESSION and prepared.counts.identifiers:
             yield Step(Operation.REPLACE)
             return
         clears = refresh and replacement is Replacement.AS_OF
-        takes_out = self._kind is not DistributionType.INITIAL and not clears
+        takes_out = self._kind is not DistributionType.INITIAL
         if takes_out and self._removes and prepared.removes:
             yield Step(Operation.REMOVE)
         if prepared.counts.identifiers:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
@@ -70,7 +70,7 @@ TURN_SECONDS = 60.0
 """How often a distribution asks whether it is its turn; the one before it wakes it sooner."""
 WATCH_SECONDS = 60.0
 """How often somebody looks at lanes that are at work."""
-CLOCK_SKEW_SECONDS = 30.0
+CLOCK_SKEW_SECONDS = 600.0
 """How far a platform's clock may be behind ours."""
 
 
@@ -321,7 +321,7 @@ class Dispatcher:
             self.settling.settle(caller, ended.stored, spec)
             return
         stage = job.stages[number]
-        started = job.started_at or self._start_of_sending(job)
+        started = job.started_at or now - timedelta(seconds=CLOCK_SKEW_SECONDS)
         at_once = 1 if stage.operation == "replace" else spec.lanes
         lanes = stage.lanes or split(stage.batches, at_once if stage.operation != CLEAR else 1)
         begun = stage.model_copy(update={"lanes": () if stage.operation == CLEAR else lanes})
@@ -340,14 +340,6 @@ class Dispatcher:
             messages = [request_message(after, self.clock)]
         self.documents.commit(Batch([lease.stored.replaced_by(after), *writes], messages))
         self.distributions.commits.publish(messages)
-
-    def _start_of_sending(self, job: Distribution) -> datetime:
-        """From when on members count as added by this run: the platform's clock may be behind
-        ours, but nothing that an earlier run added may be taken for ours."""
-        now = self.clock.now()
-        before = self.distributions.ledgers.of(job).entity.accepted_at
-        early = now - timedelta(seconds=CLOCK_SKEW_SECONDS)
-        return max(early, before) if before else early
 
     def _advance(self, caller: Caller, stored: Stored[Distribution]) -> None:
         """Look at the lanes of the stage: go on to the next one, wait, or end."""

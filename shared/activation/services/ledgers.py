@@ -10,7 +10,7 @@ from activation.documents import Collection, Page, Stored
 from activation.domain.caller import Caller
 from activation.domain.distribution import Distribution
 from activation.domain.ledger import MAX_SKIPPED, Ledger, SkippedSlot, ledger_id
-from activation.errors import ConflictError
+from activation.errors import ConflictError, InvalidStateError
 from activation.ports import Clock, DocumentStore, Query, Write
 from activation.services.access import get_visible, listing, retry_conflicts
 from activation.services.commits import Commits
@@ -66,6 +66,22 @@ class LedgerService:
             return Stored(after, stored.key, revision)
 
         return retry_conflicts(use_case)
+
+    def forget(self, caller: Caller, audience_id: str, platform_id: str) -> None:
+        """Forget what a platform has accepted, after its audience was deleted there: the next
+        distribution makes a new one. InvalidStateError while a distribution is under way."""
+
+        def use_case() -> None:
+            stored = self.get(caller, audience_id, platform_id)
+            if stored.entity.active is not None:
+                raise InvalidStateError(
+                    "A distribution is under way.", field="audience_id", reason="active"
+                )
+            self.commits.commit(
+                caller, "api:ledger:forget", [stored.deleted()], before=stored.entity
+            )
+
+        retry_conflicts(use_case)
 
     # for distributions --------------------------------------------------------------------------
 
