@@ -442,6 +442,27 @@ def test_two_admins_at_once_leave_one_of_both_limits(app: App, ann: Caller) -> N
     assert found.max_audiences in range(1, 9)
 
 
+@pytest.mark.parametrize("before", [limits(), limits(3, 4)])
+def test_limits_that_two_admins_replace_at_once_are_those_of_one(
+    app: App, gate: Gate, other: App, ann: Caller, before: QuotaDraft
+) -> None:
+    """One changes only this limit, the other one only that: together they are a third quota."""
+    app.quotas.set(ann, None, before)
+    changes = [
+        QuotaDraft.model_validate({**before.model_dump(), name: 9})
+        for name in ("max_audiences", "max_distributions_per_month")
+    ]
+    gate.held(
+        lambda: app.quotas.set(ann, None, changes[0]),
+        lambda: other.quotas.set(ann, None, changes[1]),
+    )
+    found = app.quotas.get(ann, None)
+    assert (found.max_audiences, found.max_distributions_per_month) == (
+        changes[0].max_audiences,
+        changes[0].max_distributions_per_month,
+    )
+
+
 def test_setting_a_limit_is_in_the_audit_log(app: App, ann: Caller) -> None:
     limited(app, ann, limits(audiences=1), BEN)
     limited(app, ann, limits(audiences=1), BEN)

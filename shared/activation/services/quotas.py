@@ -72,7 +72,7 @@ class Owned(Protocol):
 
     @property
     def created_at(self) -> datetime:
-        """In which month it counts."""
+        """In which month it counts; that of its id, too."""
 
 
 Found = Sequence[Stored[QuotaLimit] | None]
@@ -133,7 +133,7 @@ class QuotaService:
     def _passes(self, record: Owned, scopes: Sequence[Scope], found: Found) -> list[Write]:
         """What lets one creation past each limit, or past the place where one could be set."""
         return [
-            self._passed(record, scope, limit) if limit else _guarded(record, scope)
+            self._passed(record, scope, limit) if limit else _guarded(record.organization_id, scope)
             for scope, limit in zip(scopes, found, strict=True)
         ]
 
@@ -214,17 +214,20 @@ class QuotaService:
 
     def _set(self, caller: Caller, user_id: str | None, draft: QuotaDraft) -> None:
         scopes = _scopes(user_id)
-        found = self._found(caller.organization_id, scopes)
-        writes = [
-            write
-            for scope, limit in zip(scopes, found, strict=True)
-            for write in self._set_one(caller, scope, limit, draft.maximum(scope[0]))
-        ]
-        if writes:
+        changed: list[Write] = []
+        kept: list[Write] = []
+        for scope, limit in zip(scopes, self._found(caller.organization_id, scopes), strict=True):
+            maximum = draft.maximum(scope[0])
+            if maximum != (limit.entity.maximum if limit else None):
+                changed += self._changed(caller, scope, limit, maximum)
+            else:  # as long as both are as they were read, they are replaced together
+                same = _guarded(caller.organization_id, scope)
+                kept.append(limit.replaced_by(limit.entity) if limit else same)
+        if changed:
             details = {"user_id": user_id, **draft.model_dump()}
-            self.commits.commit(caller, "api:quota:set", writes, details=details)
+            self.commits.commit(caller, "api:quota:set", [*changed, *kept], details=details)
 
-    def _set_one(
+    def _changed(
         self,
         caller: Caller,
         scope: Scope,
@@ -232,16 +235,14 @@ class QuotaService:
         maximum: int | None,
     ) -> list[Write]:
         """What makes `maximum` of a limit; guards are there as long as the limit is."""
-        if limit is None:
-            return [] if maximum is None else self._created(caller, scope, maximum)
         if maximum is None:
             guards = _guards(caller.organization_id, scope)
-            return [limit.deleted(), *(Write(guard, None) for guard in guards)]
-        if maximum == limit.entity.maximum:
-            return []
-        return [
-            limit.replaced_by(limit.entity.changed(maximum=maximum, updated_at=self.clock.now()))
-        ]
+            gone = [limit.deleted()] if limit else []
+            return [*gone, *(Write(guard, None) for guard in guards)]
+        if limit is None:
+            return self._created(caller, scope, maximum)
+        after = limit.entity.changed(maximum=maximum, updated_at=self.clock.now())
+        return [limit.replaced_by(after)]
 
     def _created(self, caller: Caller, scope: Scope, maximum: int) -> list[Write]:
         kind, user_id = scope
@@ -277,7 +278,7 @@ def _guards(organization_id: str, scope: Scope) -> list[Key]:
     return [_guard(organization_id, scope, number) for number in range(GUARDS)]
 
 
-def _guarded(record: Owned, scope: Scope) -> Write:
+def _guarded(organization_id: str, scope: Scope) -> Write:
     """Asks that no limit was set meanwhile."""
-    guard = _guard(record.organization_id, scope, secrets.randbelow(GUARDS))
+    guard = _guard(organization_id, scope, secrets.randbelow(GUARDS))
     return Write(guard, None, ABSENT)
