@@ -18,6 +18,7 @@ from activation.domain.audience import Audience, AudienceDraft
 from activation.domain.audit import AuditEntry
 from activation.domain.caller import Caller, Role
 from activation.domain.distribution import DistributionDraft, DistributionStatus
+from activation.domain.entity import new_id
 from activation.domain.platform import PlatformDraft
 from activation.domain.quota import QuotaDraft, QuotaKind
 from activation.errors import NameTakenError, NotFoundError, QuotaExceededError
@@ -243,6 +244,28 @@ def test_an_organization_shares_its_distributions(
     own = app.quotas.own(boss)
     used = own.user.current_usage.distributions, own.organization.current_usage.distributions
     assert used == (1, 2)
+
+
+@pytest.mark.parametrize(("when", "ended"), [("november", REFUSED), ("december", CREATED)])
+def test_a_late_slot_counts_in_its_own_month(
+    app: App,
+    ann: Caller,
+    clock: MovableClock,
+    request_one: Callable[..., Any],
+    when: str,
+    ended: str,
+) -> None:
+    """A refresh of the last of November that comes on the first of December."""
+    slot, late = datetime(2026, 11, 30, 23, 30, tzinfo=UTC), datetime(2026, 12, 1, 1, tzinfo=UTC)
+    limited(app, ann, limits(distributions=1))
+    clock.set(slot if when == "november" else late)
+    there = request_one()
+    clock.set(late)
+    refresh = there.changed(distribution_id=new_id(slot), slot_at=slot, created_at=late)
+    assert outcome(lambda: app.distributions.requested(ann, refresh)) == ended
+    if ended == CREATED:
+        again = refresh.changed(distribution_id=new_id(slot))
+        assert outcome(lambda: app.distributions.requested(ann, again)) == REFUSED
 
 
 def test_the_last_distribution_is_requested_once(
