@@ -18,6 +18,7 @@ from activation.domain.audience import Audience, AudienceDraft
 from activation.domain.audit import AuditEntry
 from activation.domain.caller import Caller, Role
 from activation.domain.distribution import DistributionDraft, DistributionStatus
+from activation.domain.entity import new_id
 from activation.domain.platform import PlatformDraft
 from activation.domain.quota import QuotaDraft, QuotaKind
 from activation.errors import NameTakenError, NotFoundError, QuotaExceededError
@@ -245,6 +246,28 @@ def test_an_organization_shares_its_distributions(
     assert used == (1, 2)
 
 
+@pytest.mark.parametrize(("when", "ended"), [("november", REFUSED), ("december", CREATED)])
+def test_a_late_slot_counts_in_its_own_month(
+    app: App,
+    ann: Caller,
+    clock: MovableClock,
+    request_one: Callable[..., Any],
+    when: str,
+    ended: str,
+) -> None:
+    """A refresh of the last of November that comes on the first of December."""
+    slot, late = datetime(2026, 11, 30, 23, 30, tzinfo=UTC), datetime(2026, 12, 1, 1, tzinfo=UTC)
+    limited(app, ann, limits(distributions=1))
+    clock.set(slot if when == "november" else late)
+    there = request_one()
+    clock.set(late)
+    refresh = there.changed(distribution_id=new_id(slot), slot_at=slot, created_at=late)
+    assert outcome(lambda: app.distributions.requested(ann, refresh)) == ended
+    if ended == CREATED:
+        again = refresh.changed(distribution_id=new_id(slot))
+        assert outcome(lambda: app.distributions.requested(ann, again)) == REFUSED
+
+
 def test_the_last_distribution_is_requested_once(
     app: App, ann: Caller, request_one: Callable[..., Any]
 ) -> None:
@@ -440,6 +463,27 @@ def test_two_admins_at_once_leave_one_of_both_limits(app: App, ann: Caller) -> N
     found = app.quotas.get(ann, ann.user_id)
     assert found.max_audiences == found.max_distributions_per_month
     assert found.max_audiences in range(1, 9)
+
+
+@pytest.mark.parametrize("before", [limits(), limits(3, 4)])
+def test_limits_that_two_admins_replace_at_once_are_those_of_one(
+    app: App, gate: Gate, other: App, ann: Caller, before: QuotaDraft
+) -> None:
+    """One changes only this limit, the other one only that: together they are a third quota."""
+    app.quotas.set(ann, None, before)
+    changes = [
+        QuotaDraft.model_validate({**before.model_dump(), name: 9})
+        for name in ("max_audiences", "max_distributions_per_month")
+    ]
+    gate.held(
+        lambda: app.quotas.set(ann, None, changes[0]),
+        lambda: other.quotas.set(ann, None, changes[1]),
+    )
+    found = app.quotas.get(ann, None)
+    assert (found.max_audiences, found.max_distributions_per_month) == (
+        changes[0].max_audiences,
+        changes[0].max_distributions_per_month,
+    )
 
 
 def test_setting_a_limit_is_in_the_audit_log(app: App, ann: Caller) -> None:

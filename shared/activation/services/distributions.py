@@ -169,7 +169,9 @@ class DistributionService(Records[Distribution]):
                 answer=distribution.public(),
             )
 
-        revision = self.audiences.quotas.within(QuotaKind.DISTRIBUTIONS, distribution, commit)
+        revision = self.audiences.quotas.within(
+            QuotaKind.DISTRIBUTIONS, distribution, commit, distribution.slot_at
+        )
         return Stored(distribution, write.key, revision)
 
     def get(self, caller: Caller, distribution_id: str) -> Stored[Distribution]:

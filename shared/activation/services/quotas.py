@@ -72,7 +72,7 @@ class Owned(Protocol):
 
     @property
     def created_at(self) -> datetime:
-        """In which month it counts."""
+        """In which month it counts, unless its id is of another time."""
 
 
 Found = Sequence[Stored[QuotaLimit] | None]
@@ -100,45 +100,62 @@ class QuotaService:
 
     # creations --------------------------------------------------------------------------------
 
-    def within(self, kind: QuotaKind, record: Owned, commit: Callable[[Sequence[Write]], T]) -> T:
+    def within(
+        self,
+        kind: QuotaKind,
+        record: Owned,
+        commit: Callable[[Sequence[Write]], T],
+        at: datetime | None = None,
+    ) -> T:
         """Create `record` by `commit`, which takes further writes for its one commit.
 
-        Raises QuotaExceededError when a limit leaves no room. ConflictError passes unless it was
-        for a limit that changed meanwhile: then all is looked at again.
+        `at` is the time that its id was made of, where that is not the one of its creation: usage
+        is counted by ids. Raises QuotaExceededError when a limit leaves no room. ConflictError
+        passes unless it was for a limit that changed meanwhile: then all is looked at again.
         """
         scopes = ((kind, record.user_id), (kind, None))
         found = self._found(record.organization_id, scopes)
         if not any(found):
             try:
-                return commit(self._passes(record, scopes, found))
+                return commit(self._passes(record, scopes, found, at))
             except ConflictError as error:
                 if not error.retryable or not any(self._found(record.organization_id, scopes)):
                     raise
         with self._turn(record.organization_id):
-            return self._in_turn(record, scopes, commit)
+            return self._in_turn(record, scopes, commit, at)
 
     def _in_turn(
-        self, record: Owned, scopes: Sequence[Scope], commit: Callable[[Sequence[Write]], T]
+        self,
+        record: Owned,
+        scopes: Sequence[Scope],
+        commit: Callable[[Sequence[Write]], T],
+        at: datetime | None,
     ) -> T:
         found = self._found(record.organization_id, scopes)
         for _ in range(ATTEMPTS):
             try:
-                return commit(self._passes(record, scopes, found))
+                return commit(self._passes(record, scopes, found, at))
             except ConflictError as error:
                 before, found = found, self._found(record.organization_id, scopes)
                 if not error.retryable or _revisions(before) == _revisions(found):
                     raise
         raise ConflictError("Too many create something at the same time.")
 
-    def _passes(self, record: Owned, scopes: Sequence[Scope], found: Found) -> list[Write]:
+    def _passes(
+        self, record: Owned, scopes: Sequence[Scope], found: Found, at: datetime | None
+    ) -> list[Write]:
         """What lets one creation past each limit, or past the place where one could be set."""
         return [
-            self._passed(record, scope, limit) if limit else _guarded(record, scope)
+            self._passed(record, scope, limit, at)
+            if limit
+            else _guarded(record.organization_id, scope)
             for scope, limit in zip(scopes, found, strict=True)
         ]
 
-    def _passed(self, record: Owned, scope: Scope, limit: Stored[QuotaLimit]) -> Write:
-        used = self.used(record.organization_id, *scope, record.created_at)
+    def _passed(
+        self, record: Owned, scope: Scope, limit: Stored[QuotaLimit], at: datetime | None
+    ) -> Write:
+        used = self.used(record.organization_id, *scope, at or record.created_at)
         limit.entity.require_room(used)
         return limit.replaced_by(limit.entity)
 
@@ -166,22 +183,23 @@ class QuotaService:
             self.accounts.get(caller, user_id)
         return self._quota(caller.organization_id, user_id)
 
-    def used(
-        self, organization_id: str, kind: QuotaKind, user_id: str | None, now: datetime
-    ) -> int:
-        """How much there is of a kind; of distributions, since the beginning of a month.
-
-        While an old month is counted, what the clocks of others have put into the next one counts
-        as well: too much rather than too little.
-        """
-        since = first_id(month_of(now)) if kind is QuotaKind.DISTRIBUTIONS else None
+    def used(self, organization_id: str, kind: QuotaKind, user_id: str | None, at: datetime) -> int:
+        """How much there is of a kind; of distributions, in the month of an instant."""
         equal = {} if user_id is None else {"user_id": user_id}
-        return self.commits.documents.count(Query(organization_id, kind.value, equal, since))
+
+        def count(since: datetime | None) -> int:
+            first = None if since is None else first_id(since)
+            return self.commits.documents.count(Query(organization_id, kind.value, equal, first))
+
+        if kind is QuotaKind.AUDIENCES:
+            return count(None)
+        month, following = month_of(at), month_after(at)
+        return count(month) - (count(following) if self.clock.now() >= following else 0)
 
     def _quota(self, organization_id: str, user_id: str | None) -> Quota:
         found = self._found(organization_id, _scopes(user_id))
         audiences, distributions = (limit and limit.entity.maximum for limit in found)
-        used = partial(self.used, organization_id, user_id=user_id, now=self.clock.now())
+        used = partial(self.used, organization_id, user_id=user_id, at=self.clock.now())
         return Quota(
             user_id=user_id,
             max_audiences=audiences,
@@ -214,17 +232,20 @@ class QuotaService:
 
     def _set(self, caller: Caller, user_id: str | None, draft: QuotaDraft) -> None:
         scopes = _scopes(user_id)
-        found = self._found(caller.organization_id, scopes)
-        writes = [
-            write
-            for scope, limit in zip(scopes, found, strict=True)
-            for write in self._set_one(caller, scope, limit, draft.maximum(scope[0]))
-        ]
-        if writes:
+        changed: list[Write] = []
+        kept: list[Write] = []
+        for scope, limit in zip(scopes, self._found(caller.organization_id, scopes), strict=True):
+            maximum = draft.maximum(scope[0])
+            if maximum != (limit.entity.maximum if limit else None):
+                changed += self._changed(caller, scope, limit, maximum)
+            else:  # as long as both are as they were read, they are replaced together
+                same = _guarded(caller.organization_id, scope)
+                kept.append(limit.replaced_by(limit.entity) if limit else same)
+        if changed:
             details = {"user_id": user_id, **draft.model_dump()}
-            self.commits.commit(caller, "api:quota:set", writes, details=details)
+            self.commits.commit(caller, "api:quota:set", [*changed, *kept], details=details)
 
-    def _set_one(
+    def _changed(
         self,
         caller: Caller,
         scope: Scope,
@@ -232,16 +253,14 @@ class QuotaService:
         maximum: int | None,
     ) -> list[Write]:
         """What makes `maximum` of a limit; guards are there as long as the limit is."""
-        if limit is None:
-            return [] if maximum is None else self._created(caller, scope, maximum)
         if maximum is None:
             guards = _guards(caller.organization_id, scope)
-            return [limit.deleted(), *(Write(guard, None) for guard in guards)]
-        if maximum == limit.entity.maximum:
-            return []
-        return [
-            limit.replaced_by(limit.entity.changed(maximum=maximum, updated_at=self.clock.now()))
-        ]
+            gone = [limit.deleted()] if limit else []
+            return [*gone, *(Write(guard, None) for guard in guards)]
+        if limit is None:
+            return self._created(caller, scope, maximum)
+        after = limit.entity.changed(maximum=maximum, updated_at=self.clock.now())
+        return [limit.replaced_by(after)]
 
     def _created(self, caller: Caller, scope: Scope, maximum: int) -> list[Write]:
         kind, user_id = scope
@@ -277,7 +296,7 @@ def _guards(organization_id: str, scope: Scope) -> list[Key]:
     return [_guard(organization_id, scope, number) for number in range(GUARDS)]
 
 
-def _guarded(record: Owned, scope: Scope) -> Write:
+def _guarded(organization_id: str, scope: Scope) -> Write:
     """Asks that no limit was set meanwhile."""
-    guard = _guard(record.organization_id, scope, secrets.randbelow(GUARDS))
+    guard = _guard(organization_id, scope, secrets.randbelow(GUARDS))
     return Write(guard, None, ABSENT)
