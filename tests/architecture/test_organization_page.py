@@ -36,6 +36,6 @@ def test_limits_have_the_names_that_the_page_shows() -> None:
 
 
 def test_the_decision_knows_how_many_guards_there_are() -> None:
-    page = (DOCS / "adr/0006-quotas-count-what-is-there.md").read_text()
+    page = (DOCS / "adr/0008-quotas-count-what-is-there.md").read_text()
     assert f"{GUARDS} guard documents" in page
     assert f"one of the {GUARDS} guards" in page

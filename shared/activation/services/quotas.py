@@ -12,7 +12,7 @@ documents, drawn by chance, stays absent. Setting a limit creates all of them in
 limit itself: a creation that had looked before and found no limit fails, and looks again. So a
 limit holds from the commit that sets it, with nothing to count up or to repair afterwards.
 
-The proof, the costs and what else was considered: docs/adr/0006-quotas-count-what-is-there.md.
+The proof, the costs and what else was considered: docs/adr/0008-quotas-count-what-is-there.md.
 """
 
 from __future__ import annotations
