@@ -19,6 +19,7 @@ from activation.ports import (
     DocumentStore,
     MessageBus,
     Notifier,
+    Signer,
     Vault,
 )
 from activation.services.audiences import AudienceService
@@ -138,6 +139,17 @@ class App:
         from activation.adapters.gcp.keys import CloudKmsKeys
 
         return EnvelopeVault(CloudKmsKeys(self.settings.kms_key))
+
+    @cached_property
+    def signer(self) -> Signer:
+        """Signatures under evidence packs."""
+        if self._embedded:
+            from activation.adapters.embedded.signing import LocalSigner
+
+            return LocalSigner(self.settings.data_path / "signing-key.pem")
+        from activation.adapters.gcp.signing import CloudKmsSigner
+
+        return CloudKmsSigner(self.settings.signing_key)
 
     @cached_property
     def connectors(self) -> Connectors:
