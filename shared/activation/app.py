@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.lanes import LaneWorker
+    from activation.services.match_rates import MatchRates
     from activation.services.matching import Matching
     from activation.services.member_upkeep import MemberUpkeep
     from activation.services.members import MemberService
@@ -396,6 +397,7 @@ class App:
             self.platforms,
             self.audiences,
             self.commits,
+            self.match_rates,
             self.clock,
             self.settings.match_poll_seconds,
         )
@@ -462,6 +464,19 @@ class App:
             self.clock,
             self.settings.lease_seconds,
             self.settings.work_seconds,
+        )
+
+    @cached_property
+    def match_rates(self) -> MatchRates:
+        """Match rates over time."""
+        from activation.services.match_rates import MatchRates
+
+        return MatchRates(
+            self.documents,
+            self.platforms,
+            self.audiences,
+            self.clock,
+            self.settings.match_rate_fall,
         )
 
     @cached_property

@@ -22,6 +22,7 @@ INDEXES = MappingProxyType(
         "jobs": ("audience_id", "kind", "status"),
         "ledgers": ("audience_id", "platform_id", "visible_to"),
         "manifests": ("audience_id",),
+        "match_rates": ("platform_id", "audience_id"),
         "member_parts": ("audience_id",),
         "platforms": ("status", "platform_type", "visible_to"),
         "retention_runs": ("job", "status"),

@@ -52,6 +52,9 @@ class Settings:
     match_poll_seconds: float = _setting(
         0.0, "pause between looks at match results; 0: as each platform advises"
     )
+    match_rate_fall: float = _setting(
+        0.2, "a match rate lower than the last ones by more than this share is flagged"
+    )
     redis_url: str = _setting("", "Redis that processes share as a cache; none: memory only")
     cache_bytes: int = _setting(64 * 1024 * 1024, "memory of a process for cached answers")
     lease_seconds: int = _setting(60, "a job whose worker is silent this long is taken over")

@@ -54,6 +54,7 @@ NEEDS = {
     "list_imports": Role.VIEWER,
     "list_jobs": Role.VIEWER,
     "list_ledgers": Role.VIEWER,
+    "list_match_rates": Role.VIEWER,
     "list_members": Role.VIEWER,
     "list_operator_accounts": Role.ADMIN,
     "list_operators": Role.VIEWER,

@@ -13,6 +13,7 @@ from activation.adapters.gcp.documents import firestore_indexes
 from activation.domain.distribution import Distribution
 from activation.domain.entity import Entity
 from activation.domain.manifest import Manifest
+from activation.domain.match_rate import MatchHistory
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
 from activation.domain.version import AudienceVersion
@@ -24,6 +25,7 @@ STORED: Mapping[str, type[Entity]] = {
     "distributions": Distribution,
     "imports": MemberImport,
     "manifests": Manifest,
+    "match_rates": MatchHistory,
     "platforms": Platform,
     "versions": AudienceVersion,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -169,10 +170,13 @@ def distributions() -> None:
 
 @distributions.command("list")
 @click.option("--status", metavar="STATUS", help="Only those with this status, e.g. completed.")
-def list_distributions(status: str | None) -> None:
+@click.option("--audience", metavar="AUDIENCE", help="The history of one audience.")
+def list_distributions(status: str | None, audience: str | None) -> None:
     """List distributions, newest first."""
     query = {} if status is None else {"status": status}
     with connected(options()) as api:
+        if audience is not None:
+            query["audience_id"] = find_audience(api, audience)["audience_id"]
         found = list(api.all("/distributions", **query))
         names = {p["platform_id"]: p["name"] for p in api.all("/platforms")}
     rows = [
@@ -235,3 +239,23 @@ def show_distribution(distribution_id: str) -> None:
         }
     )
     output().answer(job, details, *distribution_report([(platform["name"], job)]))
+
+
+@distributions.command("rejects")
+@click.argument("distribution_id", metavar="ID")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write them to this file; without, they go to standard output.",
+)
+def rejects(distribution_id: str, target: Path | None) -> None:
+    """Fetch the rows that the platform refused, as CSV: batch, row and reason, no values."""
+    path = f"/distributions/{distribution_id}/rejects"
+    with connected(options()) as api:
+        if target is None:
+            click.echo(api.download(path)[1], nl=False)
+            return
+        api.save(path, target)
+    output().answer({"file": str(target)}, f"  Written to [bold]{target}[/bold].")
