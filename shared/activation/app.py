@@ -46,9 +46,12 @@ if TYPE_CHECKING:
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
+    from activation.services.evidence import EvidenceService
+    from activation.services.exchanges import ExchangeLogs
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.lanes import LaneWorker
+    from activation.services.list_digests import ListDigests
     from activation.services.match_rates import MatchRates
     from activation.services.matching import Matching
     from activation.services.member_upkeep import MemberUpkeep
@@ -423,6 +426,8 @@ class App:
             self.matching,
             Settling(self.distributions, self.matching, self.clock, lease_seconds),
             self.reauth,
+            self.exchanges,
+            self.list_digests,
             self.clock,
             lease_seconds,
         )
@@ -461,6 +466,7 @@ class App:
             Traffic(self.documents, self.clock, self.settings.lanes_per_organization),
             Sender(),
             self.reauth,
+            self.exchanges,
             self.clock,
             self.settings.lease_seconds,
             self.settings.work_seconds,
@@ -477,6 +483,34 @@ class App:
             self.audiences,
             self.clock,
             self.settings.match_rate_fall,
+        )
+
+    @cached_property
+    def exchanges(self) -> ExchangeLogs:
+        """The last requests to platforms and their answers."""
+        from activation.services.exchanges import ExchangeLogs
+
+        return ExchangeLogs(self.documents, self.clock)
+
+    @cached_property
+    def list_digests(self) -> ListDigests:
+        """Digests of delivery lists."""
+        from activation.services.list_digests import ListDigests
+
+        return ListDigests(self.documents, self.member_blobs, self.clock)
+
+    @cached_property
+    def evidence(self) -> EvidenceService:
+        """Evidence packs of distributions."""
+        from activation.services.evidence import EvidenceService
+
+        return EvidenceService(
+            self.commits,
+            self.distributions,
+            self.exchanges,
+            self.list_digests,
+            self.signer,
+            self.clock,
         )
 
     @cached_property

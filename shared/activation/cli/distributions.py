@@ -11,7 +11,7 @@ from activation.cli.api import Api, connected
 from activation.cli.audiences import find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
-from activation.cli.output import facts, moment, output, percent, table
+from activation.cli.output import duration, facts, moment, output, percent, size, table
 from activation.cli.platforms import find_platform
 from activation.cli.progress import follow_distributions, waits_for
 
@@ -259,3 +259,30 @@ def rejects(distribution_id: str, target: Path | None) -> None:
             return
         api.save(path, target)
     output().answer({"file": str(target)}, f"  Written to [bold]{target}[/bold].")
+
+
+@distributions.command("requests")
+@click.argument("distribution_id", metavar="ID")
+def requests(distribution_id: str) -> None:
+    """Show the last requests to the platform and its answers; all texts are masked."""
+    with connected(options()) as api:
+        found = api.get(f"/distributions/{distribution_id}/exchanges")["data"]
+    columns = ("when", "batch", "request", "status", "outcome", "code", "took", "sent", "answered")
+    shown = "  Bodies, masked, are in the output of --json."
+    output().answer(found, table(columns, [_exchange(one) for one in found]), shown)
+
+
+def _exchange(one: dict[str, Any]) -> tuple[Any, ...]:
+    address = None if one["method"] is None else f"{one['method']} {one['host']}{one['path']}"
+    took = one["duration_ms"]
+    return (
+        one["at"][:19].replace("T", " "),
+        one["batch"],
+        address or "(token endpoint)",
+        one["status"],
+        one["outcome"],
+        one["platform_code"],
+        None if took is None else duration(took / 1000),
+        one["request"] and size(one["request"]["size_bytes"]),
+        one["answer"] and size(one["answer"]["size_bytes"]),
+    )
