@@ -19,6 +19,7 @@ from activation.ports import (
     DocumentStore,
     MessageBus,
     Notifier,
+    Signer,
     Vault,
 )
 from activation.services.audiences import AudienceService
@@ -45,9 +46,13 @@ if TYPE_CHECKING:
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
+    from activation.services.evidence import EvidenceService
+    from activation.services.exchanges import ExchangeLogs
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.lanes import LaneWorker
+    from activation.services.list_digests import ListDigests
+    from activation.services.match_rates import MatchRates
     from activation.services.matching import Matching
     from activation.services.member_upkeep import MemberUpkeep
     from activation.services.members import MemberService
@@ -138,6 +143,17 @@ class App:
         from activation.adapters.gcp.keys import CloudKmsKeys
 
         return EnvelopeVault(CloudKmsKeys(self.settings.kms_key))
+
+    @cached_property
+    def signer(self) -> Signer:
+        """Signatures under evidence packs."""
+        if self._embedded:
+            from activation.adapters.embedded.signing import LocalSigner
+
+            return LocalSigner(self.settings.data_path / "signing-key.pem")
+        from activation.adapters.gcp.signing import CloudKmsSigner
+
+        return CloudKmsSigner(self.settings.signing_key)
 
     @cached_property
     def connectors(self) -> Connectors:
@@ -384,6 +400,7 @@ class App:
             self.platforms,
             self.audiences,
             self.commits,
+            self.match_rates,
             self.clock,
             self.settings.match_poll_seconds,
         )
@@ -409,6 +426,8 @@ class App:
             self.matching,
             Settling(self.distributions, self.matching, self.clock, lease_seconds),
             self.reauth,
+            self.exchanges,
+            self.list_digests,
             self.clock,
             lease_seconds,
         )
@@ -447,9 +466,51 @@ class App:
             Traffic(self.documents, self.clock, self.settings.lanes_per_organization),
             Sender(),
             self.reauth,
+            self.exchanges,
             self.clock,
             self.settings.lease_seconds,
             self.settings.work_seconds,
+        )
+
+    @cached_property
+    def match_rates(self) -> MatchRates:
+        """Match rates over time."""
+        from activation.services.match_rates import MatchRates
+
+        return MatchRates(
+            self.documents,
+            self.platforms,
+            self.audiences,
+            self.clock,
+            self.settings.match_rate_fall,
+        )
+
+    @cached_property
+    def exchanges(self) -> ExchangeLogs:
+        """The last requests to platforms and their answers."""
+        from activation.services.exchanges import ExchangeLogs
+
+        return ExchangeLogs(self.documents, self.clock)
+
+    @cached_property
+    def list_digests(self) -> ListDigests:
+        """Digests of delivery lists."""
+        from activation.services.list_digests import ListDigests
+
+        return ListDigests(self.documents, self.member_blobs, self.clock)
+
+    @cached_property
+    def evidence(self) -> EvidenceService:
+        """Evidence packs of distributions."""
+        from activation.services.evidence import EvidenceService
+
+        return EvidenceService(
+            self.commits,
+            self.distributions,
+            self.exchanges,
+            self.list_digests,
+            self.signer,
+            self.clock,
         )
 
     @cached_property

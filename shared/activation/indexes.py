@@ -18,10 +18,12 @@ INDEXES = MappingProxyType(
         ),
         "audit": ("target", "actor"),
         "distributions": ("audience_id", "platform_id", "status", "user_id", "visible_to"),
+        "exchanges": ("distribution_id",),
         "imports": ("audience_id", "status"),
         "jobs": ("audience_id", "kind", "status"),
         "ledgers": ("audience_id", "platform_id", "visible_to"),
         "manifests": ("audience_id",),
+        "match_rates": ("platform_id", "audience_id"),
         "member_parts": ("audience_id",),
         "platforms": ("status", "platform_type", "visible_to"),
         "retention_runs": ("job", "status"),
@@ -46,7 +48,7 @@ SWEPT = (
 
 UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
-    *("operator_accounts", "quota_guards", "quota_limits"),
+    *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 

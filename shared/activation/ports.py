@@ -303,6 +303,23 @@ class Vault(Protocol):
         """Return when the key service answers; raise StorageUnavailableError otherwise."""
 
 
+class Signer(Protocol):
+    """Signs what others have to be able to check without us: ECDSA on P-256 with SHA-256.
+
+    The private key never leaves it. Raises StorageUnavailableError when the key cannot be used.
+    """
+
+    @property
+    def key_id(self) -> str:
+        """The name of the key, the same for as long as the key is."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature over `data`, in DER."""
+
+    def public_key(self) -> str:
+        """The key that verifies, as PEM (SubjectPublicKeyInfo)."""
+
+
 # Cache ----------------------------------------------------------------------------------------
 
 

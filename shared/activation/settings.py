@@ -35,6 +35,7 @@ class Settings:
     archive_bucket: str = _setting("", "google: bucket of archived audiences")
     topic_prefix: str = _setting("", "google: put before every topic name")
     kms_key: str = _setting("", "google: KMS key that wraps credentials")
+    signing_key: str = _setting("", "google: version of the KMS key that signs evidence packs")
     issuer: str = _setting("", "token issuer; embedded: made by itself")
     audience: str = _setting("audience-activation", "`aud` that tokens must carry")
     jwks_url: str = _setting("", "address of the issuer's keys; embedded: none")
@@ -50,6 +51,9 @@ class Settings:
     segmented_threshold: int = _setting(10_000_000, "members below: tier `segmented`")
     match_poll_seconds: float = _setting(
         0.0, "pause between looks at match results; 0: as each platform advises"
+    )
+    match_rate_fall: float = _setting(
+        0.2, "a match rate lower than the last ones by more than this share is flagged"
     )
     redis_url: str = _setting("", "Redis that processes share as a cache; none: memory only")
     cache_bytes: int = _setting(64 * 1024 * 1024, "memory of a process for cached answers")

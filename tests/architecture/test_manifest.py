@@ -71,6 +71,12 @@ def test_only_the_dispatcher_opens_credentials() -> None:
     assert (decrypt, encrypt) == (["dispatch_distribution"], ["platforms"])
 
 
+def test_only_evidence_is_signed_and_by_a_key_that_wraps_nothing() -> None:
+    holders = {one.name: role for one in functions() for role in one.roles if "signing" in role}
+    assert holders == {"distributions": "key/signing:cloudkms.signerVerifier"}
+    assert not [role for role in BY_NAME["distributions"].roles if "credentials" in role]
+
+
 def test_no_role_is_basic_or_of_a_whole_project() -> None:
     shape = re.compile(r"(database|self|(topic|bucket|key)/[a-z-]+):[a-zA-Z.]+")
     roles = [role for one in functions() for role in one.roles]

@@ -22,7 +22,7 @@ def test_a_good_store_passes_every_check(program: Program) -> None:
     assert "failed" not in text
     assert set(checks(program)) == {
         *("settings", "data folder", "disk", "documents", "uploads", "members", "backup"),
-        *("archive", "bus", "vault", "token key"),
+        *("archive", "bus", "vault", "evidence key", "token key"),
     }
 
 
@@ -69,3 +69,10 @@ def test_a_broken_token_key_fails(program: Program) -> None:
     program.ok("audiences", "create", "One")
     (program.folder / "issuer-key.pem").write_text("no key")
     assert not checks(program)["token key"]
+
+
+def test_an_evidence_key_open_to_others_is_found(program: Program) -> None:
+    program.ok("audiences", "create", "Buyers")
+    assert checks(program)["evidence key"]
+    (program.folder / "signing-key.pem").chmod(0o644)
+    assert not checks(program)["evidence key"]

@@ -36,7 +36,7 @@ class CloudKeys:
 
 @pytest.fixture
 def keys(kms_server: KmsServer) -> CloudKmsKeys:
-    return CloudKmsKeys(KEY_NAME, kms_server.client, call_seconds=2, patience_seconds=0.6)
+    return CloudKmsKeys(KEY_NAME, client=kms_server.client, call_seconds=2, patience_seconds=0.6)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_refusal_to_show_the_key_is_an_answer(
 
 
 def test_an_unknown_key_does_not_answer(kms_server: KmsServer) -> None:
-    keys = CloudKmsKeys(KEY_NAME + "-other", kms_server.client)
+    keys = CloudKmsKeys(KEY_NAME + "-other", client=kms_server.client)
     with pytest.raises(StorageUnavailableError):
         keys.ping()
     with pytest.raises(CredentialUnreadableError):

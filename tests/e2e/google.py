@@ -38,7 +38,7 @@ def use_google(app: App, project: str, storage: StorageServer, kms: KmsServer) -
         uploads=blobs,
         member_blobs=blobs,
         bus=bus,
-        vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, kms.client)),
+        vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=kms.client)),
     )
     return bus
 

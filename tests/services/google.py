@@ -20,12 +20,13 @@ from activation.adapters.envelope import EnvelopeVault
 from activation.adapters.gcp.blobs import CloudStorageBlobs
 from activation.adapters.gcp.documents import FirestoreDocuments
 from activation.adapters.gcp.keys import CloudKmsKeys
+from activation.adapters.gcp.signing import CloudKmsSigner
 from activation.app import App
 from activation.function_manifest import subscriptions
 from activation.ports import Clock
 from activation.settings import Settings
 from tests.wire.buckets import Buckets
-from tests.wire.cloud_kms import KEY_NAME
+from tests.wire.cloud_kms import KEY_NAME, SIGNING_KEY
 
 AREAS = ("uploads", "member_blobs", "backup_blobs", "archive_blobs")
 """Ports of the App that are buckets."""
@@ -52,6 +53,7 @@ class GoogleServices:
             backup_bucket=names["backup_blobs"],
             archive_bucket=names["archive_blobs"],
             kms_key=KEY_NAME,
+            signing_key=SIGNING_KEY,
             allow_private_hosts=True,
         )
         app = App(settings, clock)
@@ -62,7 +64,8 @@ class GoogleServices:
         app.__dict__.update(
             documents=FirestoreDocuments(project, "(default)", clock),
             bus=SqliteBus(folder / "bus.sqlite", clock, subscriptions()),
-            vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, self.keys)),
+            vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=self.keys)),
+            signer=CloudKmsSigner(SIGNING_KEY, client=self.keys),
         )
         try:
             yield app

@@ -257,7 +257,7 @@ def test_rejected_rows_are_not_accepted_and_are_tried_again(world: World) -> Non
     assert (done.progress.sent, done.progress.rejected) == (8, 2)
     assert world.ledger("google_ads").public()["accepted"] == 8
     lines = b"".join(world.app.distributions.rejects(world.ann, done.distribution_id)).decode()
-    assert lines.splitlines()[0] == "batch,row,reason"
+    assert lines.splitlines()[0] == "batch,operation,row,reason,retriable,rows"
     assert len(lines.splitlines()) == 3
     again = world.sent("google_ads", distribution_type="incremental")
     assert again.progress.sent == 2

@@ -12,7 +12,9 @@ from activation.adapters.document_rules import Term, asked_terms, changes, terms
 from activation.adapters.gcp.documents import firestore_indexes
 from activation.domain.distribution import Distribution
 from activation.domain.entity import Entity
+from activation.domain.exchange import ExchangeLog
 from activation.domain.manifest import Manifest
+from activation.domain.match_rate import MatchHistory
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
 from activation.domain.version import AudienceVersion
@@ -22,8 +24,10 @@ from tests.contracts.documents import NOON
 
 STORED: Mapping[str, type[Entity]] = {
     "distributions": Distribution,
+    "exchanges": ExchangeLog,
     "imports": MemberImport,
     "manifests": Manifest,
+    "match_rates": MatchHistory,
     "platforms": Platform,
     "versions": AudienceVersion,
 }

@@ -1,4 +1,5 @@
-"""A Cloud KMS server for the real gRPC client: symmetric keys, versions, associated data, faults.
+"""A Cloud KMS server for the real gRPC client: a symmetric key with its versions, a signing key,
+associated data, faults.
 
 The client library ships messages but no server stub, so its messages are registered by hand.
 """
@@ -15,12 +16,16 @@ from typing import Any
 
 import grpc
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
 from google.cloud.kms_v1.types import resources, service
 from google_crc32c import value as crc32c
 
 SERVICE = "google.cloud.kms.v1.KeyManagementService"
 KEY_NAME = "projects/tests/locations/europe/keyRings/ring/cryptoKeys/credentials"
+SIGNING_KEY = "projects/tests/locations/europe/keyRings/ring/cryptoKeys/signing/cryptoKeyVersions/1"
 MOST_BYTES = 64 * 1024
 HEAD_BYTES, NONCE_BYTES = 4, 12
 
@@ -60,6 +65,10 @@ class CloudKmsServer:
     versions: list[Version] = field(default_factory=lambda: [Version(os.urandom(32))])
     faults: list[KmsFault] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
+    signing_key: ec.EllipticCurvePrivateKey = field(
+        default_factory=lambda: ec.generate_private_key(ec.SECP256R1())
+    )
+    signing_algorithm: str = "EC_SIGN_P256_SHA256"
     garble: bool = False
     """Damage what is answered from now on, as a faulty network would."""
 
@@ -109,6 +118,34 @@ class CloudKmsServer:
         self._require_key(request.name)
         return resources.CryptoKey(name=KEY_NAME)
 
+    def asymmetric_sign(self, request: Any) -> Any:
+        """Sign a digest with the one version of the signing key."""
+        self._require_key(request.name, SIGNING_KEY)
+        digest = request.digest.sha256
+        _require_checksum(digest, request.digest_crc32c)
+        if len(digest) != SHA256.digest_size:
+            raise _invalid("The digest has another length than the algorithm's.")
+        signature = self.signing_key.sign(digest, ec.ECDSA(utils.Prehashed(SHA256())))
+        return service.AsymmetricSignResponse(
+            name=SIGNING_KEY,
+            signature=self._sent(signature),
+            signature_crc32c=crc32c(signature),
+            verified_digest_crc32c=True,
+        )
+
+    def get_public_key(self, request: Any) -> Any:
+        """Tell the public half of the signing key."""
+        self._require_key(request.name, SIGNING_KEY)
+        pem = self.signing_key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return resources.PublicKey(
+            name=SIGNING_KEY,
+            pem=self._sent(pem).decode(),
+            pem_crc32c=crc32c(pem),
+            algorithm=self.signing_algorithm,
+        )
+
     def handler(self, method: str, act: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
         """`act` as a gRPC method, with faults and errors."""
 
@@ -128,9 +165,9 @@ class CloudKmsServer:
                 fault.times = None if fault.times is None else fault.times - 1
                 raise AbortedError(fault.code, "planted")
 
-    def _require_key(self, name: str) -> None:
-        if name != KEY_NAME:
-            raise AbortedError(grpc.StatusCode.NOT_FOUND, f"CryptoKey {name} not found.")
+    def _require_key(self, name: str, wanted: str = KEY_NAME) -> None:
+        if name != wanted:
+            raise AbortedError(grpc.StatusCode.NOT_FOUND, f"{name} not found.")
 
     def _material(self, number: int) -> bytes:
         if not 1 <= number <= len(self.versions):
@@ -154,6 +191,16 @@ def served_kms(server: CloudKmsServer) -> Iterator[str]:
             server.get_crypto_key,
             service.GetCryptoKeyRequest,
             resources.CryptoKey,
+        ),
+        "AsymmetricSign": (
+            server.asymmetric_sign,
+            service.AsymmetricSignRequest,
+            service.AsymmetricSignResponse,
+        ),
+        "GetPublicKey": (
+            server.get_public_key,
+            service.GetPublicKeyRequest,
+            resources.PublicKey,
         ),
     }
     handlers = {

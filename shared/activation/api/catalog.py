@@ -9,6 +9,7 @@ from activation.api.audiences import audiences
 from activation.api.cache import cache
 from activation.api.comparisons import comparisons
 from activation.api.distributions import distributions
+from activation.api.evidence import evidence
 from activation.api.imports import imports
 from activation.api.jobs import jobs
 from activation.api.ledgers import ledgers
@@ -43,7 +44,7 @@ RESOURCES = {
         organizations,
     ),
     "platforms": (platforms,),
-    "distributions": (distributions, ledgers),
+    "distributions": (distributions, ledgers, evidence),
 }
 OPEN_ENDPOINTS = system.OPEN_ENDPOINTS | {uploads.ENDPOINT}
 """What needs no bearer token."""

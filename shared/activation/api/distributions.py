@@ -121,5 +121,5 @@ def resume_distribution(ask: Ask, path: DistributionPath) -> Stored[Distribution
 
 @distributions.route("GET", f"{ONE}/rejects", role=Role.VIEWER, answer=None)
 def get_distribution_rejects(ask: Ask, path: DistributionPath) -> Iterator[bytes]:
-    """Fetch the rows that the platform refused, as CSV; row numbers and reasons, no values."""
+    """Fetch the rows that the platform refused, as CSV: number, reason, worth a retry or not."""
     return ask.app.distributions.rejects(ask.caller, path.distribution_id)

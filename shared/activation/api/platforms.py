@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from activation.api.answers import PlatformAnswer
-from activation.api.listing import ListQuery, list_of, listed
+from activation.api.listing import ListQuery, list_of, listed, sealed
 from activation.api.paths import PlatformPath
 from activation.api.routes import Ask, Resource, no_body
 from activation.documents import Stored
 from activation.domain.audience import SharingDraft, StatusDraft
 from activation.domain.caller import Role
+from activation.domain.entity import Instant
+from activation.domain.match_rate import MatchPoint
 from activation.domain.platform import (
     Platform,
     PlatformChanges,
@@ -65,6 +67,38 @@ class PlatformTypesAnswer(BaseModel):
     """All kinds of platform."""
 
     data: list[PlatformTypeAnswer]
+
+
+class MatchRateQuery(ListQuery):
+    """Whose match rates to list."""
+
+    audience_id: str | None = Field(default=None, max_length=64)
+
+
+class MatchPointAnswer(MatchPoint):
+    """One final match result. `rate_by_type` says `unknown` for types that were sent together."""
+
+    rate_by_type: dict[str, float | str]
+
+
+class MatchHistoryAnswer(BaseModel):
+    """The match rates of one audience, oldest first."""
+
+    platform_id: str
+    audience_id: str
+    audience_name: str
+    created_at: Instant
+    updated_at: Instant
+    match_rate_fell: bool | None
+    points: list[MatchPointAnswer]
+
+
+class MatchRatesAnswer(BaseModel):
+    """A page of match rates."""
+
+    data: list[MatchHistoryAnswer]
+    next_cursor: str | None
+    limit: int
 
 
 @platforms.route("GET", "/platform-types", role=Role.VIEWER, answer=PlatformTypesAnswer)
@@ -122,3 +156,13 @@ def check_platform(ask: Ask, path: PlatformPath) -> Stored[Platform]:
     """Have the credentials checked at the platform; the answer appears as `health`."""
     no_body()
     return ask.app.platforms.test(ask.caller, path.platform_id)
+
+
+@platforms.route("GET", f"{ONE}/match-rates", role=Role.VIEWER, answer=MatchRatesAnswer)
+def list_match_rates(ask: Ask, path: PlatformPath, query: MatchRateQuery) -> dict[str, Any]:
+    """List the match rates of audiences at the platform over time, and which have fallen."""
+    page = ask.app.match_rates.list(
+        ask.caller, path.platform_id, query.audience_id, query.limit, query.after
+    )
+    data = [history.public() for history in page.items]
+    return {"data": data, "next_cursor": sealed(page.next_after), "limit": query.limit}

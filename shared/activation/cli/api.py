@@ -123,6 +123,12 @@ class Api:
             response = http.request(target["method"], address, headers=headers, content=pieces)
         _checked(response)
 
+    def download(self, path: str) -> tuple[int, bytes]:
+        """Status and bytes of what is at a path."""
+        with _reached():
+            response = _checked(self._http.get(PREFIX + path))
+        return response.status_code, response.content
+
     def save(self, path: str, target: Path) -> None:
         """Write a file of the API to `target`, piece by piece.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from activation.cli.api import Api, connected
 from activation.cli.audiences import find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
-from activation.cli.output import facts, moment, output, percent, table
+from activation.cli.output import duration, facts, moment, output, percent, size, table
 from activation.cli.platforms import find_platform
 from activation.cli.progress import follow_distributions, waits_for
 
@@ -169,10 +170,13 @@ def distributions() -> None:
 
 @distributions.command("list")
 @click.option("--status", metavar="STATUS", help="Only those with this status, e.g. completed.")
-def list_distributions(status: str | None) -> None:
+@click.option("--audience", metavar="AUDIENCE", help="The history of one audience.")
+def list_distributions(status: str | None, audience: str | None) -> None:
     """List distributions, newest first."""
     query = {} if status is None else {"status": status}
     with connected(options()) as api:
+        if audience is not None:
+            query["audience_id"] = find_audience(api, audience)["audience_id"]
         found = list(api.all("/distributions", **query))
         names = {p["platform_id"]: p["name"] for p in api.all("/platforms")}
     rows = [
@@ -235,3 +239,50 @@ def show_distribution(distribution_id: str) -> None:
         }
     )
     output().answer(job, details, *distribution_report([(platform["name"], job)]))
+
+
+@distributions.command("rejects")
+@click.argument("distribution_id", metavar="ID")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write them to this file; without, they go to standard output.",
+)
+def rejects(distribution_id: str, target: Path | None) -> None:
+    """Fetch the rows that the platform refused, as CSV: batch, row and reason, no values."""
+    path = f"/distributions/{distribution_id}/rejects"
+    with connected(options()) as api:
+        if target is None:
+            click.echo(api.download(path)[1], nl=False)
+            return
+        api.save(path, target)
+    output().answer({"file": str(target)}, f"  Written to [bold]{target}[/bold].")
+
+
+@distributions.command("requests")
+@click.argument("distribution_id", metavar="ID")
+def requests(distribution_id: str) -> None:
+    """Show the last requests to the platform and its answers; all texts are masked."""
+    with connected(options()) as api:
+        found = api.get(f"/distributions/{distribution_id}/exchanges")["data"]
+    columns = ("when", "batch", "request", "status", "outcome", "code", "took", "sent", "answered")
+    shown = "  Bodies, masked, are in the output of --json."
+    output().answer(found, table(columns, [_exchange(one) for one in found]), shown)
+
+
+def _exchange(one: dict[str, Any]) -> tuple[Any, ...]:
+    address = None if one["method"] is None else f"{one['method']} {one['host']}{one['path']}"
+    took = one["duration_ms"]
+    return (
+        one["at"][:19].replace("T", " "),
+        one["batch"],
+        address or "(token endpoint)",
+        one["status"],
+        one["outcome"],
+        one["platform_code"],
+        None if took is None else duration(took / 1000),
+        one["request"] and size(one["request"]["size_bytes"]),
+        one["answer"] and size(one["answer"]["size_bytes"]),
+    )

@@ -150,12 +150,23 @@ def _store_checks(app: App, organization_id: str) -> list[Check]:
             raise InvalidStateError("What was sealed opens as something else.")
         return "seals and opens"
 
+    def evidence_key() -> str:
+        if not app.signer.sign(PROBE):
+            raise InvalidStateError("Nothing was signed.")
+        return f"signs as {app.signer.key_id}"
+
     storage = "See whether the folder belongs to you and the disk works; with Google, the roles."
     checks = [
         Check("documents", documents, storage),
         *_area_checks(app, organization_id, storage),
         Check("bus", bus, "`activation dead-letters list` names the reasons; then redrive them."),
         Check("vault", vault, "keys.json must be there, readable by its owner only."),
+        Check(
+            "evidence key",
+            evidence_key,
+            "signing-key.pem must be a P-256 key, readable by its owner only; with Google, "
+            "ACTIVATION_SIGNING_KEY must name a version of one.",
+        ),
     ]
     if app.settings.backend == "embedded":
         hint = "issuer-key.pem must hold an RSA key; without the file a new one is made."

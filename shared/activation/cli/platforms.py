@@ -8,9 +8,10 @@ from typing import IO, Any
 import click
 
 from activation.cli.api import Api, connected
+from activation.cli.audiences import find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Group, options
-from activation.cli.output import facts, output, table
+from activation.cli.output import facts, moment, output, percent, table
 from activation.cli.progress import watched
 
 TYPES = (
@@ -166,6 +167,34 @@ def check(platform: str) -> None:
     )
     if health["status"] != "ok":
         raise Failure(health["message"], health["status"])
+
+
+@platforms.command("match-rates")
+@click.argument("platform", metavar="PLATFORM")
+@click.option("--audience", metavar="AUDIENCE", help="Only this audience.")
+def match_rates(platform: str, audience: str | None) -> None:
+    """Show what the platform recognised of each audience, delivery after delivery."""
+    with connected(options()) as api:
+        query = (
+            {} if audience is None else {"audience_id": find_audience(api, audience)["audience_id"]}
+        )
+        account = find_platform(api, platform)["platform_id"]
+        found = list(api.all(f"/platforms/{account}/match-rates", **query))
+    rows = [
+        (
+            history["audience_name"],
+            moment(point["at"]),
+            sorted(point["identifiers_by_type"]),
+            point["sent"],
+            point["matched"],
+            percent(point["match_rate"]) or point["match_rate_range"],
+            point["match_rate_fell"],
+        )
+        for history in found
+        for point in reversed(history["points"])
+    ]
+    columns = ("audience", "when", "types", "sent", "matched", "match rate", "fell")
+    output().answer(found, table(columns, rows))
 
 
 def check_platform(api: Api, platform_id: str) -> dict[str, Any]:

@@ -120,6 +120,9 @@ class MatchResults(Value):
     matched_records: int | None = None
     match_rate: float | None = None
     match_rate_range: str | None = None
+    match_rate_fell: bool | None = None
+    """Whether it is lower than the last ones were; None where nobody can say
+    (`domain.match_rate`)."""
     platform_audience_id: str | None = None
     final: bool = False
 

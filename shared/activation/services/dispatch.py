@@ -50,7 +50,9 @@ from activation.services.distributions import (
     lane_message,
     request_message,
 )
+from activation.services.exchanges import ExchangeLogs
 from activation.services.leases import Lease, is_held
+from activation.services.list_digests import ListDigests
 from activation.services.matching import Matching
 from activation.services.plans import comparable, planned
 from activation.services.platforms import PlatformService
@@ -64,6 +66,8 @@ MAX_PAUSES = 50
 """Pauses that a platform may ask for before the first batch, until the distribution has failed."""
 MAX_ATTEMPTS = 500
 """Workers that may take up one distribution, pauses included."""
+DIGEST_SECONDS = 60.0
+"""What a worker spends on the digests of the lists when all is sent."""
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
 TURN_SECONDS = 60.0
@@ -87,6 +91,8 @@ class Dispatcher:
     matching: Matching
     settling: Settling
     reauth: Reauth
+    exchanges: ExchangeLogs
+    digests: ListDigests
     clock: Clock
     lease_seconds: int
 
@@ -102,11 +108,19 @@ class Dispatcher:
             return
         caller = service_caller("dispatch_distribution", organization_id, trace_id)
         try:
-            self._look_after(caller, stored)
+            with self.exchanges.recording(organization_id, distribution_id):
+                self._look_after(caller, stored)
         except ConflictError as error:
             if not error.retryable:
                 raise
             log.info("distribution %s: another worker or a decision was faster", distribution_id)
+        self._keep_digest(organization_id, distribution_id)
+
+    def _keep_digest(self, organization_id: str, distribution_id: str) -> None:
+        """Of a distribution that is over, the lists go soon and their digests stay."""
+        stored = self.distributions.records.find(organization_id, distribution_id)
+        if stored is not None and stored.entity.status in FINAL and stored.entity.settled:
+            self.digests.keep(stored.entity, DIGEST_SECONDS)
 
     def check(self, organization_id: str, platform_id: str) -> None:
         """Ask the platform whether the credentials work, and record the answer as its health."""

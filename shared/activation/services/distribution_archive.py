@@ -1,8 +1,9 @@
 """Old distributions: moved out of the lists into the archive area, month by month.
 
-An object holds one line of JSON per distribution, with its batches. It is read back and compared
-before the documents are deleted. What is about to be moved is noted before: after a crash the
-deletion goes on from there, and nothing is archived twice.
+An object holds one line of JSON per distribution, with its batches, the last exchanges with the
+platform and the digests of its lists. It is read back and compared before the documents are
+deleted. What is about to be moved is noted before: after a crash the deletion goes on from there,
+and nothing is archived twice.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from activation.documents import Collection, Stored
 from activation.domain.caller import Caller
 from activation.domain.distribution import FINAL, Distribution
 from activation.domain.entity import first_id, new_id
+from activation.domain.lane import lane_id
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import BlobKey, BlobStore, Clock, Key, Query, Write
 from activation.services.commits import Commits
 from activation.services.distributions import batch_id
+from activation.services.exchanges import ExchangeLogs
+from activation.services.list_digests import digest_key
 
 KEPT_DAYS = 90
 PAGE = 50
@@ -102,24 +106,47 @@ class DistributionArchive:
 
     def _delete(self, caller: Caller, one: Stored[Distribution], details: dict[str, str]) -> None:
         """Delete the documents, if nobody has touched the distribution meanwhile."""
-        batches = [Write(key, None) for key in _batch_keys(one.entity)]
+        keys = [*_batch_keys(one.entity), *_lane_keys(one.entity), digest_key(one.entity)]
+        exchanges = self._exchanges.deletions(caller.organization_id, one.key.id)
+        writes = [one.deleted(), *(Write(key, None) for key in keys), *exchanges]
         try:
-            self.commits.commit(
-                caller, MOVED, [one.deleted(), *batches], before=one.entity, details=details
-            )
+            self.commits.commit(caller, MOVED, writes, before=one.entity, details=details)
         except ConflictError:
             return  # somebody has just used it; the next run looks at it again
 
     def _line(self, distribution: Distribution) -> dict[str, object]:
         found = self.commits.documents.get_many(_batch_keys(distribution))
         batches = [document.data for document in found if document is not None]
-        return {"distribution": distribution.stored(), "batches": batches}
+        exchanges = self._exchanges.last(distribution.organization_id, distribution.distribution_id)
+        digests = self.commits.documents.get(digest_key(distribution))
+        return {
+            "distribution": distribution.stored(),
+            "batches": batches,
+            "exchanges": [one.model_dump(mode="json") for one in exchanges],
+            "digests": digests.data["sums"] if digests else [],
+        }
+
+    @property
+    def _exchanges(self) -> ExchangeLogs:
+        return ExchangeLogs(self.commits.documents, self.clock)
 
 
 def _is_over(distribution: Distribution, limit: datetime) -> bool:
     """Whether nothing has happened to it, or will, since `limit`."""
     ended = distribution.status in FINAL and distribution.next_at is None
     return ended and distribution.updated_at <= limit
+
+
+def _lane_keys(distribution: Distribution) -> list[Key]:
+    return [
+        Key(
+            distribution.organization_id,
+            "lanes",
+            lane_id(distribution.distribution_id, number, lane),
+        )
+        for number, stage in enumerate(distribution.stages)
+        for lane in range(len(stage.lanes))
+    ]
 
 
 def _batch_keys(distribution: Distribution) -> list[Key]:

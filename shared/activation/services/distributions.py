@@ -37,6 +37,7 @@ from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
 from activation.domain.quota import QuotaKind
+from activation.domain.rejects import REJECT_COLUMNS, rejects_of
 from activation.errors import (
     InvalidStateError,
     NotFoundError,
@@ -318,7 +319,11 @@ class DistributionService(Records[Distribution]):
         return self._decided(caller, distribution_id, "retry", again)
 
     def rejects(self, caller: Caller, distribution_id: str) -> Iterator[bytes]:
-        """The rows that the platform refused, as CSV: batch, row, reason; never a value."""
+        """The rows that the platform refused, as CSV (REJECT_COLUMNS); never a value.
+
+        The column `rows` adds up to the distribution's number of rejected rows: a platform that
+        tells how many it refused but not which gets a line without a row's number.
+        """
         distribution = self.get(caller, distribution_id).entity
         return self._reject_lines(distribution)
 
@@ -392,13 +397,13 @@ class DistributionService(Records[Distribution]):
             )
 
     def _reject_lines(self, distribution: Distribution) -> Iterator[bytes]:
-        yield b"batch,row,reason\n"
+        yield REJECT_COLUMNS
         for seq in range(1, distribution.progress.batches + 1):
             key = Key(distribution.organization_id, "batches", batch_id(distribution, seq))
             found = self.documents.get(key)
-            record = BatchRecord.restored(found.data) if found else None
-            for row, reason in record.rejected_rows if record else ():
-                yield f"{seq},{row},{reason}\n".encode()
+            if found is not None:
+                for one in rejects_of(BatchRecord.restored(found.data)):
+                    yield one.line()
 
 
 def batch_id(distribution: Distribution, seq: int) -> str:

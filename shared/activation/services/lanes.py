@@ -43,6 +43,7 @@ from activation.services.distributions import (
     lane_message,
     request_message,
 )
+from activation.services.exchanges import ExchangeLogs, about_batch
 from activation.services.leases import Lease, is_held
 from activation.services.reauth import Reauth
 from activation.services.sending import Sender, done
@@ -72,6 +73,7 @@ class LaneWorker:
     traffic: Traffic
     sender: Sender
     reauth: Reauth
+    exchanges: ExchangeLogs
     clock: Clock
     lease_seconds: int
     work_seconds: float
@@ -101,7 +103,8 @@ class LaneWorker:
             self._park(stored)
             return
         try:
-            self._admitted(stored, job.entity, platform.entity if platform else None, trace_id)
+            with self.exchanges.recording(organization_id, lane.distribution_id):
+                self._admitted(stored, job.entity, platform.entity if platform else None, trace_id)
         except ConflictError as error:
             if not error.retryable:
                 raise
@@ -274,15 +277,16 @@ class _Run:
         columns = reader.columns(number)
         offset = reader.first_row(number)
         consent = replace(delivery, consent=basis_of(_basis(stage, number)))
-        sent = self._worker.sender.send(
-            self._caller.organization_id,
-            connector,
-            account,
-            consent,
-            seq,
-            columns,
-            self._keep,
-        )
+        with about_batch(str(self._lane.first + seq), seq):
+            sent = self._worker.sender.send(
+                self._caller.organization_id,
+                connector,
+                account,
+                consent,
+                seq,
+                columns,
+                self._keep,
+            )
         record = done(self._record(seq, columns), sent, offset, self._clock)
         lane = self._lane
         reasons = dict(lane.rejected_by_reason)

@@ -11,11 +11,12 @@ from activation.domain.delivery import MatchReport
 from activation.domain.distribution import Distribution, MatchResults
 from activation.domain.platform import ConnectorSpec, Health, HealthStatus, Platform, SyncStatus
 from activation.errors import ConflictError, PlatformError, PlatformTransientError
-from activation.ports import Account, Clock, Connector
+from activation.ports import Account, Clock, Connector, Write
 from activation.services.access import retry_conflicts
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
 from activation.services.distributions import DistributionService, delivery_of
+from activation.services.match_rates import MatchRates
 from activation.services.platforms import PlatformService
 
 GIVE_UP_AFTER = timedelta(days=3)
@@ -32,6 +33,7 @@ class Matching:
     platforms: PlatformService
     audiences: AudienceService
     commits: Commits
+    rates: MatchRates
     clock: Clock
     poll_seconds: float
 
@@ -73,6 +75,11 @@ class Matching:
         job, now = stored.entity, self.clock.now()
         final = report.final or now - (job.completed_at or now) > GIVE_UP_AFTER
         results = _results(job, report, final=final)
+        more: list[Write] = []
+        if final:
+            point, write = self.rates.noted(job, results)
+            results = results.model_copy(update={"match_rate_fell": point.match_rate_fell})
+            more.append(write)
         after = job.changed(
             match_results=results,
             next_at=None if final else self.next_look(spec, now),
@@ -81,7 +88,7 @@ class Matching:
         self.commits.commit(
             caller,
             "function:distribution:match-results",
-            [stored.replaced_by(after)],
+            [stored.replaced_by(after), *more],
             before=job,
             after=after,
         )

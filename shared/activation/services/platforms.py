@@ -28,12 +28,24 @@ from activation.domain.platform import (
     SettingsDraft,
 )
 from activation.errors import ValidationError
-from activation.ports import Clock, Connectors, DocumentStore, Message, Revision, Vault, Write
+from activation.ports import (
+    Clock,
+    Connectors,
+    DocumentStore,
+    Message,
+    Query,
+    Revision,
+    Vault,
+    Write,
+)
 from activation.services.access import get_visible, require_current, retry_conflicts
 from activation.services.commits import Commits
 from activation.services.records import Records, require_owner
 
 DISTRIBUTION_REQUESTS = "distribution-requests"
+MATCH_RATES = "match_rates"
+"""Collection of the match rates over time, which end with their platform."""
+MAX_HISTORIES = 400
 ACCOUNT_ID = "account_id"
 
 
@@ -158,9 +170,8 @@ class PlatformService(Records[Platform]):
             require_current(stored, expected)
             require_owner(caller, stored.entity.user_id)
             secret = Write(self.secrets.key(caller.organization_id, platform_id), None)
-            self.commits.commit(
-                caller, "api:platform:delete", [stored.deleted(), secret], before=stored.entity
-            )
+            writes = [stored.deleted(), secret, *self._rates_gone(stored.entity)]
+            self.commits.commit(caller, "api:platform:delete", writes, before=stored.entity)
 
         retry_conflicts(use_case, expected=expected)
 
@@ -213,6 +224,12 @@ class PlatformService(Records[Platform]):
         sealed = self._sealed(after, secrets)
         secret = Write(self.secrets.key(caller.organization_id, platform_id), sealed.stored())
         return self._changed(caller, stored, after, "api:platform:rotate", extra=[secret])
+
+    def _rates_gone(self, platform: Platform) -> list[Write]:
+        """What takes the match rates of a platform away, the newest MAX_HISTORIES."""
+        equal = {"platform_id": platform.platform_id}
+        query = Query(platform.organization_id, MATCH_RATES, equal, limit=MAX_HISTORIES)
+        return [Write(document.key, None) for document in self.documents.query(query)]
 
     def _sealed(self, platform: Platform, credentials: Mapping[str, Any]) -> SealedCredentials:
         version = platform.credentials.version

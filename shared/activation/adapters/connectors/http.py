@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 import orjson
 
 from activation.adapters.connectors.addresses import NOT_ALLOWED, require_url
+from activation.adapters.connectors.watching import Sight, watched
 from activation.errors import (
     PlatformAuthError,
     PlatformError,
     PlatformTransientError,
     ValidationError,
 )
+from activation.inspection import observer
 from activation.ports import Clock
 
 if TYPE_CHECKING:
@@ -171,11 +173,13 @@ class PlatformHTTP:
         content: bytes = b"",
         refusal: Refusal = http_refusal,
         attempts: int = ATTEMPTS,
+        private: bool = False,
     ) -> Reply:
         """Send one request; transient failures are tried again for at most about 20 seconds.
 
-        Use `attempts=1` for a call that must not happen twice. Raises PlatformError and its kin;
-        a PlatformTransientError tells in `retry_after_seconds` when to come back.
+        Use `attempts=1` for a call that must not happen twice, and `private` for one of which an
+        observer hears the status only. Raises PlatformError and its kin; a PlatformTransientError
+        tells in `retry_after_seconds` when to come back.
         """
         import stamina
 
@@ -186,7 +190,7 @@ class PlatformHTTP:
         )
         for attempt in waits:
             with attempt:
-                return self._accepted(self._exchange(request), refusal)
+                return self._tried(request, refusal, private=private)
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
@@ -220,6 +224,16 @@ class PlatformHTTP:
             )
         except (httpx.InvalidURL, UnicodeError):
             raise PlatformError("The URL cannot be used.", reason=NOT_ALLOWED) from None
+
+    def _tried(self, request: httpx.Request, refusal: Refusal, *, private: bool) -> Reply:
+        def attempt(seen: Sight) -> Reply:
+            seen.reply = self._exchange(request)
+            return self._accepted(seen.reply, refusal)
+
+        listener = observer()
+        if listener is None:
+            return attempt(Sight())
+        return watched(listener, self.clock, request, attempt, private=private)
 
     def _accepted(self, reply: Reply, refusal: Refusal) -> Reply:
         error = refusal(reply, self.clock.now())

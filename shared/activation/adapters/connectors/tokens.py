@@ -118,6 +118,7 @@ def requested(http: PlatformHTTP, grant: Grant) -> Token:
         headers=headers,
         content=urlencode(grant.form).encode(),
         refusal=refusal,
+        private=True,
     )
     answer = reply.object()
     value, lifetime = answer.get("access_token"), answer.get("expires_in", USUAL_SECONDS)

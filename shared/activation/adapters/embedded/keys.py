@@ -6,15 +6,13 @@ import base64
 import hmac
 import json
 import os
-import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from activation.adapters.embedded.disk import Disk, failures_named, locked
+from activation.adapters.embedded.disk import failures_named, locked
+from activation.adapters.embedded.key_file import KeyFile, damaged
 from activation.adapters.envelope import NONCE_BYTES, unreadable
-from activation.errors import StorageUnavailableError
 
 KEY_BYTES = 32
 VERSION_BYTES = 4
@@ -62,12 +60,10 @@ class LocalKeys:
     def rotate(self) -> str:
         """Add a version that wraps from now on, and return it; old versions still unwrap."""
         self._found_or_made()
-        with failures_named(), locked(self.path.parent), self._disk.temporary() as temporary:
+        with failures_named(), locked(self.path.parent):
             keys = self._found()
             version = max(keys) + 1
-            self._disk.write(temporary, [_encoded({**keys, version: os.urandom(KEY_BYTES)})])
-            temporary.replace(self.path)
-            self._disk.sync_folder(self.path.parent)
+            self._file.replaced(_encoded({**keys, version: os.urandom(KEY_BYTES)}))
         return str(version)
 
     def derived(self, purpose: str) -> bytes:
@@ -84,27 +80,16 @@ class LocalKeys:
 
     def _found(self) -> Mapping[int, bytes]:
         """All versions; none when there is no file."""
-        with failures_named():
-            try:
-                file = self.path.open("rb")
-            except FileNotFoundError:
-                return {}
-            with file:
-                _require_private(os.fstat(file.fileno()).st_mode)
-                return _decoded(file.read())
+        content = self._file.found()
+        return {} if content is None else _decoded(content)
 
     def _made(self) -> Mapping[int, bytes]:
-        """Publish a whole file under a name that must be free: of two makers one loses."""
-        with failures_named(), self._disk.temporary() as temporary:
-            self._disk.write(temporary, [_encoded({1: os.urandom(KEY_BYTES)})])
-            with suppress(FileExistsError):
-                os.link(temporary, self.path)
-            self._disk.sync_folder(self.path.parent)
+        self._file.made(_encoded({1: os.urandom(KEY_BYTES)}))
         return self._found()
 
     @property
-    def _disk(self) -> Disk:
-        return Disk(writing=self.path.parent)
+    def _file(self) -> KeyFile:
+        return KeyFile(self.path)
 
 
 def _encoded(keys: Mapping[int, bytes]) -> bytes:
@@ -117,11 +102,4 @@ def _decoded(data: bytes) -> Mapping[int, bytes]:
         keys = json.loads(data)["keys"]
         return {int(version): base64.b64decode(keys[version]) for version in keys}
     except (ValueError, KeyError, TypeError) as error:
-        raise StorageUnavailableError("The key file is damaged.", reason="key_file") from error
-
-
-def _require_private(mode: int) -> None:
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise StorageUnavailableError(
-            "The key file is open to others; give it mode 0600.", reason="key_file_mode"
-        )
+        raise damaged() from error
