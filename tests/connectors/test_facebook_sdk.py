@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from facebook_business.adobjects.adaccount import AdAccount
 from facebook_business.adobjects.customaudience import CustomAudience
@@ -13,8 +15,9 @@ from facebook_business.exceptions import FacebookRequestError
 from facebook_business.session import FacebookSession
 
 from activation.adapters.clock import MovableClock
-from activation.adapters.connectors.facebook import request_body
+from activation.adapters.connectors.facebook_wire import request_body
 from activation.twins.facebook import FacebookTwin
+from activation.twins.facebook_sessions import Terms
 from activation.twins.server import serve
 from tests.connectors.support import ADD, digest_of, people
 
@@ -23,7 +26,7 @@ KEYS = CustomAudience.Schema.MultiKeySchema
 
 @pytest.fixture
 def twin(clock: MovableClock) -> FacebookTwin:
-    return FacebookTwin(clock, app_secret="app-secret", require_session=False)
+    return FacebookTwin(clock, app_secret="app-secret", terms=Terms(require_session=False))
 
 
 @pytest.fixture
@@ -99,6 +102,17 @@ def test_a_large_removal_does_not_fit_into_the_sdks_address(
     assert len(twin.audiences[audience["id"]].keys) == 1_500
 
 
+def test_the_sdk_replaces_by_a_session(api: FacebookAdsApi, twin: FacebookTwin) -> None:
+    """The edge that our connector uses, with the parameters that the SDK knows it by."""
+    audience = made(api)
+    audience.add_users([KEYS.email, KEYS.phone], rows_of(8), True, pre_hashed=True)
+    delivery = dataclasses.replace(ADD, operation="replace", batches=2)
+    for seq, batch in ((1, people(5, start=100)), (2, people(5, start=200))):
+        audience.create_users_replace(params=_sent(request_body({}, delivery, seq, batch)))
+    held = twin.audiences[audience["id"]].summary()
+    assert held["digest"] == digest_of(people(5, start=100), people(5, start=200))
+
+
 def test_the_sdk_understands_the_twins_refusals(api: FacebookAdsApi) -> None:
     audience = made(api)
     with pytest.raises(FacebookRequestError) as caught:
@@ -118,10 +132,16 @@ def test_our_keys_are_the_sdks() -> None:
         "maid": ["M"],
         "customer_id": ["c"],
     }
-    payload = request_body(ADD, 1, columns)["payload"]
+    payload = _sent(request_body({}, ADD, 1, columns))["payload"]
     assert payload["schema"] == [KEYS.email, KEYS.phone, KEYS.madid, KEYS.extern_id]
     theirs = CustomAudience.format_params(
         payload["schema"], [list(row) for row in payload["data"]], is_raw=True, pre_hashed=True
     )["payload"]
     assert theirs["data"] == [list(row) for row in payload["data"]]
     assert theirs["schema"] == payload["schema"]
+
+
+def _sent(body: dict[str, Any]) -> dict[str, Any]:
+    """The body as it is on the wire."""
+    sent: dict[str, Any] = orjson.loads(orjson.dumps(body))
+    return sent

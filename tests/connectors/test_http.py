@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from activation.adapters.clock import MovableClock
-from activation.adapters.connectors import facebook, google_wire
+from activation.adapters.connectors import facebook_wire, google_wire
 from activation.adapters.connectors.http import (
     ATTEMPTS,
     MAX_REPLY_BYTES,
@@ -89,7 +89,7 @@ def test_a_status_alone(status: int, kind: type[PlatformError] | None) -> None:
     ],
 )
 def test_metas_own_codes(status: int, body: str, kind: type[PlatformError]) -> None:
-    assert type(facebook.refusal(Reply(status, {}, body.encode()), NOW)) is kind
+    assert type(facebook_wire.refusal(Reply(status, {}, body.encode()), NOW)) is kind
 
 
 @pytest.mark.parametrize(

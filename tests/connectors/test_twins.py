@@ -16,7 +16,15 @@ from activation.ports import Connector
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault, Faults
 from activation.twins.google_ads import GoogleAdsTwin
-from activation.twins.members import TwinAudience, is_matched, member_key, set_digest
+from activation.twins.members import (
+    KEY_BYTES,
+    TwinAudience,
+    hashed_keys,
+    is_matched,
+    matched_rows,
+    member_key,
+    set_digest,
+)
 from activation.twins.server import RunningTwins
 from activation.twins.shapes import Choice, Many, problem
 from tests.connectors.support import (
@@ -225,6 +233,17 @@ META_CASES: list[tuple[dict[str, Any], str]] = [
     ({"payload": {"schema": ["EMAIL"], "data": [["j@example.com"]]}}, "not hashed"),
     ({"payload": {"schema": ["EMAIL"], "data": [[7]]}}, "not hashed"),
     ({"payload": {"schema": ["EMAIL"], "data": [["x"]], "color": 1}}, "Unknown"),
+    ({"payload": {"schema": ["EMAIL", "EMAIL"], "data": [["a", "b"]]}}, "schema"),
+    ({"payload": {"schema": ["DATA_PROCESSING_OPTIONS"], "data": [[["LDU"]]]}}, "schema"),
+    ({"payload": {"schema": ["EMAIL"], "data": ["a"]}}, "one value per key"),
+    (
+        {"payload": {"schema": ["EMAIL", "DATA_PROCESSING_OPTIONS"], "data": [["a", "LDU"]]}},
+        "DATA_PROCESSING_OPTIONS",
+    ),
+    (
+        {"payload": {"schema": ["EMAIL", "DATA_PROCESSING_OPTIONS_STATE"], "data": [["a", 1]]}},
+        "DATA_PROCESSING_OPTIONS",
+    ),
     ({"surprise": 1}, "Unknown"),
     ({"payload": "text"}, "schema and data"),
     ({"session": {"session_id": 1, "batch_seq": 2}}, "batch_seq"),
@@ -335,6 +354,28 @@ def test_a_million_members_fit_into_150_megabytes() -> None:
     tracemalloc.stop()
     assert len(audience.keys) == count
     assert used / count < 150
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 62 + " a", "a" * 62 + "\na", "\uff11" * 64],
+)
+def test_a_column_of_hashes_is_read_as_its_values_are(odd: str) -> None:
+    column = [digest("a"), "", digest("b"), odd, digest("c")]
+    keys = hashed_keys("email", column)
+    if odd:
+        assert keys is None
+    else:
+        assert keys == [member_key("email", value) for value in column if value]
+    assert member_key("email", digest("a")) != member_key("phone", digest("a"))
+    assert len(member_key("email", odd)) == len(member_key("maid", "x")) == KEY_BYTES
+
+
+def test_rows_match_as_their_keys_do() -> None:
+    keys = hashed_keys("email", [digest(str(number)) for number in range(200)]) or []
+    for rate in (0.0, 0.3, 0.5, 1.0):
+        expected = {row for row, key in enumerate(keys) if is_matched(key, rate)}
+        assert matched_rows([*keys, None], rate) == expected
 
 
 def test_the_same_people_match_every_time() -> None:

@@ -12,7 +12,7 @@ import pytest
 import standardwebhooks
 
 from activation.adapters.clock import MovableClock
-from activation.adapters.connectors.facebook import appsecret_proof
+from activation.adapters.connectors.facebook_wire import appsecret_proof
 from activation.adapters.connectors.webhook import batch_body, signature, signing_key
 from activation.errors import PlatformAuthError, PlatformError
 from activation.ports import Account, Connector

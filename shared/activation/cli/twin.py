@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ def twin(host: str, port: int, match_rate: float, only: str | None, until_closed
 
     if only is not None and only not in OFFERS:
         raise click.BadParameter(f"There is no twin of {only}.", param_hint="--only")
+    gc.set_threshold(MANY_OBJECTS)
     clock = SystemClock()
     names = list(OFFERS) if only is None else [only]
     running = serve({name: OFFERS[name].make(clock, match_rate) for name in names}, host, port)
@@ -69,6 +71,9 @@ def _shown(url: str, accounts: list[dict[str, Any]]) -> list[str]:
 
 
 QUOTE = '"'
+MANY_OBJECTS = 200_000
+"""So many new objects wake the garbage collector, which looks at every member of every set: with
+its usual 700, and millions of members, it would take more time than all the checking."""
 
 
 def _wait(clock: Clock, *, until_closed: bool) -> None:

@@ -56,7 +56,8 @@ class Twin:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or fail as planned."""
-        request = Request(environ)
+        # Unpopulated, the two do not hold each other, and a large body goes when it is answered.
+        request = Request(environ, populate_request=False)
         request.max_content_length = request.max_form_memory_size = MAX_BODY_BYTES
         fault = self.faults.take(request.method, request.path)
         response = self._before(fault, request) or self._answer(request)

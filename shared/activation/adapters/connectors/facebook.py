@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -14,19 +12,29 @@ import orjson
 
 from activation.adapters.connectors.config import invalid, require_choice, resolved
 from activation.adapters.connectors.defaults import Defaults
-from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP, Reply, json_refusal
-from activation.domain.delivery import AccountCheck, Delivery, MatchReport, SendOutcome
+from activation.adapters.connectors.facebook_wire import (
+    FLAGGED_STATUS,
+    appsecret_proof,
+    flagged,
+    outcome,
+    refusal,
+    request_body,
+    session_id,
+)
+from activation.adapters.connectors.http import ATTEMPTS, PlatformHTTP
+from activation.domain.delivery import (
+    AccountCheck,
+    Delivery,
+    MatchReport,
+    Operation,
+    PlatformSize,
+    SendOutcome,
+)
 from activation.domain.identifier import IdentifierType, Variant
-from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
-from activation.errors import PlatformAuthError, PlatformError, PlatformTransientError
+from activation.domain.platform import ConnectorSpec, PlatformType, Replacement, SettingField
+from activation.errors import PlatformError
 from activation.ports import Account
 
-KEYS: Mapping[IdentifierType, str] = {
-    IdentifierType.EMAIL: "EMAIL",
-    IdentifierType.PHONE: "PHONE",
-    IdentifierType.MAID: "MADID",
-    IdentifierType.CUSTOMER_ID: "EXTERN_ID",
-}
 FILE_SOURCES = (
     "USER_PROVIDED_ONLY",
     "PARTNER_PROVIDED_ONLY",
@@ -35,6 +43,12 @@ FILE_SOURCES = (
 MAX_DESCRIPTION = 100
 PAGE_SIZE = 100
 MAX_PAGES = 100
+BOUNDS = ("approximate_count_lower_bound", "approximate_count_upper_bound")
+CALLS: Mapping[str, tuple[str, str]] = {
+    Operation.ADD: ("POST", "users"),
+    Operation.REMOVE: ("DELETE", "users"),
+    Operation.REPLACE: ("POST", "usersreplace"),
+}
 
 SPEC = ConnectorSpec(
     platform_type=PlatformType.FACEBOOK,
@@ -59,18 +73,35 @@ SPEC = ConnectorSpec(
             "customer_file_source", " | ".join(FILE_SOURCES), default="USER_PROVIDED_ONLY"
         ),
         SettingField(
+            "ldu_country",
+            "Limited Data Use: country of the people; 0 lets Meta find out",
+            default=0,
+            kind="integer",
+        ),
+        SettingField(
+            "ldu_state",
+            "Limited Data Use: state, e.g. 1000 for California; 0 lets Meta find out",
+            default=0,
+            kind="integer",
+        ),
+        SettingField(
+            "replace_minutes",
+            "Minutes in which all batches of a replacement must be in",
+            default=90,
+            kind="integer",
+        ),
+        SettingField(
             "api_url", "Address of the API", default="https://graph.facebook.com", kind="url"
         ),
     ),
     multi_key=True,
+    carries_consent=True,
+    replacement=Replacement.SESSION,
+    lanes=4,
+    tells_size=True,
     minimum_size=100,
     poll_seconds=3600.0,
 )
-
-RATE_LIMITS = frozenset({4, 17, 32, 613, 80003, 80004})
-TRANSIENT = frozenset({1, 2, 341, 368, 803, 5000, 21009}) | RATE_LIMITS
-"""803 is an audience that was made a moment ago and is not known everywhere yet."""
-RECONNECT = frozenset({102, 190, 452, 459})
 
 
 def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -81,6 +112,9 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"v[0-9]{1,3}\.[0-9]", settings["api_version"]):
         raise invalid("settings.api_version", "must look like v26.0")
     require_choice("settings.customer_file_source", settings["customer_file_source"], FILE_SOURCES)
+    for name, least in (("ldu_country", 0), ("ldu_state", 0), ("replace_minutes", 1)):
+        if settings[name] < least:
+            raise invalid(f"settings.{name}", f"must be {least} or more")
 
 
 class Facebook(Defaults):
@@ -101,6 +135,9 @@ class Facebook(Defaults):
         mark = audience_mark(delivery)
         for audience in self._all_audiences(account):
             if str(audience.get("description", "")).endswith(mark):
+                status = audience.get("operation_status") or {}
+                if status.get("code") == FLAGGED_STATUS:
+                    raise flagged(str(FLAGGED_STATUS))
                 return str(audience["id"])
         body = {
             "name": delivery.audience_name,
@@ -113,33 +150,57 @@ class Facebook(Defaults):
     def send(
         self, account: Account, delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]]
     ) -> SendOutcome:
-        """Add or remove one batch of the session; Meta counts invalid rows without naming them."""
-        method = "POST" if delivery.operation == "add" else "DELETE"
-        path = f"{quote(str(delivery.platform_audience_id))}/users"
-        answer = self._call(account, method, path, request_body(delivery, seq, columns))
-        invalid_rows = int(answer.get("num_invalid_entries") or 0)
-        return SendOutcome(
-            unplaced_rejects={"invalid_entry": invalid_rows} if invalid_rows else {},
-            receipt=str(session_id(delivery)),
-        )
+        """Add, remove or replace by one batch of the lane's session.
+
+        Meta counts invalid rows; those it shows in samples are named too.
+        """
+        settings = resolved(SPEC, account.settings)
+        self._require_in_time(settings, delivery)
+        method, edge = CALLS[delivery.operation]
+        path = f"{quote(str(delivery.platform_audience_id))}/{edge}"
+        body = request_body(settings, delivery, seq, columns)
+        answer = self._call(account, method, path, body)
+        return outcome(answer, str(session_id(delivery)), columns)
 
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]
     ) -> MatchReport:
-        """What the upload sessions of all lanes have matched; -1 stands for not yet."""
-        path = f"{quote(str(delivery.platform_audience_id))}/sessions"
+        """What the upload sessions in the receipts have matched together; -1 stands for not yet."""
+        numbers = ",".join(receipts).split(",") if receipts else [str(session_id(delivery))]
         matched = 0
-        for session in dict.fromkeys(receipts):
-            answer = self._call(account, "GET", path, {"session_id": session})
-            sessions = answer.get("data") or [{}]
-            found = int(sessions[0].get("num_matched") or -1)
-            if found < 0:
+        for number in dict.fromkeys(numbers):
+            found = self._matched(account, delivery, number)
+            if found is None:
                 return MatchReport(final=False)
             matched += found
         return MatchReport(final=True, matched=matched)
 
+    def size(self, account: Account, delivery: Delivery) -> PlatformSize | None:
+        """The bounds of Meta's count; -1 stands for not yet."""
+        path = quote(str(delivery.platform_audience_id))
+        answer = self._call(account, "GET", path, {"fields": ",".join(BOUNDS)})
+        low, high = (int(answer.get(name, -1)) for name in BOUNDS)
+        return PlatformSize(low, high) if 0 <= low <= high else None
+
+    def _require_in_time(self, settings: Mapping[str, Any], delivery: Delivery) -> None:
+        """A replacement that has timed out must not go on: its rest could become the whole."""
+        if delivery.operation != Operation.REPLACE or delivery.started_at is None:
+            return
+        end = delivery.started_at + timedelta(minutes=settings["replace_minutes"])
+        if self._http.clock.now() >= end:
+            raise PlatformError(
+                "The replacement took too long to go on.", reason="session_timed_out"
+            )
+
+    def _matched(self, account: Account, delivery: Delivery, number: str) -> int | None:
+        path = f"{quote(str(delivery.platform_audience_id))}/sessions"
+        answer = self._call(account, "GET", path, {"session_id": number})
+        sessions = answer.get("data") or [{}]
+        matched = sessions[0].get("num_matched")
+        return int(matched) if matched is not None and int(matched) >= 0 else None
+
     def _all_audiences(self, account: Account) -> Iterator[dict[str, Any]]:
-        params = {"fields": "id,description", "limit": str(PAGE_SIZE)}
+        params = {"fields": "id,description,operation_status", "limit": str(PAGE_SIZE)}
         for _ in range(MAX_PAGES):
             page = self._call(account, "GET", _audiences(account), params)
             yield from page.get("data") or []
@@ -184,37 +245,6 @@ def audience_mark(delivery: Delivery) -> str:
     return f"[{delivery.external_id}]"
 
 
-def session_id(delivery: Delivery) -> int:
-    """The number of the upload session; removals of the same distribution get another one."""
-    return delivery.session_id if delivery.operation == "add" else delivery.session_id ^ 1 << 62
-
-
-def request_body(
-    delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]]
-) -> dict[str, Any]:
-    """`payload` and `session` of one batch; an absent identifier is an empty text."""
-    given = [kind for kind in KEYS if kind in columns]
-    lists = [_values(kind, columns[kind]) for kind in given]
-    return {
-        "payload": {
-            "schema": [KEYS[kind] for kind in given],
-            "data": list(zip(*lists, strict=True)),
-        },
-        "session": {
-            "session_id": session_id(delivery),
-            "batch_seq": seq,
-            "last_batch_flag": seq == delivery.batches,
-            "estimated_num_total": delivery.rows,
-        },
-    }
-
-
-def _values(kind: IdentifierType, column: Sequence[Any]) -> list[str]:
-    if kind is IdentifierType.MAID:
-        return [value.lower() if value else "" for value in column]
-    return [value or "" for value in column]
-
-
 def _audiences(account: Account) -> str:
     return f"act_{resolved(SPEC, account.settings)['ad_account_id']}/customaudiences"
 
@@ -224,47 +254,3 @@ def _proof(account: Account) -> dict[str, str]:
     if not secret:
         return {}
     return {"appsecret_proof": appsecret_proof(secret, account.credentials["access_token"])}
-
-
-def appsecret_proof(app_secret: str, access_token: str) -> str:
-    """Proof that the caller holds the app's secret, as hexadecimal text."""
-    return hmac.new(app_secret.encode(), access_token.encode(), hashlib.sha256).hexdigest()
-
-
-# What Meta's answers mean -----------------------------------------------------------------------
-
-
-def refusal(reply: Reply, now: datetime) -> PlatformError | None:
-    """The meaning of a reply; Meta's own code counts more than the status."""
-    usual = json_refusal(reply, now)
-    parsed = reply.parsed()
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    if not isinstance(error, dict) or not isinstance(error.get("code"), int):
-        return usual
-    code = error["code"]
-    name = ".".join(str(part) for part in (code, error.get("error_subcode")) if part is not None)
-    if code in RECONNECT:
-        return PlatformAuthError("Meta refuses the access token.", platform_code=name)
-    if code in TRANSIENT or error.get("is_transient") is True:
-        return PlatformTransientError(
-            f"Meta answered with code {name}; it asks for patience.",
-            platform_code=name,
-            retry_after_seconds=_regain_seconds(reply) if code in RATE_LIMITS else None,
-        )
-    if isinstance(usual, PlatformTransientError):
-        return usual
-    return PlatformError(f"Meta refused with code {name}.", platform_code=name)
-
-
-def _regain_seconds(reply: Reply) -> float | None:
-    """How long until calls are allowed again; the header tells minutes per business."""
-    try:
-        usage = orjson.loads(reply.headers.get("x-business-use-case-usage", ""))
-        minutes = [
-            float(entry.get("estimated_time_to_regain_access") or 0)
-            for entries in usage.values()
-            for entry in entries
-        ]
-    except (ValueError, TypeError, AttributeError):
-        return None
-    return max(minutes, default=0.0) * 60 or None
