@@ -90,6 +90,19 @@ def facebook_account(running: RunningTwins, **credentials: str) -> Account:
     return Account("platform-f", settings, {"access_token": "twin-token", **credentials})
 
 
+def members_of(*batches: Columns) -> list[tuple[str, str]]:
+    """The identifiers in some batches, sorted: types and values."""
+    return sorted(
+        {
+            (kind, value)
+            for batch in batches
+            for kind, values in batch.items()
+            for value in values
+            if value is not None
+        }
+    )
+
+
 def webhook_account(running: RunningTwins, **settings: Any) -> Account:
     """An account at the webhook twin."""
     return Account(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import hashlib
 import io
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from activation.adapters.connectors.file_drop import FileDrop, guarded, packed_csv
+from activation.adapters.connectors.drop_files import guarded, packed_csv, replayed
+from activation.adapters.connectors.file_drop import FileDrop
+from activation.domain.delivery import Delivery
 from activation.errors import PlatformError, PlatformTransientError, ValidationError
 from activation.ports import Account, Connector
-from tests.connectors.support import ADD, people, to
+from tests.connectors.support import ADD, Columns, members_of, people, to
 
 ACCOUNT = Account("platform-1", {"folder": "crm/out"}, {})
 FOLDER = f"drops/platform-1/crm/out/{ADD.external_id}/{ADD.distribution_id}/add"
@@ -72,7 +76,7 @@ def test_an_incomplete_drop_gets_no_manifest(
 
 
 @pytest.mark.parametrize(
-    "value", ["=1+1", "+4930", "-1", "@x", "\t=1", "\r=1", "\uff1d1", "\uff20x"]
+    "value", ["=1+1", "'=1", "'x", "+4930", "-1", "@x", "\t=1", "\r=1", "\uff1d1", "\uff20x"]
 )
 def test_a_formula_becomes_text(value: str) -> None:
     packed = packed_csv({"customer_id": [value]})
@@ -108,3 +112,69 @@ def test_a_folder_that_is_in_the_way_is_tried_again_later(tmp_path: Path) -> Non
     (tmp_path / "drops").write_text("a file")
     with pytest.raises(PlatformTransientError):
         FileDrop(tmp_path / "drops").check(ACCOUNT)
+
+
+# Listing ----------------------------------------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+OTHERS: Columns = {"customer_id": ["=1+1", "'=1", "'x", "-7", "b"], "maid": [None, "M", *"ijk"]}
+
+
+def drop(file_drop: Connector, number: int, operation: str, columns: Columns) -> Delivery:
+    """One complete drop in two parts; later ids have earlier starts."""
+    rows = len(next(iter(columns.values())))
+    delivery = to(
+        ADD,
+        ADD.external_id,
+        distribution_id=f"d{9 - number}",
+        operation=operation,
+        started_at=START + number * HOUR,
+        batches=2,
+        rows=rows,
+    )
+    for seq, part in ((1, slice(0, 1)), (2, slice(1, None))):
+        chosen = {kind: values[part] for kind, values in columns.items()}
+        file_drop.send(ACCOUNT, delivery, seq, chosen)
+    file_drop.finish(ACCOUNT, delivery)
+    return delivery
+
+
+def test_drops_are_read_again_in_the_order_they_were_sent(
+    file_drop: Connector, tmp_path: Path
+) -> None:
+    assert file_drop.spec.lists_members
+    assert list(file_drop.listing(ACCOUNT, ADD)) == []
+    drop(file_drop, 1, "add", people(20))
+    drop(file_drop, 2, "remove", people(10))
+    drop(file_drop, 3, "add", people(3))
+    drop(file_drop, 3, "remove", people(2, start=18))
+    drop(file_drop, 4, "add", OTHERS)
+    file_drop.send(ACCOUNT, to(ADD, "x", distribution_id="open"), 1, people(5, start=90))
+    expected = members_of(people(3), people(8, start=10), OTHERS)
+    assert sorted(file_drop.listing(ACCOUNT, ADD)) == expected
+    another = dataclasses.replace(ADD, external_id="aa-another")
+    assert list(file_drop.listing(ACCOUNT, another)) == []
+    folder = tmp_path / "drops/platform-1/crm/out" / ADD.external_id
+    in_turns = list(replayed(folder, "_SUCCESS.json", max_held=7))
+    assert sorted(in_turns) == expected
+    assert len(in_turns) == len(expected)
+
+
+@pytest.mark.parametrize("damage", ["lost", "changed", "manifest", "link"])
+def test_damaged_drops_are_not_listed(file_drop: Connector, tmp_path: Path, damage: str) -> None:
+    drop(file_drop, 8, "add", people(5))
+    folder = tmp_path / "drops/platform-1/crm/out" / ADD.external_id / "d1" / "add"
+    part, manifest = folder / "part-00002.csv.gz", folder / "_SUCCESS.json"
+    if damage == "lost":
+        part.unlink()
+    elif damage == "changed":
+        part.write_bytes(packed_csv(people(4)))
+    elif damage == "manifest":
+        manifest.write_bytes(manifest.read_bytes()[:-9])
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PlatformError) as caught:
+        list(file_drop.listing(ACCOUNT, ADD))
+    assert caught.value.reason == "damaged_drop"

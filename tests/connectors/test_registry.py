@@ -92,6 +92,7 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": 180}),
     ("webhook", KEY, HOOK),
     ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
+    ("webhook", KEY, {**HOOK, "list_url": "https://hooks.example.com/members?tenant=7"}),
     ("file_drop", {}, {}),
     ("file_drop", {}, {"folder": "crm/daily"}),
 ]
@@ -238,6 +239,8 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": 0}, "settings.membership_days"),
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": 181}, "settings.membership_days"),
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": -2}, "settings.membership_days"),
+    ("facebook", TOKEN, {**META, "ldu_state": -1}, "settings.ldu_state"),
+    ("facebook", TOKEN, {**META, "replace_minutes": 0}, "settings.replace_minutes"),
     ("webhook", {}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),
@@ -250,6 +253,7 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("webhook", KEY, {}, "settings.url"),
     ("webhook", KEY, {"url": "https://10.0.0.1/"}, "settings.url"),
     ("webhook", KEY, {**HOOK, "format": "xml"}, "settings.format"),
+    ("webhook", KEY, {**HOOK, "list_url": "http://hooks.example.com/"}, "settings.list_url"),
     ("file_drop", {}, {"folder": "../up"}, "settings.folder"),
     ("file_drop", {"password": "x"}, {}, "credentials.password"),
 ]

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 import standardwebhooks
@@ -14,8 +15,9 @@ import standardwebhooks
 from activation.adapters.clock import MovableClock
 from activation.adapters.connectors.facebook_wire import appsecret_proof
 from activation.adapters.connectors.webhook import batch_body, signature, signing_key
-from activation.errors import PlatformAuthError, PlatformError
-from activation.ports import Account, Connector
+from activation.domain.platform import PlatformType
+from activation.errors import PlatformAuthError, PlatformError, PlatformTransientError
+from activation.ports import Account, Connector, Connectors
 from activation.twins.faults import Fault
 from activation.twins.members import set_digest
 from activation.twins.server import RunningTwins
@@ -24,7 +26,9 @@ from tests.connectors.support import (
     ADD,
     OLD_WEBHOOK_SECRET,
     WEBHOOK_SECRET,
+    Columns,
     digest_of,
+    members_of,
     people,
     to,
     webhook_account,
@@ -116,3 +120,102 @@ def test_the_query_of_the_address_is_kept(running: RunningTwins, webhook: Connec
     account = webhook_account(running, url=f"{running.url_of('webhook')}/in?tenant=7")
     webhook.check(account)
     assert webhook.match_results(account, ADD, []).final
+
+
+# Listing ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lister(running: RunningTwins) -> Account:
+    return webhook_account(running, list_url=f"{running.url_of('webhook')}/members?tenant=7")
+
+
+def test_a_receiver_tells_what_it_holds_in_pages(
+    webhook: Connector, lister: Account, webhook_twin: WebhookTwin
+) -> None:
+    webhook_twin._page_size = 7
+    delivery = to(ADD, ADD.external_id)
+    assert list(webhook.listing(lister, delivery)) == []
+    more: Columns = {"customer_id": ["=1+1", "'x", "b"], "maid": [None, "M-1", None]}
+    webhook.send(lister, delivery, 1, people(20))
+    webhook.send(lister, delivery, 2, more)
+    webhook.send(lister, to(delivery, "x", operation="remove"), 1, people(5))
+    listed = list(webhook.listing(lister, delivery))
+    assert sorted(listed) == members_of(people(15, start=5), more)
+    assert len(listed) == len(set(listed))
+    assert webhook_twin.state()["requests"]["GET 200"] == 1 + -(-len(listed) // 7)
+
+
+def test_only_a_receiver_with_an_address_for_it_lists(
+    webhook: Connector, account: Account, registry: Connectors
+) -> None:
+    url = {"list_url": "https://hooks.example.com/members"}
+    assert registry.spec_for(PlatformType.WEBHOOK, url).lists_members
+    assert registry.connector(PlatformType.WEBHOOK, url).spec.lists_members
+    assert not webhook.spec.lists_members
+    with pytest.raises(PlatformError) as caught:
+        webhook.listing(account, ADD)
+    assert caught.value.reason == "unsupported"
+
+
+def test_a_page_is_only_for_who_asks_for_it_with_the_key(
+    webhook: Connector, lister: Account, running: RunningTwins, clock: MovableClock
+) -> None:
+    stranger = dataclasses.replace(
+        lister,
+        credentials={"signing_secret": "whsec_" + "bm90LXRoZS1rZXktb2YtdGhlLXJlY2VpdmVyIQ=="},
+    )
+    with pytest.raises(PlatformAuthError):
+        list(webhook.listing(stranger, ADD))
+    now = int(clock.now().timestamp())
+    signed = signature(signing_key(WEBHOOK_SECRET), f"list.{ADD.external_id}", now, b"")
+    answer = httpx.get(
+        f"{running.url_of('webhook')}/members?audience_id=another",
+        headers={
+            "webhook-id": f"list.{ADD.external_id}",
+            "webhook-timestamp": str(now),
+            "webhook-signature": signed,
+        },
+    )
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("kind", ["cut", "truncate", "reset", "lost"])
+def test_half_a_page_is_asked_for_again(
+    webhook: Connector, lister: Account, webhook_twin: WebhookTwin, kind: str
+) -> None:
+    webhook.send(lister, to(ADD, "x"), 1, people(9))
+    webhook_twin.faults.plan(Fault(kind, method="GET"))
+    assert sorted(webhook.listing(lister, ADD)) == members_of(people(9))
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "reason"),
+    [
+        (b'{"type":"email","value":"a"}\n', PlatformTransientError, None),
+        (b"", PlatformTransientError, None),
+        (b"<html>", PlatformTransientError, None),
+        (b'{"next":"a b"}', PlatformError, "unreadable_listing"),
+        (b'{"next":7}', PlatformError, "unreadable_listing"),
+        (b'{"next":"x"}', PlatformError, "unreadable_listing"),
+        (b'{"type":"nickname","value":"a"}\n{"next":null}', PlatformError, "unreadable_listing"),
+        (b'{"type":["email"],"value":"a"}\n{"next":null}', PlatformError, "unreadable_listing"),
+        (b'{"type":"email","value":""}\n{"next":null}', PlatformError, "unreadable_listing"),
+        (b'{"type":"email"}\n{"next":null}', PlatformError, "unreadable_listing"),
+        (b'7\n{"next":null}', PlatformError, "unreadable_listing"),
+    ],
+)
+def test_a_listing_that_is_none_is_refused_and_not_quoted(
+    webhook: Connector,
+    lister: Account,
+    webhook_twin: WebhookTwin,
+    body: bytes,
+    kind: type[PlatformError],
+    reason: str | None,
+) -> None:
+    webhook_twin.faults.plan(Fault("status", method="GET", status=200, body=body.decode(), times=9))
+    with pytest.raises(PlatformError) as caught:
+        list(webhook.listing(lister, ADD))
+    assert type(caught.value) is kind
+    assert caught.value.reason == reason
+    assert "nickname" not in str(caught.value)

@@ -15,6 +15,7 @@ from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.microsoft_ads import MicrosoftAdsTwin
 from activation.twins.the_trade_desk import TWIN_TOKEN, TheTradeDeskTwin
 from activation.twins.uid2 import TWIN_KEY, TWIN_SECRET
+from activation.twins.webhook import WebhookTwin
 from activation.twins.wsgi import Twin
 
 Make = Callable[[Clock, float], Twin]
@@ -25,6 +26,9 @@ CLIENT = {
     "client_secret": "twin-secret",
     "refresh_token": "twin-refresh",
 }
+
+
+SIGNING_SECRET = "whsec_dHdpbi1zaWduaW5nLWtleS0wMTIzNDU2Nzg5"  # noqa: S105 - of the twin only
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,12 @@ OFFERS: Mapping[str, Offer] = {
         {**CLIENT, "developer_token": "twin-developer"},
         {"account_id": "1001", "customer_id": "2002"},
         {"api_url": "", "token_url": "/token"},
+    ),
+    "webhook": Offer(
+        lambda clock, _rate: WebhookTwin(clock, secrets=[SIGNING_SECRET]),
+        {"signing_secret": SIGNING_SECRET},
+        {},
+        {"url": "/in", "list_url": "/members"},
     ),
 }
 """By platform type."""

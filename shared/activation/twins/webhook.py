@@ -1,10 +1,11 @@
-"""A receiver of signed webhooks that checks everything a careful receiver would."""
+"""A receiver of signed webhooks that checks everything a careful receiver would, and lists."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,11 +32,18 @@ _HEAD = {
 
 
 class WebhookTwin(Twin):
-    """Takes messages signed with any of `secrets` (`whsec_…`), each message id once."""
+    """Takes messages signed with any of `secrets` (`whsec_…`), each message id once.
 
-    def __init__(self, clock: Clock, *, secrets: Sequence[str]) -> None:
+    It tells its members in pages of `page_size`, in the order of their keys.
+    """
+
+    def __init__(self, clock: Clock, *, secrets: Sequence[str], page_size: int = 1_000) -> None:
         super().__init__(clock)
         self.audiences: dict[str, TwinAudience] = {}
+        self.members: dict[str, dict[bytes, tuple[str, str]]] = {}
+        """Type and value of each member, by audience and key."""
+        self._page_size = page_size
+        self._ordered: dict[str, list[bytes]] = {}
         self.message_ids: list[str] = []
         """Ids in order of arrival, repeats left out."""
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
@@ -49,9 +57,11 @@ class WebhookTwin(Twin):
         }
 
     def respond(self, request: Request) -> Response:
-        """Take a message; 204 also for one that was taken before."""
+        """Take a message; 204 also for one that was taken before. GET asks for members."""
+        if request.method == "GET":
+            return self._listed(request)
         if request.method != "POST":
-            raise refused(405, "POST only")
+            raise refused(405, "POST and GET only")
         body = request.get_data()
         message_id = self._verified(request, body)
         digest = hashlib.sha256(body).hexdigest()
@@ -82,10 +92,35 @@ class WebhookTwin(Twin):
     def _take(self, head: Mapping[str, Any], members: Sequence[Mapping[str, str]]) -> None:
         if head["operation"] not in ("add", "remove") or head["rows"] != len(members):
             raise refused(422, "operation or rows is wrong")
-        keys = [member_key(kind, value) for member in members for kind, value in member.items()]
+        given = {member_key(*pair): pair for member in members for pair in member.items()}
         audience_id = head["audience_id"]
         new = TwinAudience(audience_id, head["audience_name"], external_id=audience_id)
-        self.audiences.setdefault(audience_id, new).change(head["operation"], keys)
+        self.audiences.setdefault(audience_id, new).change(head["operation"], given)
+        held = self.members.setdefault(audience_id, {})
+        self._ordered.pop(audience_id, None)
+        if head["operation"] == "add":
+            held.update(given)
+        else:
+            for key in given:
+                held.pop(key, None)
+
+    def _listed(self, request: Request) -> Response:
+        """One page: a line per member, then where the next one starts."""
+        audience_id, cursor = request.args.get("audience_id", ""), request.args.get("cursor")
+        asked = f"list.{audience_id}" + ("" if cursor is None else f".{cursor}")
+        if self._verified(request, b"") != asked:
+            raise refused(401, "the id does not say what is asked for")
+        held = self.members.get(audience_id, {})
+        if audience_id not in self._ordered:
+            self._ordered[audience_id] = sorted(held)
+        keys = self._ordered[audience_id]
+        start = 0 if cursor is None else bisect_right(keys, _key_at(cursor))
+        page = keys[start : start + self._page_size]
+        more = start + len(page) < len(keys)
+        lines = [dict(zip(("type", "value"), held[key], strict=True)) for key in page]
+        end = {"next": page[-1].hex() if more else None}
+        body = b"".join(orjson.dumps(line) + b"\n" for line in (*lines, end))
+        return Response(body, content_type="application/x-ndjson")
 
 
 def refused(status: int, reason: str) -> Refused:
@@ -110,6 +145,13 @@ def read_message(mimetype: str, body: bytes) -> tuple[dict[str, Any], list[dict[
     if any("@" in value for member in members for value in member.values()):
         raise refused(422, "a value is not hashed")
     return head, members
+
+
+def _key_at(cursor: str) -> bytes:
+    try:
+        return bytes.fromhex(cursor)
+    except ValueError:
+        raise refused(400, "not a cursor of ours") from None
 
 
 def _signature(key: bytes, signed: bytes) -> str:

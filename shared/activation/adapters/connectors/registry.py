@@ -113,7 +113,10 @@ _KINDS: Mapping[PlatformType, Kind] = {
         lambda tools, _spec: microsoft_ads.MicrosoftAds(tools.http, tools.tokens),
     ),
     PlatformType.WEBHOOK: Kind(
-        webhook.SPEC, webhook.validate, lambda tools, _spec: webhook.Webhook(tools.http)
+        webhook.SPEC,
+        webhook.validate,
+        lambda tools, spec: webhook.Webhook(tools.http, spec),
+        lambda settings: webhook.spec_for_list_url(settings["list_url"]),
     ),
     PlatformType.FILE_DROP: Kind(
         file_drop.SPEC, file_drop.validate, lambda tools, _spec: file_drop.FileDrop(tools.drop_root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from activation.adapters.connectors import webhook_listing
 from activation.adapters.connectors.config import invalid, require_choice, resolved
 from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.http import PlatformHTTP, Reply, http_refusal
@@ -50,10 +52,16 @@ SPEC = ConnectorSpec(
     settings=(
         SettingField("url", "Address that receives the batches", required=True, kind="url"),
         SettingField("format", " | ".join(FORMATS), default="ndjson"),
+        SettingField("list_url", "Address that tells which members the receiver holds", kind="url"),
     ),
     multi_key=True,
     reports_matches=False,
 )
+
+
+def spec_for_list_url(list_url: str | None) -> ConnectorSpec:
+    """The spec of a receiver that tells its members, or does not."""
+    return dataclasses.replace(SPEC, lists_members=bool(list_url))
 
 
 def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -71,9 +79,8 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
 class Webhook(Defaults):
     """A batch keeps its `webhook-id` through every try, so that receivers can drop repeats."""
 
-    spec: ConnectorSpec = SPEC
-
-    def __init__(self, http: PlatformHTTP) -> None:
+    def __init__(self, http: PlatformHTTP, spec: ConnectorSpec = SPEC) -> None:
+        self.spec = spec
         self._http = http
 
     def check(self, account: Account) -> AccountCheck:
@@ -95,24 +102,46 @@ class Webhook(Defaults):
         self._post(account, message_id, body)
         return SendOutcome(receipt=message_id)
 
+    def listing(self, account: Account, delivery: Delivery) -> Iterator[tuple[str, str]]:
+        """What the receiver says it holds, page by page; needs the setting `list_url`."""
+        list_url = resolved(SPEC, account.settings)["list_url"]
+        if not list_url:
+            return super().listing(account, delivery)
+        audience_id = delivery.external_id
+
+        def page(cursor: str | None) -> Reply:
+            message_id = webhook_listing.message_id(audience_id, cursor)
+            return self._http.call(
+                "GET",
+                webhook_listing.page_url(list_url, audience_id, cursor),
+                headers=self._signed(account, message_id, b""),
+                refusal=webhook_listing.refusal,
+            )
+
+        return webhook_listing.listed(page)
+
     def _post(self, account: Account, message_id: str, body: bytes) -> None:
         settings = resolved(SPEC, account.settings)
-        timestamp = int(self._http.clock.now().timestamp())
-        keys = [signing_key(account.credentials[n]) for n in SECRETS if account.credentials.get(n)]
+        content_type = {"Content-Type": FORMATS[settings["format"]]}
         self._http.call(
             "POST",
             settings["url"],
-            headers={
-                "Content-Type": FORMATS[settings["format"]],
-                "webhook-id": message_id,
-                "webhook-timestamp": str(timestamp),
-                "webhook-signature": " ".join(
-                    signature(key, message_id, timestamp, body) for key in keys
-                ),
-            },
+            headers={**content_type, **self._signed(account, message_id, body)},
             content=body,
             refusal=refusal,
         )
+
+    def _signed(self, account: Account, message_id: str, body: bytes) -> dict[str, str]:
+        """The headers of the Standard Webhooks scheme, one signature per key there is."""
+        timestamp = int(self._http.clock.now().timestamp())
+        keys = [signing_key(account.credentials[n]) for n in SECRETS if account.credentials.get(n)]
+        return {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": " ".join(
+                signature(key, message_id, timestamp, body) for key in keys
+            ),
+        }
 
 
 def batch_id(delivery: Delivery, seq: int) -> str:
