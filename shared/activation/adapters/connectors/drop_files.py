@@ -7,9 +7,11 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -35,9 +37,13 @@ FORMULA_STARTS = (
 GUARD = "'"
 CHUNK_BYTES = 1024 * 1024
 MAX_HELD = 500_000
-"""About how many identifiers are held in memory while drops are read; more take more turns."""
+"""About how many identifiers are held in memory while drops are read."""
+
+MAX_FILES = 256
 
 Member = tuple[str, str]
+Change = tuple[bool, Member]
+"""Whether a member comes or goes."""
 
 
 def packed_csv(columns: Mapping[str, Sequence[Any]]) -> bytes:
@@ -94,24 +100,47 @@ def replayed(folder: Path, manifest: str, max_held: int = MAX_HELD) -> Iterator[
     """The identifiers that are left when the complete drops in an audience's folder are read in
     the order in which they were sent.
 
-    A large audience is read in several turns, each of which holds a part of the identifiers.
+    A large audience is first spread over scratch files, so that memory does not grow with it.
     Raises PlatformError when a part is missing or is not what its manifest says.
     """
     manifests = folder.glob(f"*/*/{manifest}")
     drops = sorted((_drop(folder, path) for path in manifests), key=lambda drop: drop.order)
-    cells = sum(drop.rows for drop in drops if drop.adds) * 2
-    turns = max(1, -(-cells // max_held))
-    for turn in range(turns):
-        held: dict[Member, None] = {}
-        for drop in drops:
-            for member in _members(drop):
-                if turns > 1 and zlib.crc32(member[1].encode()) % turns != turn:
-                    continue
-                if drop.adds:
-                    held[member] = None
-                else:
-                    held.pop(member, None)
-        yield from held
+    cells = 2 * sum(drop.rows for drop in drops if drop.adds)
+    changes = ((drop.adds, member) for drop in drops for member in _members(drop))
+    if cells <= max_held:
+        yield from _left(changes)
+        return
+    with TemporaryDirectory(prefix="activation-listing-") as scratch:
+        for path in _spread(changes, Path(scratch), min(MAX_FILES, -(-cells // max_held))):
+            yield from _left(_changes(path))
+
+
+def _left(changes: Iterable[Change]) -> Iterator[Member]:
+    held: dict[Member, None] = {}
+    for adds, member in changes:
+        if adds:
+            held[member] = None
+        else:
+            held.pop(member, None)
+    yield from held
+
+
+def _spread(changes: Iterable[Change], folder: Path, count: int) -> list[Path]:
+    """The changes of one identifier lie in one file, in their order."""
+    paths = [folder / str(number) for number in range(count)]
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
+        for adds, (kind, value) in changes:
+            file = files[zlib.crc32(value.encode()) % count]
+            file.write(f"{'+' if adds else '-'}\t{kind}\t{value}\n")
+    return paths
+
+
+def _changes(path: Path) -> Iterator[Change]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            sign, kind, value = line.rstrip("\n").split("\t")
+            yield sign == "+", (kind, value)
 
 
 def _drop(folder: Path, manifest: Path) -> _Drop:
