@@ -37,6 +37,7 @@ AMAZON = {
     "marketplace_id": "ATVPDKIKX0DER",
     "country_code": "US",
 }
+CLIENT = {"client_id": "app", "client_secret": "secret"}
 HOOK = {"url": "https://hooks.example.com/in"}
 KEY = {"signing_secret": WEBHOOK_SECRET}
 TTD = {"advertiser_id": "adv1001"}
@@ -90,6 +91,8 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("pinterest", LOGIN, {**PINTEREST, "list_type": "LR_ID", "rows_per_request": None}),
     ("microsoft_ads", BING, BING_ADS),
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": 180}),
+    ("criteo", CLIENT, {"advertiser_id": "2001"}),
+    ("criteo", CLIENT, {"advertiser_id": "2001", "api_version": "2027-01", "gum_caller_id": 7}),
     ("webhook", KEY, HOOK),
     ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
     ("webhook", KEY, {**HOOK, "list_url": "https://hooks.example.com/members?tenant=7"}),
@@ -241,6 +244,11 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": -2}, "settings.membership_days"),
     ("facebook", TOKEN, {**META, "ldu_state": -1}, "settings.ldu_state"),
     ("facebook", TOKEN, {**META, "replace_minutes": 0}, "settings.replace_minutes"),
+    ("criteo", {"client_id": "a"}, {"advertiser_id": "1"}, "credentials.client_secret"),
+    ("criteo", CLIENT, {}, "settings.advertiser_id"),
+    ("criteo", CLIENT, {"advertiser_id": "x1"}, "settings.advertiser_id"),
+    ("criteo", CLIENT, {"advertiser_id": "1", "api_version": "v1"}, "settings.api_version"),
+    ("criteo", CLIENT, {"advertiser_id": "1", "gum_caller_id": 0}, "settings.gum_caller_id"),
     ("webhook", {}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),

@@ -25,6 +25,7 @@ TYPES = (
     "snapchat",
     "pinterest",
     "microsoft_ads",
+    "criteo",
     "webhook",
     "file_drop",
 )

@@ -27,6 +27,7 @@ class PlatformType(StrEnum):
     SNAPCHAT = "snapchat"
     PINTEREST = "pinterest"
     MICROSOFT_ADS = "microsoft_ads"
+    CRITEO = "criteo"
     WEBHOOK = "webhook"
     FILE_DROP = "file_drop"
 

@@ -10,6 +10,7 @@ from typing import Any
 from activation.ports import Clock
 from activation.twins import linkedin, pinterest, snapchat, tiktok
 from activation.twins.amazon_dsp import AmazonDspTwin
+from activation.twins.criteo import CriteoTwin
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.microsoft_ads import MicrosoftAdsTwin
@@ -127,6 +128,11 @@ OFFERS: Mapping[str, Offer] = {
         {**CLIENT, "developer_token": "twin-developer"},
         {"account_id": "1001", "customer_id": "2002"},
         {"api_url": "", "token_url": "/token"},
+    ),
+    "criteo": Offer(
+        lambda clock, rate: CriteoTwin(clock, match_rate=rate, match_delay_seconds=0.0),
+        {"client_id": "twin-client", "client_secret": "twin-secret"},
+        {"advertiser_id": "2001"},
     ),
     "webhook": Offer(
         lambda clock, _rate: WebhookTwin(clock, secrets=[SIGNING_SECRET]),

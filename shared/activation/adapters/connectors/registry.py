@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from activation.adapters.connectors import (
     amazon_dsp,
+    criteo,
     dv360,
     facebook,
     file_drop,
@@ -111,6 +112,12 @@ _KINDS: Mapping[PlatformType, Kind] = {
         microsoft_ads.SPEC,
         microsoft_ads.validate,
         lambda tools, _spec: microsoft_ads.MicrosoftAds(tools.http, tools.tokens),
+    ),
+    PlatformType.CRITEO: Kind(
+        criteo.SPEC,
+        criteo.validate,
+        lambda tools, spec: criteo.Criteo(tools.http, tools.tokens, spec),
+        lambda settings: criteo.spec_for_caller(settings["gum_caller_id"]),
     ),
     PlatformType.WEBHOOK: Kind(
         webhook.SPEC,
