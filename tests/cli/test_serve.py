@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -13,7 +14,8 @@ import httpx
 import jwt
 import pytest
 
-from activation.demo.twins import twin_processes
+from activation.demo.twins import COMMAND, twin_processes
+from activation.twins.catalog import OFFERS
 from tests.cli.conftest import Program
 
 SECONDS = 30.0
@@ -67,6 +69,24 @@ def test_a_token_says_who_and_for_how_long(program: Program) -> None:
 @pytest.mark.parametrize("minutes", ["0", "61"])
 def test_no_token_lives_over_an_hour(program: Program, minutes: str) -> None:
     assert "is not in the range" in program.fails(2, "token", "--minutes", minutes)
+
+
+def test_every_twin_tells_how_to_reach_it() -> None:
+    """LiveRamp's has a port for SFTP of its own, and a key to be known by."""
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        text = b""
+        while not text.endswith(b"\n}\n"):
+            text += process.stdout.readline()
+        offered = {p["platform_type"]: p for p in json.loads(text)["platforms"]}
+        assert set(offered) == set(OFFERS)
+        config = offered["liveramp"]["settings"]["config"]
+        with socket.create_connection((config["sftp_host"], config["sftp_port"])) as probe:
+            assert probe.recv(4) == b"SSH-"
+        assert config["host_key"].startswith("SHA256:")
+        process.stdin.close()
+        assert process.wait(SECONDS) == 0
 
 
 def test_twins_tell_where_they_are_and_end_with_their_starter() -> None:

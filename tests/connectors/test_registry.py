@@ -38,6 +38,8 @@ AMAZON = {
     "country_code": "US",
 }
 CLIENT = {"client_id": "app", "client_secret": "secret"}
+USER = {"username": "user", "password": "password"}
+HOST = {"host_key": f"SHA256:{'A' * 43} SHA256:{'B' * 43}"}
 HOOK = {"url": "https://hooks.example.com/in"}
 KEY = {"signing_secret": WEBHOOK_SECRET}
 TTD = {"advertiser_id": "adv1001"}
@@ -93,6 +95,9 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("microsoft_ads", BING, {**BING_ADS, "membership_days": 180}),
     ("criteo", CLIENT, {"advertiser_id": "2001"}),
     ("criteo", CLIENT, {"advertiser_id": "2001", "api_version": "2027-01", "gum_caller_id": 7}),
+    ("liveramp", USER, HOST),
+    ("liveramp", {"username": "u", "private_key": "k"}, {**HOST, "update": "incremental"}),
+    ("liveramp", {}, {"delivery": "folder", "delimiter": "tab", "ramp_ids": True}),
     ("webhook", KEY, HOOK),
     ("webhook", {**KEY, "signing_secret_previous": WEBHOOK_SECRET}, {**HOOK, "format": "json"}),
     ("webhook", KEY, {**HOOK, "list_url": "https://hooks.example.com/members?tenant=7"}),
@@ -249,6 +254,16 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("criteo", CLIENT, {"advertiser_id": "x1"}, "settings.advertiser_id"),
     ("criteo", CLIENT, {"advertiser_id": "1", "api_version": "v1"}, "settings.api_version"),
     ("criteo", CLIENT, {"advertiser_id": "1", "gum_caller_id": 0}, "settings.gum_caller_id"),
+    ("liveramp", {"password": "p"}, HOST, "credentials.username"),
+    ("liveramp", {"username": "u"}, HOST, "credentials.password"),
+    ("liveramp", USER, {}, "settings.host_key"),
+    ("liveramp", USER, {"host_key": "SHA256:short"}, "settings.host_key"),
+    ("liveramp", USER, {**HOST, "sftp_host": "a b"}, "settings.sftp_host"),
+    ("liveramp", USER, {**HOST, "sftp_port": 0}, "settings.sftp_port"),
+    ("liveramp", USER, {**HOST, "folder": "../up"}, "settings.folder"),
+    ("liveramp", USER, {**HOST, "update": "x"}, "settings.update"),
+    ("liveramp", USER, {**HOST, "delivery": "s3"}, "settings.delivery"),
+    ("liveramp", USER, {**HOST, "delimiter": ";"}, "settings.delimiter"),
     ("webhook", {}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_c2hvcnQ="}, HOOK, "credentials.signing_secret"),
     ("webhook", {"signing_secret": "whsec_%%%"}, HOOK, "credentials.signing_secret"),
@@ -317,7 +332,8 @@ def test_the_registry_is_the_port(registry: ConnectorRegistry) -> None:
 def test_listing_loads_no_client() -> None:
     script = (
         "import sys; from activation.adapters.connectors import registry; registry.specs();"
-        "heavy = {'httpx', 'httpcore', 'stamina', 'jwt', 'cryptography', 'google.auth', 'grpc'};"
+        "heavy = {'httpx', 'httpcore', 'stamina', 'jwt', 'cryptography', 'google.auth', 'grpc',"
+        "'paramiko'};"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )
     shared = Path(__file__).parents[2] / "shared"

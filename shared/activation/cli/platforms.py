@@ -26,6 +26,7 @@ TYPES = (
     "pinterest",
     "microsoft_ads",
     "criteo",
+    "liveramp",
     "webhook",
     "file_drop",
 )

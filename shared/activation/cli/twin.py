@@ -49,8 +49,11 @@ def twin(host: str, port: int, match_rate: float, only: str | None, until_closed
     gc.set_threshold(MANY_OBJECTS)
     clock = SystemClock()
     names = list(OFFERS) if only is None else [only]
-    running = serve({name: OFFERS[name].make(clock, match_rate) for name in names}, host, port)
-    accounts = [OFFERS[name].account(name, running.url_of(name)) for name in names]
+    twins = {name: OFFERS[name].make(clock, match_rate) for name in names}
+    running = serve(twins, host, port)
+    accounts = [
+        OFFERS[name].account(name, running.url_of(name), made) for name, made in twins.items()
+    ]
     try:
         output().answer({"url": running.url, "platforms": accounts}, *_shown(running.url, accounts))
         sys.stdout.flush()

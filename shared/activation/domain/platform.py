@@ -28,6 +28,7 @@ class PlatformType(StrEnum):
     PINTEREST = "pinterest"
     MICROSOFT_ADS = "microsoft_ads"
     CRITEO = "criteo"
+    LIVERAMP = "liveramp"
     WEBHOOK = "webhook"
     FILE_DROP = "file_drop"
 
@@ -222,6 +223,9 @@ class ConnectorSpec:
     """Whether all rows of a request must carry the same identifier type."""
     carries_consent: bool = False
     """Whether requests say what people consented to; batches are cut by identical consent."""
+    adds: bool = True
+    """Whether identifiers can be added to those that are there; else only whole audiences can be
+    sent (`Operation.REPLACE`), the first time too."""
     removes: bool = True
     """Whether single identifiers can be taken out again."""
     replacement: Replacement = Replacement.NONE

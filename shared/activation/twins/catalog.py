@@ -13,6 +13,7 @@ from activation.twins.amazon_dsp import AmazonDspTwin
 from activation.twins.criteo import CriteoTwin
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.liveramp import LiveRampTwin
 from activation.twins.microsoft_ads import MicrosoftAdsTwin
 from activation.twins.the_trade_desk import TWIN_TOKEN, TheTradeDeskTwin
 from activation.twins.uid2 import TWIN_KEY, TWIN_SECRET
@@ -44,13 +45,13 @@ class Offer:
     urls: Mapping[str, str] = field(default_factory=lambda: {"api_url": ""})
     """Settings that are addresses: what comes after the twin's own."""
 
-    def account(self, platform_type: str, url: str) -> dict[str, Any]:
-        """What `POST /platforms` takes for the twin at `url`."""
+    def account(self, platform_type: str, url: str, twin: Twin) -> dict[str, Any]:
+        """What `POST /platforms` takes for the started twin at `url`."""
         addresses = {name: f"{url}{path}" for name, path in self.urls.items()}
         return {
             "platform_type": platform_type,
             "credentials": dict(self.credentials),
-            "settings": {"config": {**self.config, **addresses}},
+            "settings": {"config": {**self.config, **addresses, **twin.settings()}},
         }
 
 
@@ -133,6 +134,11 @@ OFFERS: Mapping[str, Offer] = {
         lambda clock, rate: CriteoTwin(clock, match_rate=rate, match_delay_seconds=0.0),
         {"client_id": "twin-client", "client_secret": "twin-secret"},
         {"advertiser_id": "2001"},
+    ),
+    "liveramp": Offer(
+        lambda clock, _rate: LiveRampTwin(clock),
+        {"username": "twin-user", "password": "twin-password"},
+        urls={},
     ),
     "webhook": Offer(
         lambda clock, _rate: WebhookTwin(clock, secrets=[SIGNING_SECRET]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class RunningTwins:
     url: str
     _server: BaseWSGIServer
     _thread: threading.Thread
+    _twins: Sequence[Twin]
 
     def url_of(self, name: str) -> str:
         """The address to use in place of the platform's."""
@@ -46,20 +47,26 @@ class RunningTwins:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        for twin in self._twins:
+            twin.stop()
 
 
 def serve(twins: Mapping[str, Twin], host: str = "127.0.0.1", port: int = 0) -> RunningTwins:
     """Serve each twin below `/{name}`; one named "" is served at the root. Port 0: any free one.
 
-    An SDK that takes a host but no path needs the root.
+    An SDK that takes a host but no path needs the root. What a twin serves besides HTTP has ports
+    of its own, told by its `settings`.
     """
     server = make_server(host, port, TwinServer(twins), threaded=True, request_handler=_Quiet)
     thread = threading.Thread(
         target=server.serve_forever, args=(POLL_SECONDS,), name="twins", daemon=True
     )
     thread.start()
+    for twin in twins.values():
+        twin.start(host)
     shown = f"[{host}]" if ":" in host else host
-    return RunningTwins(f"http://{shown}:{server.server_port}", server, thread)
+    url = f"http://{shown}:{server.server_port}"
+    return RunningTwins(url, server, thread, tuple(twins.values()))
 
 
 class TwinServer:

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -79,6 +79,16 @@ class Twin:
 
     def contents(self) -> dict[str, Any]:
         """What the platform holds, as JSON."""
+        return {}
+
+    def start(self, host: str) -> None:
+        """Begin what the platform serves besides HTTP, at ports of its own."""
+
+    def stop(self) -> None:
+        """End it."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Settings of an account that only a started twin knows."""
         return {}
 
     def _before(self, fault: Fault | None, request: Request) -> Response | None:

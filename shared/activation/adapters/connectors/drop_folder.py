@@ -56,6 +56,45 @@ class DropFolder:
         except OSError as error:
             raise unwritable(error) from error
 
+    def names(self, start: str) -> list[str]:
+        """The names in the folder that begin with `start`."""
+        return [path.name for path in self.path.iterdir() if path.name.startswith(start)]
+
+    def write_at(self, name: str, offset: int, content: bytes) -> int:
+        """Write behind `offset` bytes of a file, made when it is not there; returns its size."""
+        path = self.path / name
+        try:
+            with path.open("r+b" if offset else "wb") as file:
+                file.seek(offset)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            return self.size(name)
+        except OSError as error:
+            raise unwritable(error) from error
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        try:
+            return (self.path / name).stat().st_size
+        except OSError as error:
+            raise unwritable(error) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(error) from error
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a file another name, at once and durably."""
+        try:
+            (self.path / name).rename(self.path / new_name)
+            sync_folder(self.path)
+        except OSError as error:
+            raise unwritable(error) from error
+
     def _require_inside(self) -> None:
         if not self.path.resolve().is_relative_to(self.root.resolve()):
             raise PlatformError("The folder leads out of the drop root.", reason="path_refused")

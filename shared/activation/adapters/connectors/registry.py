@@ -15,6 +15,7 @@ from activation.adapters.connectors import (
     file_drop,
     google_ads,
     linkedin,
+    liveramp,
     microsoft_ads,
     pinterest,
     snapchat,
@@ -118,6 +119,14 @@ _KINDS: Mapping[PlatformType, Kind] = {
         criteo.validate,
         lambda tools, spec: criteo.Criteo(tools.http, tools.tokens, spec),
         lambda settings: criteo.spec_for_caller(settings["gum_caller_id"]),
+    ),
+    PlatformType.LIVERAMP: Kind(
+        liveramp.SPEC,
+        liveramp.validate,
+        lambda tools, spec: liveramp.LiveRamp(
+            spec, tools.drop_root, allow_private_hosts=tools.http.allow_private_hosts
+        ),
+        liveramp.spec_under,
     ),
     PlatformType.WEBHOOK: Kind(
         webhook.SPEC,
