@@ -147,11 +147,11 @@ def test_drops_are_read_again_in_the_order_they_were_sent(
     assert list(file_drop.listing(ACCOUNT, ADD)) == []
     drop(file_drop, 1, "add", people(20))
     drop(file_drop, 2, "remove", people(10))
-    drop(file_drop, 3, "add", people(3))
-    drop(file_drop, 3, "remove", people(2, start=18))
+    drop(file_drop, 3, "add", people(4))
+    drop(file_drop, 3, "remove", people(2, start=3))
     drop(file_drop, 4, "add", OTHERS)
     file_drop.send(ACCOUNT, to(ADD, "x", distribution_id="open"), 1, people(5, start=90))
-    expected = members_of(people(3), people(8, start=10), OTHERS)
+    expected = members_of(people(4), people(10, start=10), OTHERS)
     assert sorted(file_drop.listing(ACCOUNT, ADD)) == expected
     another = dataclasses.replace(ADD, external_id="aa-another")
     assert list(file_drop.listing(ACCOUNT, another)) == []

@@ -201,6 +201,16 @@ def test_half_a_page_is_asked_for_again(
         (b'{"type":"nickname","value":"a"}\n{"next":null}', PlatformError, "unreadable_listing"),
         (b'{"type":["email"],"value":"a"}\n{"next":null}', PlatformError, "unreadable_listing"),
         (b'{"type":"email","value":""}\n{"next":null}', PlatformError, "unreadable_listing"),
+        (
+            b'{"type":"email","value":"nickname"}\n{"next":null}',
+            PlatformError,
+            "unreadable_listing",
+        ),
+        (
+            b'{"type":"maid","value":"nick name"}\n{"next":null}',
+            PlatformError,
+            "unreadable_listing",
+        ),
         (b'{"type":"email"}\n{"next":null}', PlatformError, "unreadable_listing"),
         (b'7\n{"next":null}', PlatformError, "unreadable_listing"),
     ],

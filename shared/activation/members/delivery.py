@@ -228,7 +228,9 @@ class _Preparation:
     ) -> None:
         self._store, self._manifest, self._spec = store, manifest, spec
         self._selection, self._kind, self._sink = selection, kind, sink
-        self._sends_all = restate or kind is not DistributionType.INCREMENTAL
+        self._asked = restate or kind is not DistributionType.INCREMENTAL
+        """Whether to send also what would change nothing."""
+        self._sends_all = self._asked or not spec.adds
         self._held = RosterView(store.parts, manifest.organization_id, held)
         self._count = roster_partitions(manifest.size)
         self._cuts: set[tuple[int, int]] = set()
@@ -252,8 +254,8 @@ class _Preparation:
             elif step.operation != CLEAR:
                 self._list(step, partial(self._additions, touched), sorted(self._cuts))
         prepared.steps = [step for step in prepared.steps if step.batches]
-        prepared.states_all = self._sends_all
-        if self._sends_all and self._kind is DistributionType.INCREMENTAL:
+        prepared.states_all = self._asked or (self._sends_all and bool(prepared.steps))
+        if prepared.states_all and self._kind is DistributionType.INCREMENTAL:
             prepared.restated = prepared.kept
         return prepared
 
@@ -305,10 +307,15 @@ class _Preparation:
 
     def _steps(self) -> Iterator[Step]:
         """Removals come first, so that who stays is stated last; a replacement never leaves the
-        audience empty. Known ones are removed also where the rest is cleared: what an earlier run
-        added a moment ago may not be old enough for that."""
+        audience empty. A platform that only takes whole audiences gets one when it differs. Known
+        ones are removed also where the rest is cleared: what an earlier run added a moment ago may
+        not be old enough for that."""
         replacement, prepared = self._spec.replacement, self._prepared
         refresh = self._kind is DistributionType.REFRESH
+        if not self._spec.adds:
+            if prepared.counts.identifiers and (self._asked or prepared.adds or prepared.removes):
+                yield Step(Operation.REPLACE)
+            return
         if refresh and replacement is Replacement.SESSION and prepared.counts.identifiers:
             yield Step(Operation.REPLACE)
             return

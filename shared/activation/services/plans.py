@@ -74,7 +74,8 @@ def _warnings(prepared: Prepared, spec: ConnectorSpec) -> tuple[str, ...]:
     size = prepared.counts.identifiers
     if size < spec.minimum_size:
         found.append(f"{spec.title} asks for at least {spec.minimum_size} rows; this has {size}.")
-    if prepared.removes and not spec.removes:
+    replaced = any(step.operation == "replace" for step in prepared.steps)
+    if prepared.removes and not spec.removes and not replaced:
         found.append(
             f"{spec.title} takes nothing out again: {prepared.removes} identifiers stay there."
         )

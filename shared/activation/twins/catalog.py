@@ -45,13 +45,14 @@ class Offer:
     urls: Mapping[str, str] = field(default_factory=lambda: {"api_url": ""})
     """Settings that are addresses: what comes after the twin's own."""
 
-    def account(self, platform_type: str, url: str, twin: Twin) -> dict[str, Any]:
-        """What `POST /platforms` takes for the started twin at `url`."""
+    def account(self, platform_type: str, url: str, twin: Twin | None = None) -> dict[str, Any]:
+        """What `POST /platforms` takes for the twin, which may be started, at `url`."""
         addresses = {name: f"{url}{path}" for name, path in self.urls.items()}
+        more = {} if twin is None else twin.settings()
         return {
             "platform_type": platform_type,
             "credentials": dict(self.credentials),
-            "settings": {"config": {**self.config, **addresses, **twin.settings()}},
+            "settings": {"config": {**self.config, **addresses, **more}},
         }
 
 

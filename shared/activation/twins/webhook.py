@@ -56,6 +56,14 @@ class WebhookTwin(Twin):
             "messages": len(self.message_ids),
         }
 
+    def lose(self, audience_id: str, kind: str, value: str) -> None:
+        """Forget a member, as a receiver does that came back from an old backup."""
+        with self._lock:
+            key = member_key(kind, value)
+            del self.members[audience_id][key]
+            self.audiences[audience_id].keys.remove(key)
+            self._ordered.pop(audience_id, None)
+
     def respond(self, request: Request) -> Response:
         """Take a message; 204 also for one that was taken before. GET asks for members."""
         if request.method == "GET":

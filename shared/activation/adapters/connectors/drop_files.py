@@ -144,14 +144,14 @@ def _changes(path: Path) -> Iterator[Change]:
 
 
 def _drop(folder: Path, manifest: Path) -> _Drop:
-    """What a manifest says. Removals come after the additions of the same distribution."""
+    """What a manifest says. Removals come before the additions of the same distribution."""
     if not manifest.resolve().is_relative_to(folder.resolve()):
         raise _damaged()
     said = _read(manifest)
     try:
         summary = orjson.loads(said)
         adds = {Operation.ADD: True, Operation.REMOVE: False}[summary["operation"]]
-        order = (summary.get("started_at") or "", summary["distribution_id"], not adds)
+        order = (summary.get("started_at") or "", summary["distribution_id"], adds)
         return _Drop(manifest.parent, adds, order, summary["rows"], summary["parts"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise _damaged() from None

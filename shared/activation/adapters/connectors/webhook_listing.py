@@ -14,13 +14,14 @@ from urllib.parse import urlencode
 import orjson
 
 from activation.adapters.connectors.http import Reply, http_refusal
-from activation.domain.identifier import MAX_IDENTIFIER, IdentifierType
+from activation.domain.identifier import HASHED_TYPES, MAX_IDENTIFIER, IdentifierType
 from activation.errors import PlatformError, PlatformTransientError
 
 MAX_PAGES = 1_000_000
 UNREADABLE = "unreadable_listing"
 _CURSOR = re.compile(r"[!-~]{1,512}")
-_KINDS = frozenset(map(str, IdentifierType))
+_HASH, _TEXT = re.compile(r"[0-9a-f]{64}"), re.compile(rf"[!-~]{{1,{MAX_IDENTIFIER}}}")
+_SHAPES = {str(k): _HASH if k in HASHED_TYPES else _TEXT for k in IdentifierType}
 
 Member = tuple[str, str]
 
@@ -77,8 +78,8 @@ def _member(line: Any) -> Member:
     if not isinstance(line, dict) or set(line) != {"type", "value"}:
         raise PlatformError("A line of the receiver's listing is no member.", reason=UNREADABLE)
     kind, value = line["type"], line["value"]
-    known = isinstance(kind, str) and kind in _KINDS and isinstance(value, str)
-    if not known or not 1 <= len(value) <= MAX_IDENTIFIER:
+    known = isinstance(kind, str) and kind in _SHAPES and isinstance(value, str)
+    if not known or not _SHAPES[kind].fullmatch(value):
         raise PlatformError("A line of the receiver's listing is no member.", reason=UNREADABLE)
     return kind, value
 
