@@ -17,9 +17,10 @@ from tests.connectors.support import ADD
 def test_an_account_from_the_catalog_works(
     registry: ConnectorRegistry, clock: MovableClock, name: str
 ) -> None:
-    running = serve({name: OFFERS[name].make(clock, 0.5)})
+    twin = OFFERS[name].make(clock, 0.5)
+    running = serve({name: twin})
     try:
-        offer = OFFERS[name].account(name, running.url_of(name))
+        offer = OFFERS[name].account(name, running.url_of(name), twin)
         kind, config = PlatformType(offer["platform_type"]), offer["settings"]["config"]
         registry.validate(kind, offer["credentials"], config)
         connector = registry.connector(kind, config)
