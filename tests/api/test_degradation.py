@@ -21,7 +21,9 @@ from tests.api.client import Api, Description
 from tests.api.test_roles import body_of, filled
 
 STORES = ("documents", "member_blobs", "uploads")
-NEEDS_NO_STORE = frozenset({"get_cache", "list_platform_types", "list_operators"})
+NEEDS_NO_STORE = frozenset(
+    {"get_cache", "get_evidence_key", "list_platform_types", "list_operators"}
+)
 
 
 class Outage:
