@@ -159,11 +159,13 @@ class App:
     def connectors(self) -> Connectors:
         """Ad platforms."""
         from activation.adapters.connectors.registry import ConnectorRegistry
+        from activation.services.locks import DocumentLock
 
         return ConnectorRegistry(
             self.clock,
             allow_private_hosts=self.settings.allow_private_hosts,
             drop_root=self.settings.data_path / "drops" if self._embedded else None,
+            lock=DocumentLock(self.documents, self.clock),
         )
 
     @cached_property

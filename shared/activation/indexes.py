@@ -33,22 +33,15 @@ INDEXES = MappingProxyType(
 """Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
 
 SWEPT = (
-    *(
-        "distributions",
-        "idempotency",
-        "imports",
-        "jobs",
-        "lanes",
-        "organizations",
-        "outbox",
-        "platforms",
-    ),
+    *("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),
+    "platforms",
 )
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
 UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
+    "locks",
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 
