@@ -19,7 +19,7 @@ from activation.domain.job import Job
 from activation.domain.ledger import Ledger
 from activation.domain.member_import import MemberImport
 from activation.domain.operator_account import OperatorAccount
-from activation.domain.platform import Platform
+from activation.domain.platform import OWN_TIMES, Platform
 from activation.domain.retention_run import Organization
 from activation.domain.version import AudienceVersion, SampleMember
 
@@ -59,7 +59,7 @@ ImportAnswer = public_form(
     MemberImport, frozenset({"chunks", "attempt", "lease_until", "source", "read_to_end"})
 )
 JobAnswer = public_form(Job, frozenset({"state", "attempt", "lease_until"}))
-PlatformAnswer = public_form(Platform, frozenset({"refreshed_until", "look_at"}))
+PlatformAnswer = public_form(Platform, OWN_TIMES)
 OrganizationAnswer = public_form(Organization, frozenset({"started", "retention_rules"}))
 OperatorAccountAnswer = public_form(OperatorAccount, permissions=tuple[Role, ...])
 DistributionAnswer = public_form(Distribution, HIDDEN)
