@@ -22,6 +22,7 @@ from activation.domain.operator_account import OperatorAccount
 from activation.domain.platform import OWN_TIMES, Platform
 from activation.domain.retention_run import Organization
 from activation.domain.version import AudienceVersion, SampleMember
+from activation.domain.webhook import Webhook, WebhookDelivery
 
 
 def public_form(
@@ -70,6 +71,14 @@ LedgerAnswer = public_form(
     accepted_by_type=dict[str, int],
     doubtful=int,
 )
+WebhookAnswer = public_form(Webhook)
+NewSecretAnswer = create_model(
+    "NewSecretAnswer",
+    __base__=WebhookAnswer,
+    __doc__="A webhook and its new secret, which is told this once: null in a repeated answer.",
+    secret=(str | None, ...),
+)
+WebhookDeliveryAnswer = public_form(WebhookDelivery, frozenset({"lease_until"}))
 
 
 class UploadAnswer(Value):

@@ -45,7 +45,7 @@ from activation.errors import (
     StorageUnavailableError,
     ValidationError,
 )
-from activation.ports import Batch, Clock, DocumentStore
+from activation.ports import Batch, Clock, DocumentStore, Write
 from activation.services.accounts import Accounts
 from activation.services.distributions import (
     DistributionService,
@@ -189,16 +189,35 @@ class Dispatcher:
             self.documents.commit(Batch([stored.replaced_by(waiting)]))
             return
         fresh = job.status is not DistributionStatus.PROCESSING
-        lease = Lease(self.documents, self.clock, self.lease_seconds, stored).committed(
-            [turn[1]],
+        taken = job.changed(
             status=job.moved_to(DistributionStatus.PROCESSING) if fresh else job.status,
             attempt=job.attempt + 1,
             executed_at=job.executed_at or now,
+            lease_until=now + timedelta(seconds=self.lease_seconds),
             next_at=None,
             waiting_for=None,
             settled=False,
+            updated_at=now,
         )
-        self._guarded(caller, lease, self._start)
+        self._guarded(caller, self._leased(caller, stored, taken, turn[1]), self._start)
+
+    def _leased(
+        self, caller: Caller, stored: Stored[Distribution], taken: Distribution, turn: Write
+    ) -> Lease[Distribution]:
+        """The lease on a distribution, with its turn at the ledger. A start is told to others."""
+        writes = [stored.replaced_by(taken), turn]
+        if stored.entity.status is taken.status:
+            revision = self.documents.commit(Batch(writes))[0]
+        else:
+            revision = self.distributions.commits.commit(
+                caller,
+                "function:distribution:processing",
+                writes,
+                before=stored.entity,
+                after=taken,
+            )
+        held = Stored(taken, stored.key, revision)
+        return Lease(self.documents, self.clock, self.lease_seconds, held)
 
     def _guarded(
         self,

@@ -11,8 +11,10 @@ from activation.domain.lane import Lane
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
 from activation.domain.schedule import own_time
+from activation.domain.webhook import DeliveryStatus, WebhookDelivery
 from activation.errors import ConflictError
 from activation.ports import Batch, Clock, Document, DocumentStore, Write
+from activation.services.announcements import DELIVERIES, delivery_message
 from activation.services.commits import Commits
 from activation.services.distributions import lane_message, request_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
@@ -40,6 +42,7 @@ class DueService:
             "lanes": self._lanes(),
             "platforms": self._platforms(),
             "jobs": self._jobs(),
+            "webhook_deliveries": self._webhook_deliveries(),
             "idempotency": self._old_claims(),
         }
 
@@ -102,8 +105,27 @@ class DueService:
             self.commits.bus.publish([job_message(job, self.clock) for job in jobs])
         return len(jobs)
 
+    def _webhook_deliveries(self) -> int:
+        """Have those tried that wait for it, and forget those that ended long ago."""
+        due = self.documents.due(DELIVERIES, self.clock.now(), PAGE)
+        deliveries = [WebhookDelivery.restored(document.data) for document in due]
+        waiting = [one for one in deliveries if one.status is DeliveryStatus.PENDING]
+        if waiting:
+            self.commits.bus.publish([delivery_message(one, self.clock) for one in waiting])
+        for document, one in zip(due, deliveries, strict=True):
+            if one.status is not DeliveryStatus.PENDING:
+                self._forget(Write(document.key, None, document.revision))
+        return len(due)
+
     def _old_claims(self) -> int:
         due = self.documents.due(IDEMPOTENCY, self.clock.now(), PAGE)
         for document in due:
-            self.documents.commit(Batch([Write(document.key, None)]))
+            self._forget(Write(document.key, None))
         return len(due)
+
+    def _forget(self, write: Write) -> None:
+        """Delete a document whose time is over, unless somebody has just changed it."""
+        try:
+            self.documents.commit(Batch([write]))
+        except ConflictError:
+            return
