@@ -22,11 +22,17 @@ def taken() -> list[tuple[dict[str, str], bytes]]:
 
 
 @pytest.fixture
-def address(taken: list[tuple[dict[str, str], bytes]]) -> Iterator[str]:
+def refusals() -> list[int]:
+    """What the receiver answers next; then 204."""
+    return []
+
+
+@pytest.fixture
+def address(taken: list[tuple[dict[str, str], bytes]], refusals: list[int]) -> Iterator[str]:
     def receive(request: Request) -> Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         taken.append((headers, request.get_data()))
-        return Response(status=204)
+        return Response(status=refusals.pop(0) if refusals else 204)
 
     with served(receive) as url:
         yield f"{url}/events"
@@ -135,6 +141,28 @@ def test_a_test_and_a_replay_are_followed_by_their_delivery(
     delivered(api)
     assert api.get(one).get_json()["replays"] == 1
     assert [headers["webhook-id"] for headers, _ in taken] == [done["event_id"]] * 2
+
+
+def test_what_was_refused_is_tried_again_by_the_clock(
+    api: Api, address: str, refusals: list[int], taken: list[tuple[dict[str, str], bytes]]
+) -> None:
+    path = f"/webhooks/{api.webhook(url=address)['webhook_id']}"
+    refusals.append(503)
+    wanted = {
+        "audience_id": api.audience_with_members("a@example.com")["audience_id"],
+        "platform_id": api.platform()["platform_id"],
+        "scheduled_at": "2027-01-01T00:00:00Z",
+    }
+    assert api.post("/distributions", wanted).status_code == 202
+    delivered(api)
+    [waiting] = api.get(f"{path}/deliveries").get_json()["data"]
+    assert (waiting["event_type"], waiting["status"]) == ("distribution.scheduled", "pending")
+    assert (waiting["response_status"], waiting["error"]) == (503, "refused")
+    api.server.app.clock.sleep(10)
+    api.server.tick()
+    delivered(api)
+    [done] = api.get(f"{path}/deliveries").get_json()["data"]
+    assert (done["status"], done["attempts"], len(taken)) == ("delivered", 2, 2)
 
 
 def test_the_log_has_pages(api: Api, address: str) -> None:

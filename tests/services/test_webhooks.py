@@ -17,7 +17,11 @@ from werkzeug.wrappers import Request, Response
 from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.domain.caller import Caller, Claim
-from activation.domain.distribution import Distribution, DistributionDraft
+from activation.domain.distribution import (
+    Distribution,
+    DistributionDraft,
+    DistributionStatus,
+)
 from activation.domain.platform import HealthStatus, Platform, PlatformChanges, PlatformDraft
 from activation.domain.webhook import (
     DELAYS,
@@ -97,12 +101,12 @@ class World:
         }
         return self.app.platforms.create(self.ann, PlatformDraft.model_validate(body)).entity
 
-    def distribution(self) -> Distribution:
+    def distribution(self, secret: str = WEBHOOK_SECRET) -> Distribution:
         audience = audience_of(self.app, self.ann)
         add(self.app, self.ann, audience.audience_id, inputs(3))
         self.app.audiences.set_status(self.ann, audience.audience_id, "active")
         draft = DistributionDraft(
-            audience_id=audience.audience_id, platform_id=self.platform().platform_id
+            audience_id=audience.audience_id, platform_id=self.platform(secret).platform_id
         )
         return self.app.distributions.create(self.ann, draft).entity
 
@@ -218,6 +222,30 @@ def test_an_account_that_is_refused_is_told_once_until_it_is_good_again(world: W
         world.app.dispatcher.check("acme", platform.platform_id)
     world.send()
     assert world.receiver.types == ["platform.needs_reauth", "platform.recovered"]
+
+
+@pytest.mark.embedded("lets the bus of this machine deliver")
+def test_what_waits_for_credentials_goes_on_when_they_are_replaced(
+    world: World, clock: MovableClock
+) -> None:
+    world.webhook()
+    distribution = world.distribution(OLD_WEBHOOK_SECRET)
+    work(world.app)
+    held = world.app.distributions.get(world.ann, distribution.distribution_id).entity
+    assert held.hold is not None
+    assert world.receiver.types == [
+        *("distribution.scheduled", "distribution.started"),
+        *("platform.needs_reauth", "distribution.held"),
+    ]
+    changes = PlatformChanges(credentials={"signing_secret": WEBHOOK_SECRET})
+    world.app.platforms.update(world.ann, held.platform_id, changes)
+    work(world.app)
+    clock.sleep(61)
+    world.app.due.run()
+    work(world.app)
+    done = world.app.distributions.get(world.ann, distribution.distribution_id).entity
+    assert (done.status, done.progress.sent) == (DistributionStatus.COMPLETED, 3)
+    assert world.receiver.types[4:] == ["platform.recovered", "distribution.completed"]
 
 
 # tries ----------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Webhook(Defaults):
         )
 
     def _signed(self, account: Account, message_id: str, body: bytes) -> dict[str, str]:
-        """The headers of the scheme, signed with every key of the account."""
+        """The headers of the Standard Webhooks scheme, one signature per key there is."""
         keys = [signing_key(account.credentials[n]) for n in SECRETS if account.credentials.get(n)]
         return signed(keys, message_id, self._http.clock.now(), body)
 
