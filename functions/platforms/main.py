@@ -1,4 +1,4 @@
-"""HTTP: platform accounts: seals credentials, cannot open them."""
+"""HTTP: platform accounts and webhooks: seals secrets, cannot open them."""
 
 import flask
 import functions_framework

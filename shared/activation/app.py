@@ -17,13 +17,14 @@ from activation.ports import (
     Clock,
     Connectors,
     DocumentStore,
+    Hooks,
     MessageBus,
     Notifier,
     Signer,
     Vault,
 )
 from activation.services.audiences import AudienceService
-from activation.services.commits import Commits
+from activation.services.commits import Commits, together
 from activation.services.distributions import DistributionService
 from activation.services.due import DueService
 from activation.services.idempotency import IdempotencyService
@@ -68,6 +69,9 @@ if TYPE_CHECKING:
     from activation.services.sweep import SweepWorker
     from activation.services.versions import VersionService
     from activation.services.warming import WarmingService
+    from activation.services.webhook_deliveries import WebhookDeliveryService
+    from activation.services.webhook_sender import WebhookSender
+    from activation.services.webhooks import WebhookService
 
 
 class App:
@@ -159,11 +163,13 @@ class App:
     def connectors(self) -> Connectors:
         """Ad platforms."""
         from activation.adapters.connectors.registry import ConnectorRegistry
+        from activation.services.locks import DocumentLock
 
         return ConnectorRegistry(
             self.clock,
             allow_private_hosts=self.settings.allow_private_hosts,
             drop_root=self.settings.data_path / "drops" if self._embedded else None,
+            lock=DocumentLock(self.documents, self.clock),
         )
 
     @cached_property
@@ -179,6 +185,13 @@ class App:
             self.settings.retention_webhook_secret,
             allow_private_hosts=self.settings.allow_private_hosts,
         )
+
+    @cached_property
+    def hooks(self) -> Hooks:
+        """Addresses that get events."""
+        from activation.adapters.connectors.hooks import HookPoster
+
+        return HookPoster(self.clock, allow_private_hosts=self.settings.allow_private_hosts)
 
     @cached_property
     def cache(self) -> Cache:
@@ -200,10 +213,13 @@ class App:
     @cached_property
     def commits(self) -> Commits:
         """The one way to change anything."""
+        from activation.services.announcements import Announcements
         from activation.services.followers import Followers
 
-        followers = Followers(self.documents, self.clock)
-        return Commits(self.documents, self.bus, self.clock, followers)
+        follow = together(
+            Followers(self.documents, self.clock), Announcements(self.documents, self.clock)
+        )
+        return Commits(self.documents, self.bus, self.clock, follow)
 
     @cached_property
     def idempotency(self) -> IdempotencyService:
@@ -363,6 +379,27 @@ class App:
         return PlatformService(
             self.documents, self.commits, self.vault, self.connectors, self.clock
         )
+
+    @cached_property
+    def webhooks(self) -> WebhookService:
+        """Webhooks."""
+        from activation.services.webhooks import WebhookService
+
+        return WebhookService(self.documents, self.commits, self.vault, self.hooks, self.clock)
+
+    @cached_property
+    def webhook_deliveries(self) -> WebhookDeliveryService:
+        """What was sent to webhooks."""
+        from activation.services.webhook_deliveries import WebhookDeliveryService
+
+        return WebhookDeliveryService(self.documents, self.commits, self.webhooks, self.clock)
+
+    @cached_property
+    def webhook_sender(self) -> WebhookSender:
+        """The worker behind webhooks."""
+        from activation.services.webhook_sender import WebhookSender
+
+        return WebhookSender(self.webhook_deliveries, self.hooks, self.vault, self.clock)
 
     @cached_property
     def distributions(self) -> DistributionService:
@@ -614,7 +651,7 @@ class App:
 
     def close(self) -> None:
         """Close what was opened; the App cannot be used afterwards."""
-        for port in ("documents", "bus", "connectors", "cache", "notifier"):
+        for port in ("documents", "bus", "connectors", "cache", "notifier", "hooks"):
             closing = getattr(self.__dict__.get(port), "close", None)
             if closing is not None:
                 closing()

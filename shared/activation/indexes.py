@@ -28,27 +28,21 @@ INDEXES = MappingProxyType(
         "platforms": ("status", "platform_type", "visible_to"),
         "retention_runs": ("job", "status"),
         "versions": ("audience_id",),
+        "webhook_deliveries": ("webhook_id", "status"),
     }
 )
 """Collection → fields that `Query.equal` may name. A list field is indexed by its elements."""
 
 SWEPT = (
-    *(
-        "distributions",
-        "idempotency",
-        "imports",
-        "jobs",
-        "lanes",
-        "organizations",
-        "outbox",
-        "platforms",
-    ),
+    *("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),
+    *("platforms", "webhook_deliveries"),
 )
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
 UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
+    *("locks", "webhook_secrets", "webhook_silences", "webhooks"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 

@@ -446,6 +446,31 @@ class Connectors(Protocol):
 # Operators ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class HookReply:
+    """What a receiver of events answered."""
+
+    status: int
+    retry_after_seconds: float | None = None
+
+
+class Hooks(Protocol):
+    """Posts signed events to addresses that organizations have registered."""
+
+    def require(self, url: str) -> None:
+        """Raise ValidationError (URL_NOT_ALLOWED) unless `url` may be registered."""
+
+    def post(
+        self, url: str, secrets: Sequence[str], message_id: str, document: JSONObject
+    ) -> HookReply:
+        """Post a JSON document once, signed with each of `secrets`; a receiver may treat two with
+        one id as the same.
+
+        Raises PlatformTransientError when there is no answer in time, PlatformError when the
+        address may not be called.
+        """
+
+
 class Notifier(Protocol):
     """Tells a system of the operator what has happened, such as the report of a retention run."""
 

@@ -184,6 +184,13 @@ class Api:
         created: dict[str, Any] = response.get_json()
         return created
 
+    def webhook(self, **fields: Any) -> dict[str, Any]:
+        """A new webhook, with the secret that it is told of once."""
+        response = self.post("/webhooks", {"url": "http://127.0.0.1:9/events", **fields})
+        assert response.status_code == 201, response.get_json()
+        created: dict[str, Any] = response.get_json()
+        return created
+
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WEBHOOK = {

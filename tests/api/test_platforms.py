@@ -81,6 +81,16 @@ def test_types_say_which_fields_they_ask_for(api: Api) -> None:
     assert "signing_secret" in secret
 
 
+def test_credentials_tell_when_they_end(api: Api) -> None:
+    given = {"signing_secret": SECRET, "expires_at": "2027-01-31T01:00:00+01:00"}
+    platform = api.platform(credentials=given)
+    assert platform["credentials"]["expires_at"] == "2027-01-31T00:00:00.000000Z"
+    assert platform["credentials"]["fields"] == ["signing_secret"]
+    path = f"/platforms/{platform['platform_id']}"
+    refused = api.patch(path, {"credentials": {**given, "expires_at": "2026-01-31T00:00:00Z"}})
+    assert refused.get_json()["error"]["details"]["field"] == "credentials.expires_at"
+
+
 def with_settings(**settings: object) -> dict[str, object]:
     return {"settings": {**WEBHOOK["settings"], **settings}}  # type: ignore[dict-item]
 

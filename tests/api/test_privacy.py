@@ -49,7 +49,13 @@ def test_no_log_line_and_no_error_repeats_a_secret_or_a_person(api: Api, lines: 
     assert {response.status_code for response in mistakes} <= {400, 401, 404, 422}
     api.post(f"{path}/members", {"members": [MEMBER]})
     api.platform()
+    path = f"/webhooks/{(webhook := api.webhook())['webhook_id']}"
+    secrets = (webhook["secret"], api.post(f"{path}/rotate").get_json()["secret"])
+    mistakes.append(api.post("/webhooks", {"url": f"https://user:{SECRET}@hooks.example.com"}))
+    api.post(f"{path}/test")
+    while api.server.deliver():
+        pass
     texts = [response.get_data(as_text=True) for response in mistakes] + lines.texts
     assert len(lines.texts) >= len(mistakes)
-    for canary in (ADDRESS, DIGEST, SECRET):
+    for canary in (ADDRESS, DIGEST, SECRET, *secrets):
         assert not [text for text in texts if canary in text]

@@ -29,10 +29,14 @@ def ids(api: Api) -> dict[str, str]:
     wanted = {"audience_id": audience_id, "platform_id": platform_id}
     distribution = api.post("/distributions", wanted)
     assert distribution.status_code == 202
+    webhook_id = api.webhook()["webhook_id"]
+    ping = api.post(f"/webhooks/{webhook_id}/test").get_json()
     job = api.server.app.jobs.start(caller_of(), JobKind.COMPACT, audience_id)
     return {
         **wanted,
         "job_id": job.entity.job_id,
+        "webhook_id": webhook_id,
+        "delivery_id": ping["delivery_id"],
         "run_id": api.post("/retention/runs", {"dry_run": True}).get_json()["run_id"],
         "number": "1",
         "user_id": "ann",
@@ -75,7 +79,8 @@ def probe(api: Api, method: str, path: str, operation_id: str, ids: dict[str, st
 def test_foreign_ids_answer_like_random_ones(
     stranger: Api, api: Api, description: Description, ids: dict[str, str]
 ) -> None:
-    before = {path: api.get(f"/{path}").get_json() for path in ("audiences", "platforms")}
+    lists = ("audiences", "platforms", "webhooks")
+    before = {path: api.get(f"/{path}").get_json() for path in lists}
     known = probes(description, ids)
     assert len(known) >= 25
     for method, path, operation_id, own in known:
@@ -195,7 +200,7 @@ def test_a_run_that_is_held_is_released_by_its_organization_only(
     assert stranger.get("/retention/runs").get_json()["total"] == 0
 
 
-@pytest.mark.parametrize("route", ["/audiences", "/platforms", "/distributions"])
+@pytest.mark.parametrize("route", ["/audiences", "/platforms", "/distributions", "/webhooks"])
 def test_lists_and_cursors_stay_within_the_organization(
     route: str, stranger: Api, api: Api, ids: dict[str, str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_no_answer_has_a_place_for_secrets(document: dict[str, Any]) -> None:
         "fields",
         "version",
         "updated_at",
+        "expires_at",
     }
     names = {name for node in nodes(schemas) for name in node.get("properties", {})}
     assert not names & {"sealed", "secret_value", "signing_secret", "access_token", "password"}

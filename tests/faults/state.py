@@ -13,13 +13,16 @@ from activation.app import App
 from activation.documents import Collection
 from activation.domain.audience import Audience
 from activation.domain.audit import AuditEntry
+from activation.domain.distribution import Distribution
 from activation.domain.entity import Entity
 from activation.domain.job import Job
+from activation.domain.ledger import Ledger
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
 from activation.domain.quota import QuotaLimit
 from activation.domain.version import AudienceVersion
+from activation.domain.webhook import WebhookDelivery
 from activation.errors import ActivationError
 from activation.ports import BlobKey, Query
 from activation.services.quotas import GUARDS
@@ -35,7 +38,7 @@ Members = frozenset[tuple[Any, ...]]
 
 UPKEEP = (
     *("job:", "sweep:", "function:members:"),
-    *("function:version:backup", "function:audience:derive"),
+    *("function:version:backup", "function:audience:derive", "function:platform:"),
 )
 """Actions that the system takes when it comes to them, or not at all."""
 
@@ -51,12 +54,23 @@ def view(app: App) -> dict[str, Any]:
         "imports": sorted(_import_seen(job) for job in _all(app, "imports", MemberImport)),
         "jobs": sorted(_job_seen(job) for job in _all(app, "jobs", Job)),
         "limits": sorted(_limit_seen(limit) for limit in _all(app, "quota_limits", QuotaLimit)),
+        "distributions": sorted(
+            (one.status.value, *one.progress.model_dump(include=_ROWS).values())
+            for one in _all(app, "distributions", Distribution)
+        ),
+        "events": Counter(
+            (one.event_type, one.status.value)
+            for one in _all(app, "webhook_deliveries", WebhookDelivery)
+        ),
         "effects": Counter(
             entry.action
             for entry in _all(app, "audit", AuditEntry)
             if not entry.action.startswith(UPKEEP)
         ),
     }
+
+
+_ROWS = {"planned", "sent", "rejected", "pending"}
 
 
 def _seen(app: App, audience: Audience) -> dict[str, Any]:
@@ -246,6 +260,9 @@ def orphans(app: App) -> list[str]:
         named |= {v.backup.location for v in versions_of(app, audience) if v.backup}
     for job in _all(app, "imports", MemberImport):
         named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
+    rosters = [ledger.accepted for ledger in _all(app, "ledgers", Ledger)]
+    rosters += [one.roster for one in _all(app, "distributions", Distribution)]
+    named |= {part.path for roster in rosters if roster for part in roster.partitions}
     parts = app.documents.query(Query(ORGANIZATION, "member_parts", limit=MANY))
     stored = [("member_parts", document.key.id) for document in parts]
     areas = {

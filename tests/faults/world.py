@@ -30,6 +30,7 @@ TRIES = 6
 HANDLERS: dict[str, Callable[[App, Message], None]] = {
     "member-imports": messages.import_members,
     "audience-jobs": messages.run_job,
+    "distribution-requests": messages.dispatch_distribution,
 }
 """Topic → what the function behind it does with a message."""
 
@@ -79,6 +80,7 @@ class World:
             data_folder=str(self.folder),
             database_threshold=DATABASE_THRESHOLD,
             segmented_threshold=SEGMENTED_THRESHOLD,
+            allow_private_hosts=True,
         )
         app = attach(App(settings, self.clock), tape)
         app.__dict__["store"] = replace(app.store, max_deltas=MAX_DELTAS, delta_from=DELTA_FROM)
@@ -167,6 +169,7 @@ def unfinished(app: App) -> Sequence[str]:
     waiting = [
         *(("jobs", status) for status in JobStatus if status not in FINAL),
         *(("imports", status) for status in ImportStatus if status not in IMPORT_FINAL),
+        *(("distributions", "processing"), ("webhook_deliveries", "pending")),
     ]
     found = [f"{kind} {status}" for kind, status in waiting if listed(kind, status)]
     found += ["outbox"] * app.documents.count(Query(ANN.organization_id, OUTBOX))

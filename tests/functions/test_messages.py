@@ -107,6 +107,7 @@ def test_malformed_message_is_refused_and_ends_as_a_dead_letter(
     [
         {},
         {"import_id": 7, "distribution_id": 7, "job_id": 7},
+        {"import_id": 7, "webhook_delivery_id": 7, "job_id": 7},
         {"kind": "storage#object", "name": "acme/other/thing"},
         {"kind": "storage#object", "name": 7},
     ],
@@ -124,6 +125,8 @@ def test_message_without_a_meaning_is_refused(
         {"import_id": "../x", "distribution_id": "../x", "job_id": "../x"},
         {"import_id": "unknown", "distribution_id": "unknown", "job_id": "unknown"},
         {"platform_id": "unknown", "import_id": "unknown", "job_id": "unknown"},
+        {"webhook_delivery_id": "unknown", "import_id": "unknown", "job_id": "unknown"},
+        {"webhook_delivery_id": "../x", "import_id": "unknown", "job_id": "unknown"},
     ],
 )
 @pytest.mark.parametrize("organization", ["acme", "", "../evil"])

@@ -1,14 +1,15 @@
-"""Cron texts against a minute-by-minute reading of them."""
+"""Cron texts against a minute-by-minute reading of them, and times of day of one's own."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activation.domain.schedule import schedule
+from activation.domain.schedule import own_time, schedule
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,3 +96,17 @@ def test_a_day_that_never_comes_has_no_slot() -> None:
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"five fields|is not within|invalid literal|base 10"):
         schedule(text)
+
+
+@given(st.text(max_size=40), instants)
+def test_ones_own_time_comes_every_day_at_the_same_second(name: str, now: datetime) -> None:
+    first = own_time(name, now)
+    assert now < first <= now + timedelta(days=1)
+    assert own_time(name, first) == first + timedelta(days=1)
+    assert own_time(name, first - timedelta(microseconds=1)) == first
+
+
+def test_times_of_many_are_spread_over_the_day() -> None:
+    hours = Counter(own_time(f"platform-{n}", START).hour for n in range(2400))
+    assert set(hours) == set(range(24))
+    assert 60 < min(hours.values()) <= max(hours.values()) < 140

@@ -19,9 +19,10 @@ from activation.domain.job import Job
 from activation.domain.ledger import Ledger
 from activation.domain.member_import import MemberImport
 from activation.domain.operator_account import OperatorAccount
-from activation.domain.platform import Platform
+from activation.domain.platform import OWN_TIMES, Platform
 from activation.domain.retention_run import Organization
 from activation.domain.version import AudienceVersion, SampleMember
+from activation.domain.webhook import Webhook, WebhookDelivery
 
 
 def public_form(
@@ -59,7 +60,7 @@ ImportAnswer = public_form(
     MemberImport, frozenset({"chunks", "attempt", "lease_until", "source", "read_to_end"})
 )
 JobAnswer = public_form(Job, frozenset({"state", "attempt", "lease_until"}))
-PlatformAnswer = public_form(Platform, frozenset({"refreshed_until", "look_at"}))
+PlatformAnswer = public_form(Platform, OWN_TIMES)
 OrganizationAnswer = public_form(Organization, frozenset({"started", "retention_rules"}))
 OperatorAccountAnswer = public_form(OperatorAccount, permissions=tuple[Role, ...])
 DistributionAnswer = public_form(Distribution, HIDDEN)
@@ -70,6 +71,14 @@ LedgerAnswer = public_form(
     accepted_by_type=dict[str, int],
     doubtful=int,
 )
+WebhookAnswer = public_form(Webhook)
+NewSecretAnswer = create_model(
+    "NewSecretAnswer",
+    __base__=WebhookAnswer,
+    __doc__="A webhook and its new secret, which is told this once: null in a repeated answer.",
+    secret=(str | None, ...),
+)
+WebhookDeliveryAnswer = public_form(WebhookDelivery, frozenset({"lease_until"}))
 
 
 class UploadAnswer(Value):

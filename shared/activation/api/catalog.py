@@ -22,6 +22,7 @@ from activation.api.rules import rules
 from activation.api.storages import storages
 from activation.api.summaries import summaries
 from activation.api.versions import versions
+from activation.api.webhooks import webhooks
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -43,7 +44,7 @@ RESOURCES = {
         quotas,
         organizations,
     ),
-    "platforms": (platforms,),
+    "platforms": (platforms, webhooks),
     "distributions": (distributions, ledgers, evidence),
 }
 OPEN_ENDPOINTS = system.OPEN_ENDPOINTS | {uploads.ENDPOINT}

@@ -110,7 +110,12 @@ def import_members(app: App, message: Message) -> None:
 
 
 def dispatch_distribution(app: App, message: Message) -> None:
-    """Work on a distribution or one of its lanes, or check a platform's credentials."""
+    """Work on a distribution or one of its lanes, check a platform's credentials, or tell a
+    webhook."""
+    delivery_id = message.data.get("webhook_delivery_id")
+    if delivery_id is not None:
+        app.webhook_sender.run(message.organization_id, _text(delivery_id, "webhook_delivery_id"))
+        return
     platform_id = message.data.get("platform_id")
     if platform_id is not None:
         app.dispatcher.check(message.organization_id, _text(platform_id, "platform_id"))

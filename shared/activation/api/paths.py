@@ -58,6 +58,18 @@ class PlatformPath(BaseModel):
     platform_id: Id
 
 
+class WebhookPath(BaseModel):
+    """A webhook."""
+
+    webhook_id: Id
+
+
+class WebhookDeliveryPath(WebhookPath):
+    """A delivery to a webhook."""
+
+    delivery_id: Id
+
+
 class DistributionPath(BaseModel):
     """A distribution."""
 

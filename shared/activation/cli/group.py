@@ -33,6 +33,7 @@ COMMANDS = {
     "preview": "activation.cli.rules",
     "derive": "activation.cli.rules",
     "platforms": "activation.cli.platforms",
+    "webhooks": "activation.cli.webhooks",
     "plan": "activation.cli.distributions",
     "distribute": "activation.cli.distributions",
     "distributions": "activation.cli.distributions",

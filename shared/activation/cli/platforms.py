@@ -165,9 +165,16 @@ def check(platform: str) -> None:
     health = tested["health"]
     output().answer(
         tested,
-        facts({"platform": tested["name"], "health": health["status"], "says": health["message"]}),
+        facts(
+            {
+                "platform": tested["name"],
+                "health": health["status"],
+                "says": health["message"],
+                "end": moment(tested["credentials"]["expires_at"]),
+            }
+        ),
     )
-    if health["status"] != "ok":
+    if health["status"] == "needs_reauth":
         raise Failure(health["message"], health["status"])
 
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
+from activation.domain.entity import (
+    Draft,
+    Entity,
+    Instant,
+    Value,
+    require_transition,
+    timestamp,
+)
 from activation.domain.identifier import IdentifierType, Variant
+from activation.domain.schedule import own_time
+
+EXPIRING_WITHIN = timedelta(days=14)
+"""Credentials that end sooner than this are told of."""
+USED_WITHIN = timedelta(days=30)
+"""An account that something was sent to this lately is looked at every day."""
+CHECK_TAKES = timedelta(hours=1)
+"""A check that did not end in this time is made again with the next daily look."""
 
 
 class PlatformType(StrEnum):
@@ -94,11 +109,13 @@ class HealthStatus(StrEnum):
 
 
 class Health(Value):
-    """Result of a credentials test."""
+    """Result of a credentials test. `previous` is set while a test is under way: what the one
+    before it has found."""
 
     status: HealthStatus
     checked_at: Instant
     message: str = ""
+    previous: HealthStatus | None = None
 
 
 class PlatformSettings(Value):
@@ -127,13 +144,19 @@ class PlatformSettings(Value):
 
 
 class CredentialsInfo(Value):
-    """What may be known of sealed credentials: which fields are set and since when."""
+    """What may be known of sealed credentials: which fields are set, since when, and when they
+    end, where somebody said so."""
 
     encrypted: bool = True
     account_id: str | None = None
     fields: tuple[str, ...] = ()
     version: int = 1
     updated_at: Instant
+    expires_at: Instant | None = None
+
+    def end_by(self, moment: datetime) -> bool:
+        """Whether they are known to end before `moment`."""
+        return self.expires_at is not None and self.expires_at < moment
 
 
 class Platform(Entity):
@@ -154,16 +177,28 @@ class Platform(Entity):
     """Slots of the refresh schedule up to here are done, or were before it."""
     look_at: Instant | None = None
     """When the refresh schedule is looked at again."""
+    check_at: Instant | None = None
+    """When `run_due` looks whether the credentials have to be checked: once a day."""
 
     def stored(self) -> dict[str, Any]:
-        """The stored form, with the fields that lists filter by."""
+        """The stored form, with the fields that lists filter by; `due_at` is when `run_due` has
+        to look at it."""
         visible_to = sorted({self.user_id, *self.shared_with})
         data = self.model_dump(mode="json")
-        return {**data, "visible_to": visible_to, "due_at": data["look_at"]}
+        times = [moment for moment in (self.look_at, self.next_check_at) if moment is not None]
+        due_at = timestamp(min(times)) if times else None
+        return {**data, "visible_to": visible_to, "due_at": due_at}
 
     def public(self) -> dict[str, Any]:
-        """What callers see."""
-        return self.model_dump(mode="json", exclude={"refreshed_until", "look_at"})
+        """What callers see: everything but the times that the clock's job goes by."""
+        return self.model_dump(mode="json", exclude=set(OWN_TIMES))
+
+    @property
+    def next_check_at(self) -> datetime | None:
+        """When the daily look at the credentials comes next; None while the account is off."""
+        if self.status is not PlatformStatus.ACTIVE:
+            return None
+        return self.check_at or own_time(self.platform_id, self.updated_at)
 
     def scheduled(self, now: datetime) -> Platform:
         """The account whose refresh schedule counts from now on, as its settings say."""
@@ -176,10 +211,51 @@ class Platform(Entity):
         own = {k: v for k, v in data.items() if k not in ("visible_to", "due_at")}
         return cls.model_validate(own)
 
+    @property
+    def condition(self) -> HealthStatus:
+        """What the last test that ended has found; ok before the first."""
+        if self.health is None:
+            return HealthStatus.OK
+        if self.health.status is HealthStatus.CHECKING:
+            return self.health.previous or HealthStatus.OK
+        return self.health.status
+
+    @property
+    def is_asked_about(self) -> bool:
+        """Whether somebody waits for the result of a test."""
+        return self.health is not None and self.health.status is HealthStatus.CHECKING
+
+    def checking(self, now: datetime) -> Health:
+        """The health from the moment on that a test is asked for."""
+        return Health(status=HealthStatus.CHECKING, checked_at=now, previous=self.condition)
+
+    def working(self, now: datetime) -> Health:
+        """The health of an account whose credentials have just worked."""
+        ends = self.credentials.expires_at
+        if ends is None or not self.credentials.end_by(now + EXPIRING_WITHIN):
+            return Health(status=HealthStatus.OK, checked_at=now, message="The credentials work.")
+        return Health(
+            status=HealthStatus.EXPIRING,
+            checked_at=now,
+            message=f"The credentials work, and end on {ends:%Y-%m-%d}.",
+        )
+
+    def wants_check(self, now: datetime) -> bool:
+        """Whether the daily look has to check the credentials: the account was used lately, its
+        credentials are about to end, or a test of it never ended."""
+        used = self.last_sync is not None and now - self.last_sync <= USED_WITHIN
+        asked_at = self.health.checked_at if self.health and self.is_asked_about else now
+        hangs = now - asked_at > CHECK_TAKES
+        return used or hangs or self.credentials.end_by(now + EXPIRING_WITHIN)
+
     def moved_to(self, status: PlatformStatus) -> PlatformStatus:
         """`status`, when the state machine allows it from here; InvalidStateError otherwise."""
         require_transition("platform", TRANSITIONS, self.status, status)
         return status
+
+
+OWN_TIMES = frozenset({"refreshed_until", "look_at", "check_at"})
+"""Fields of a platform that callers do not see."""
 
 
 class SealedCredentials(Entity):
@@ -287,7 +363,8 @@ class PlatformChanges(Draft):
 
 
 class PlatformDraft(PlatformChanges):
-    """A new platform account. `credentials` may carry `account_id`, which stays readable."""
+    """A new platform account. `credentials` may carry `account_id` and `expires_at`, which stay
+    readable."""
 
     platform_type: PlatformType
     name: str = Field(min_length=1, max_length=255)

@@ -1,7 +1,8 @@
-"""Cron texts: minute, hour, day of month, month, day of week; UTC."""
+"""When things happen by the clock, UTC: cron texts, and a time of day for each of many."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -10,6 +11,7 @@ LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 HORIZON_DAYS = 366 * 8
 """Over eight years every day there is comes up, the 29th of February too."""
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,17 @@ class Schedule:
             return False
         by_date, by_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
         return by_date or by_weekday if self.either_day else by_date and by_weekday
+
+
+def own_time(name: str, now: datetime) -> datetime:
+    """The next time after `now` that it is `name`'s own second of the day.
+
+    It is drawn from the name: many names are spread evenly over the day.
+    """
+    drawn = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = midnight + timedelta(seconds=drawn % int(DAY.total_seconds()))
+    return today if today > now else today + DAY
 
 
 @cache

@@ -37,6 +37,19 @@ Follow = Callable[[Caller, Entity | None, Entity | None], tuple[Sequence[Write],
 """What a commit that changes a record from one state to another has to bring about elsewhere."""
 
 
+def together(*follows: Follow) -> Follow:
+    """All that each of `follows` brings about."""
+
+    def follow(
+        caller: Caller, before: Entity | None, after: Entity | None
+    ) -> tuple[list[Write], list[Message]]:
+        found = [one(caller, before, after) for one in follows]
+        writes = [write for more, _ in found for write in more]
+        return writes, [message for _, more in found for message in more]
+
+    return follow
+
+
 def _nothing(
     _caller: Caller, _before: Entity | None, _after: Entity | None
 ) -> tuple[Sequence[Write], Sequence[Message]]:

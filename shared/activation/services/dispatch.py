@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
@@ -35,14 +36,16 @@ from activation.domain.platform import ConnectorSpec, HealthStatus, Platform, Pl
 from activation.errors import (
     ActivationError,
     ConflictError,
+    CredentialUnreadableError,
     InvalidStateError,
     NotFoundError,
     PlatformAuthError,
     PlatformError,
     PlatformTransientError,
+    StorageUnavailableError,
     ValidationError,
 )
-from activation.ports import Batch, Clock, DocumentStore
+from activation.ports import Batch, Clock, DocumentStore, Write
 from activation.services.accounts import Accounts
 from activation.services.distributions import (
     DistributionService,
@@ -76,6 +79,8 @@ WATCH_SECONDS = 60.0
 """How often somebody looks at lanes that are at work."""
 CLOCK_SKEW_SECONDS = 600.0
 """How far a platform's clock may be behind ours."""
+REFUSALS = (PlatformAuthError, CredentialUnreadableError, NotFoundError)
+"""What says that somebody has to give new credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +128,31 @@ class Dispatcher:
             self.digests.keep(stored.entity, DIGEST_SECONDS)
 
     def check(self, organization_id: str, platform_id: str) -> None:
-        """Ask the platform whether the credentials work, and record the answer as its health."""
+        """Ask the platform whether the credentials work, and record the answer as its health.
+
+        Where somebody waits for the answer, an error that passes is raised, so that the message
+        comes again, and any other one is a bad answer. Else only a refusal of the credentials
+        counts: tomorrow is another look, and the rest shows in distributions.
+        """
         stored = self.platforms.records.find(organization_id, platform_id)
         if stored is None:
             return
-        status, message = HealthStatus.OK, "The credentials work."
+        platform, version = stored.entity, stored.entity.credentials.version
+        record = partial(self.matching.record_health, organization_id, platform_id, version=version)
         try:
-            account, connector = self.accounts.opened(stored.entity)
-            connector.check(account)
-        except PlatformTransientError:
+            account, connector = self.accounts.opened(platform)
+            told = connector.check(account)
+        except StorageUnavailableError:
             raise
         except ActivationError as error:
-            status, message = HealthStatus.NEEDS_REAUTH, error.message
-        self.matching.record_health(organization_id, platform_id, status, message)
-        if status is HealthStatus.OK:
+            if platform.is_asked_about and error.retryable:
+                raise
+            if platform.is_asked_about or isinstance(error, REFUSALS):
+                record(HealthStatus.NEEDS_REAUTH, error.message)
+            else:
+                log.warning("platform %s: no answer to a daily look: %s", platform_id, error.code)
+        else:
+            record(HealthStatus.OK, expires_at=told.expires_at)
             self.distributions.resume_waiting(organization_id, platform_id)
 
     # one distribution ---------------------------------------------------------------------------
@@ -173,16 +189,35 @@ class Dispatcher:
             self.documents.commit(Batch([stored.replaced_by(waiting)]))
             return
         fresh = job.status is not DistributionStatus.PROCESSING
-        lease = Lease(self.documents, self.clock, self.lease_seconds, stored).committed(
-            [turn[1]],
+        taken = job.changed(
             status=job.moved_to(DistributionStatus.PROCESSING) if fresh else job.status,
             attempt=job.attempt + 1,
             executed_at=job.executed_at or now,
+            lease_until=now + timedelta(seconds=self.lease_seconds),
             next_at=None,
             waiting_for=None,
             settled=False,
+            updated_at=now,
         )
-        self._guarded(caller, lease, self._start)
+        self._guarded(caller, self._leased(caller, stored, taken, turn[1]), self._start)
+
+    def _leased(
+        self, caller: Caller, stored: Stored[Distribution], taken: Distribution, turn: Write
+    ) -> Lease[Distribution]:
+        """The lease on a distribution, with its turn at the ledger. A start is told to others."""
+        writes = [stored.replaced_by(taken), turn]
+        if stored.entity.status is taken.status:
+            revision = self.documents.commit(Batch(writes))[0]
+        else:
+            revision = self.distributions.commits.commit(
+                caller,
+                "function:distribution:processing",
+                writes,
+                before=stored.entity,
+                after=taken,
+            )
+        held = Stored(taken, stored.key, revision)
+        return Lease(self.documents, self.clock, self.lease_seconds, held)
 
     def _guarded(
         self,

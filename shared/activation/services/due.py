@@ -1,4 +1,5 @@
-"""What comes up by the clock: due distributions, silent workers, the outbox, old claims."""
+"""What comes up by the clock: due distributions, silent workers, accounts to look at, the outbox,
+old claims."""
 
 from __future__ import annotations
 
@@ -9,13 +10,17 @@ from activation.domain.job import Job
 from activation.domain.lane import Lane
 from activation.domain.member_import import MemberImport
 from activation.domain.platform import Platform
-from activation.ports import Batch, Clock, DocumentStore, Write
+from activation.domain.schedule import own_time
+from activation.domain.webhook import DeliveryStatus, WebhookDelivery
+from activation.errors import ConflictError
+from activation.ports import Batch, Clock, Document, DocumentStore, Write
+from activation.services.announcements import DELIVERIES, delivery_message
 from activation.services.commits import Commits
 from activation.services.distributions import lane_message, request_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
-from activation.services.platforms import refresh_message
+from activation.services.platforms import check_message, refresh_message
 
 PAGE = 200
 
@@ -37,6 +42,7 @@ class DueService:
             "lanes": self._lanes(),
             "platforms": self._platforms(),
             "jobs": self._jobs(),
+            "webhook_deliveries": self._webhook_deliveries(),
             "idempotency": self._old_claims(),
         }
 
@@ -66,11 +72,31 @@ class DueService:
         return len(lanes)
 
     def _platforms(self) -> int:
-        due = self.documents.due("platforms", self.clock.now(), PAGE)
+        """Accounts whose refresh schedule, or whose credentials, are to be looked at."""
+        now = self.clock.now()
+        due = self.documents.due("platforms", now, PAGE)
         platforms = [Platform.restored(document.data) for document in due]
-        if platforms:
-            self.commits.bus.publish([refresh_message(one, self.clock) for one in platforms])
+        refreshed = [one for one in platforms if one.look_at is not None and one.look_at <= now]
+        if refreshed:
+            self.commits.bus.publish([refresh_message(one, self.clock) for one in refreshed])
+        for document, one in zip(due, platforms, strict=True):
+            if one.next_check_at is not None and one.next_check_at <= now:
+                self._look_at_credentials(document, one)
         return len(platforms)
+
+    def _look_at_credentials(self, document: Document, platform: Platform) -> None:
+        """Put the next daily look off to tomorrow, and have the credentials checked where that is
+        worth it."""
+        now = self.clock.now()
+        after = platform.changed(check_at=own_time(platform.platform_id, now))
+        wanted = platform.wants_check(now)
+        messages = [check_message(after, self.clock, None)] if wanted else []
+        write = Write(document.key, after.stored(), document.revision)
+        try:
+            self.documents.commit(Batch([write], messages))
+        except ConflictError:
+            return  # somebody has just changed it; the next round looks again
+        self.commits.publish(messages)
 
     def _jobs(self) -> int:
         due = self.documents.due("jobs", self.clock.now(), PAGE)
@@ -79,8 +105,27 @@ class DueService:
             self.commits.bus.publish([job_message(job, self.clock) for job in jobs])
         return len(jobs)
 
+    def _webhook_deliveries(self) -> int:
+        """Have those tried that wait for it, and forget those that ended long ago."""
+        due = self.documents.due(DELIVERIES, self.clock.now(), PAGE)
+        deliveries = [WebhookDelivery.restored(document.data) for document in due]
+        waiting = [one for one in deliveries if one.status is DeliveryStatus.PENDING]
+        if waiting:
+            self.commits.bus.publish([delivery_message(one, self.clock) for one in waiting])
+        for document, one in zip(due, deliveries, strict=True):
+            if one.status is not DeliveryStatus.PENDING:
+                self._forget(Write(document.key, None, document.revision))
+        return len(due)
+
     def _old_claims(self) -> int:
         due = self.documents.due(IDEMPOTENCY, self.clock.now(), PAGE)
         for document in due:
-            self.documents.commit(Batch([Write(document.key, None)]))
+            self._forget(Write(document.key, None))
         return len(due)
+
+    def _forget(self, write: Write) -> None:
+        """Delete a document whose time is over, unless somebody has just changed it."""
+        try:
+            self.documents.commit(Batch([write]))
+        except ConflictError:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -57,16 +58,40 @@ class Matching:
     def record_sync(self, organization_id: str, platform_id: str, status: SyncStatus) -> None:
         """Note how the last distribution to the platform ended."""
         now = self.clock.now()
-        self._platform_changed(
-            organization_id, platform_id, "sync", last_sync=now, sync_status=status
-        )
+
+        def synced(platform: Platform) -> Platform:
+            return platform.changed(last_sync=now, sync_status=status)
+
+        self._platform_changed(organization_id, platform_id, "sync", synced)
 
     def record_health(
-        self, organization_id: str, platform_id: str, status: HealthStatus, message: str
+        self,
+        organization_id: str,
+        platform_id: str,
+        status: HealthStatus,
+        message: str = "",
+        *,
+        version: int | None = None,
+        expires_at: datetime | None = None,
     ) -> None:
-        """Note whether the account's credentials work."""
-        health = Health(status=status, checked_at=self.clock.now(), message=message)
-        self._platform_changed(organization_id, platform_id, "health", health=health)
+        """Note whether the account's credentials work; those that do and end soon are expiring.
+
+        `version` is that of the credentials in question: the result is dropped when they have been
+        replaced. `expires_at` is when they end, where the platform said so.
+        """
+        now = self.clock.now()
+
+        def judged(platform: Platform) -> Platform:
+            if version not in (None, platform.credentials.version):
+                return platform
+            if expires_at is not None:
+                known = platform.credentials.model_copy(update={"expires_at": expires_at})
+                platform = platform.changed(credentials=known)
+            if status is HealthStatus.OK:
+                return platform.changed(health=platform.working(now))
+            return platform.changed(health=Health(status=status, checked_at=now, message=message))
+
+        self._platform_changed(organization_id, platform_id, "health", judged)
 
     def _record(
         self, caller: Caller, distribution_id: str, report: MatchReport, spec: ConnectorSpec
@@ -112,15 +137,19 @@ class Matching:
         )
 
     def _platform_changed(
-        self, organization_id: str, platform_id: str, what: str, **fields: object
+        self,
+        organization_id: str,
+        platform_id: str,
+        what: str,
+        change: Callable[[Platform], Platform],
     ) -> None:
         caller = service_caller("dispatch_distribution", organization_id, "")
 
         def use_case() -> None:
             stored = self.platforms.records.find(organization_id, platform_id)
-            if stored is None:
+            after = None if stored is None else change(stored.entity)
+            if stored is None or after is None or after == stored.entity:
                 return
-            after: Platform = stored.entity.changed(**fields)
             self.commits.commit(
                 caller,
                 f"function:platform:{what}",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 
 from activation.documents import Collection, Stored
 from activation.domain.audience import SharingDraft
 from activation.domain.caller import Caller
-from activation.domain.entity import new_id
+from activation.domain.entity import Instant, new_id
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import (
     ConnectorSpec,
     CredentialsInfo,
-    Health,
-    HealthStatus,
     Platform,
     PlatformChanges,
     PlatformDraft,
@@ -47,6 +47,9 @@ MATCH_RATES = "match_rates"
 """Collection of the match rates over time, which end with their platform."""
 MAX_HISTORIES = 400
 ACCOUNT_ID = "account_id"
+EXPIRES_AT = "expires_at"
+READABLE = frozenset({ACCOUNT_ID, EXPIRES_AT})
+"""Credential fields that are no secrets."""
 
 
 def credentials_context(organization_id: str, platform_id: str, version: int) -> tuple[str, ...]:
@@ -183,17 +186,8 @@ class PlatformService(Records[Platform]):
 
         def use_case() -> Stored[Platform]:
             stored = self.get(caller, platform_id)
-            now = self.clock.now()
-            health = Health(status=HealthStatus.CHECKING, checked_at=now)
-            message = Message(
-                topic=DISTRIBUTION_REQUESTS,
-                organization_id=caller.organization_id,
-                id=new_id(now),
-                data={"platform_id": platform_id},
-                ordering_key=platform_id,
-                trace_id=caller.trace_id,
-            )
-            after = stored.entity.changed(health=health)
+            after = stored.entity.changed(health=stored.entity.checking(self.clock.now()))
+            message = check_message(after, self.clock, caller.trace_id)
             return self._changed(caller, stored, after, "api:platform:test", [message])
 
         return retry_conflicts(use_case)
@@ -220,10 +214,11 @@ class PlatformService(Records[Platform]):
         secrets = _secrets(changes.credentials)
         self.connectors.validate(before.platform_type, secrets, settings.config)
         info = _info(changes.credentials, before.credentials.version + 1, now)
-        after = before.changed(**fields, credentials=info, health=None)
+        after = before.changed(**fields, credentials=info, health=before.checking(now))
         sealed = self._sealed(after, secrets)
         secret = Write(self.secrets.key(caller.organization_id, platform_id), sealed.stored())
-        return self._changed(caller, stored, after, "api:platform:rotate", extra=[secret])
+        check = check_message(after, self.clock, caller.trace_id)
+        return self._changed(caller, stored, after, "api:platform:rotate", [check], [secret])
 
     def _rates_gone(self, platform: Platform) -> list[Write]:
         """What takes the match rates of a platform away, the newest MAX_HISTORIES."""
@@ -244,6 +239,18 @@ class PlatformService(Records[Platform]):
         )
 
 
+def check_message(platform: Platform, clock: Clock, trace_id: str | None) -> Message:
+    """The message that has the dispatcher check the platform's credentials."""
+    return Message(
+        topic=DISTRIBUTION_REQUESTS,
+        organization_id=platform.organization_id,
+        id=new_id(clock.now()),
+        data={"platform_id": platform.platform_id},
+        ordering_key=platform.platform_id,
+        trace_id=trace_id,
+    )
+
+
 def refresh_message(platform: Platform, clock: Clock) -> Message:
     """The message that lets a worker look at a platform's refresh schedule."""
     id = new_id(clock.now())  # noqa: A001 - of the message, and of all that it leads to
@@ -262,18 +269,40 @@ def _settings(draft: SettingsDraft) -> PlatformSettings:
 
 
 def _secrets(credentials: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields to seal; the account's id stays readable."""
-    return {name: value for name, value in credentials.items() if name != ACCOUNT_ID}
+    """The fields to seal."""
+    return {name: value for name, value in credentials.items() if name not in READABLE}
 
 
-def _info(credentials: Mapping[str, Any], version: int, now: Any) -> CredentialsInfo:
+def _info(credentials: Mapping[str, Any], version: int, now: datetime) -> CredentialsInfo:
     account = credentials.get(ACCOUNT_ID)
     return CredentialsInfo(
         account_id=None if account is None else str(account),
         fields=tuple(sorted(_secrets(credentials))),
         version=version,
         updated_at=now,
+        expires_at=_expiry(credentials.get(EXPIRES_AT), now),
     )
+
+
+def _expiry(given: Any, now: datetime) -> datetime | None:
+    """When credentials end, as their owner says; ValidationError unless it is an instant to
+    come."""
+    if given is None:
+        return None
+    problem = ValidationError(
+        "credentials.expires_at must be an instant to come, as RFC 3339 text.",
+        field="credentials.expires_at",
+        reason="invalid",
+    )
+    if not isinstance(given, str):
+        raise problem
+    try:
+        expires_at = TypeAdapter(Instant).validate_python(given)
+    except ValueError:
+        raise problem from None
+    if expires_at <= now:
+        raise problem
+    return expires_at
 
 
 def _described(spec: ConnectorSpec) -> dict[str, Any]:

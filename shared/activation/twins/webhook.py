@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request, Response
 
 from activation.ports import Clock
 from activation.twins.members import TwinAudience, member_key
-from activation.twins.shapes import Many, problem
+from activation.twins.shapes import ANY, Many, problem
 from activation.twins.wsgi import Refused, Twin, json_response
 
 TOLERANCE_SECONDS = 300
@@ -29,6 +29,7 @@ _HEAD = {
     "last": bool,
     "rows": int,
 }
+_EVENT = {"type": str, "timestamp": str, "data": ANY}
 
 
 class WebhookTwin(Twin):
@@ -46,8 +47,14 @@ class WebhookTwin(Twin):
         self._ordered: dict[str, list[bytes]] = {}
         self.message_ids: list[str] = []
         """Ids in order of arrival, repeats left out."""
+        self.events: dict[str, dict[str, Any]] = {}
+        """Events by id, each as it was posted."""
         self._keys = [base64.b64decode(secret.removeprefix("whsec_")) for secret in secrets]
         self._seen: dict[str, str] = {}
+
+    def trust(self, secret: str) -> None:
+        """Take messages signed with `secret` too."""
+        self._keys.append(base64.b64decode(secret.removeprefix("whsec_")))
 
     def contents(self) -> dict[str, Any]:
         """The audiences, by the id that the sender gave them."""
@@ -77,9 +84,7 @@ class WebhookTwin(Twin):
             if self._seen[message_id] != digest:
                 raise refused(409, "the same id with another body")
             return Response(status=204)
-        head, members = read_message(request.mimetype, body)
-        if head["operation"] != "ping":
-            self._take(head, members)
+        self._take(message_id, request.mimetype, body)
         self._seen[message_id] = digest
         self.message_ids.append(message_id)
         return Response(status=204)
@@ -97,7 +102,16 @@ class WebhookTwin(Twin):
             raise refused(401, "no signature fits")
         return message_id
 
-    def _take(self, head: Mapping[str, Any], members: Sequence[Mapping[str, str]]) -> None:
+    def _take(self, message_id: str, mimetype: str, body: bytes) -> None:
+        event = read_event(mimetype, body)
+        if event is not None:
+            self.events[message_id] = event
+            return
+        head, members = read_message(mimetype, body)
+        if head["operation"] != "ping":
+            self._change(head, members)
+
+    def _change(self, head: Mapping[str, Any], members: Sequence[Mapping[str, str]]) -> None:
         if head["operation"] not in ("add", "remove") or head["rows"] != len(members):
             raise refused(422, "operation or rows is wrong")
         given = {member_key(*pair): pair for member in members for pair in member.items()}
@@ -134,6 +148,19 @@ class WebhookTwin(Twin):
 def refused(status: int, reason: str) -> Refused:
     """A JSON refusal."""
     return Refused(json_response({"error": reason}, status))
+
+
+def read_event(mimetype: str, body: bytes) -> dict[str, Any] | None:
+    """An event of the Standard Webhooks form; None for a batch."""
+    try:
+        parsed = orjson.loads(body) if mimetype == "application/json" else None
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(parsed, dict) or "type" not in parsed:
+        return None
+    if problem(parsed, _EVENT) or parsed.keys() != _EVENT.keys() or b"@" in body:
+        raise refused(422, "an unknown or missing property, or an address")
+    return parsed
 
 
 def read_message(mimetype: str, body: bytes) -> tuple[dict[str, Any], list[dict[str, str]]]:

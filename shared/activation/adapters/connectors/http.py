@@ -44,6 +44,20 @@ USER_AGENT = "audience-activation"
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one request may take, in seconds."""
+
+    connect: float = 5
+    read: float = 60
+    """Between two pieces of an answer, and between two pieces sent."""
+    whole: float | None = None
+    """From connecting to the last byte of the answer, however slowly it comes; None: no limit.
+    With a limit every request has a connection of its own."""
+    reads_body: bool = True
+    """Whether the answer is read at all; without, its status and headers are all there is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A platform's answer, read whole. Header names are in lower case."""
 
@@ -156,10 +170,12 @@ class PlatformHTTP:
         *,
         transport: httpx.BaseTransport | None = None,
         allow_private_hosts: bool = False,
+        patience: Patience = Patience(),
     ) -> None:
         self.clock = clock
         self.allow_private_hosts = allow_private_hosts
         self._transport = transport
+        self._patience = patience
         self._lock = threading.Lock()
         self._opened: httpx.Client | None = None
 
@@ -259,6 +275,8 @@ class PlatformHTTP:
             raise PlatformError(f"The request failed ({type(error).__name__}).") from None
 
     def _read(self, response: httpx.Response) -> Reply:
+        if not self._patience.reads_body:
+            return Reply(response.status_code, dict(response.headers.items()))
         if response.headers.get("content-encoding", "identity") != "identity":
             # Not asked for, and a small packed body can be a large one.
             raise PlatformError("The platform answered in an encoding that was not asked for.")
@@ -284,7 +302,12 @@ class PlatformHTTP:
             logging.getLogger(name).setLevel(logging.WARNING)
         return httpx.Client(
             transport=self._transport or self._network(),
-            timeout=httpx.Timeout(connect=5, read=60, write=60, pool=10),
+            timeout=httpx.Timeout(
+                connect=self._patience.connect,
+                read=self._patience.read,
+                write=self._patience.read,
+                pool=10,
+            ),
             follow_redirects=False,
             trust_env=False,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -293,6 +316,10 @@ class PlatformHTTP:
     def _network(self) -> httpx.BaseTransport:
         from activation.adapters.connectors import transport
 
+        if self._patience.whole is not None:
+            return transport.limited_transport(
+                self.clock, self._patience.whole, guarded=not self.allow_private_hosts
+            )
         if self.allow_private_hosts:
             return transport.plain_transport()
         return transport.GuardedTransport()

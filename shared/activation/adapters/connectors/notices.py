@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from activation.adapters.connectors.http import PlatformHTTP
-from activation.adapters.connectors.webhook import refusal, signature, signing_key
+from activation.adapters.connectors.webhook import refusal, signed, signing_key
 from activation.errors import ValidationError
 from activation.ports import Clock, JSONObject
 
@@ -31,15 +31,12 @@ class WebhookNotifier:
     def send(self, message_id: str, document: JSONObject) -> None:
         """Post the document; any 2xx is a receipt."""
         body = orjson.dumps(dict(document))
-        timestamp = int(self._http.clock.now().timestamp())
         self._http.call(
             "POST",
             self._url,
             headers={
                 "Content-Type": "application/json",
-                "webhook-id": message_id,
-                "webhook-timestamp": str(timestamp),
-                "webhook-signature": signature(self._key, message_id, timestamp, body),
+                **signed([self._key], message_id, self._http.clock.now(), body),
             },
             content=body,
             refusal=refusal,

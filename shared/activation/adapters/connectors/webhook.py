@@ -133,15 +133,8 @@ class Webhook(Defaults):
 
     def _signed(self, account: Account, message_id: str, body: bytes) -> dict[str, str]:
         """The headers of the Standard Webhooks scheme, one signature per key there is."""
-        timestamp = int(self._http.clock.now().timestamp())
         keys = [signing_key(account.credentials[n]) for n in SECRETS if account.credentials.get(n)]
-        return {
-            "webhook-id": message_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": " ".join(
-                signature(key, message_id, timestamp, body) for key in keys
-            ),
-        }
+        return signed(keys, message_id, self._http.clock.now(), body)
 
 
 def batch_id(delivery: Delivery, seq: int) -> str:
@@ -181,6 +174,17 @@ def signing_key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except binascii.Error:
         raise ValueError("not base64") from None
+
+
+def signed(keys: Sequence[bytes], message_id: str, now: datetime, body: bytes) -> dict[str, str]:
+    """The headers of a message, signed with each of `keys`."""
+    timestamp = int(now.timestamp())
+    signatures = (signature(key, message_id, timestamp, body) for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signatures),
+    }
 
 
 def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
