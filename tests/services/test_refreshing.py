@@ -143,9 +143,12 @@ def test_two_ticks_of_one_slot_make_one_distribution(world: World) -> None:
 
 
 def test_a_slot_is_skipped_and_recorded_while_one_still_runs(world: World) -> None:
-    world.configure(auto_refresh=True, refresh_frequency="daily")
+    daily = {"auto_refresh": True, "refresh_frequency": "daily", "refresh_type": "incremental"}
+    world.configure(**daily)
+    late = MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value="late@example.com")
+    world.app.members.add(world.ann, world.audience_id, [late])
     throttled = Fault(
-        "status", path="users", status=429, headers={"Retry-After": "90000"}, times=99
+        "status", path="/users", status=429, headers={"Retry-After": "90000"}, times=99
     )
     world.twin.faults.plan(throttled)
     start = world.clock.now()
