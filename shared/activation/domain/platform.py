@@ -87,6 +87,8 @@ class PlatformSettings(Value):
     refresh_frequency: RefreshFrequency | None = None
     cost_per_thousand: float = Field(default=0.0, ge=0)
     """Price of a thousand delivered rows, in the account's currency; for cost estimates."""
+    require_consent: bool = False
+    """Whether members of whom nobody knows what they consented to are withheld."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -172,6 +174,8 @@ class ConnectorSpec:
     """Whether all rows of a request must carry the same identifier type."""
     carries_consent: bool = False
     """Whether requests say what people consented to; batches are cut by identical consent."""
+    carries_limited_data_use: bool = False
+    """Whether requests say for whom data use is limited; elsewhere such people are withheld."""
     removes: bool = True
     """Whether single identifiers can be taken out again."""
     replacement: Replacement = Replacement.NONE
@@ -201,6 +205,7 @@ class SettingsDraft(Draft):
     auto_refresh: bool = False
     refresh_frequency: RefreshFrequency | None = None
     cost_per_thousand: float = Field(default=0.0, ge=0)
+    require_consent: bool = False
     config: dict[str, Any] = Field(default_factory=dict)
 
 
