@@ -32,7 +32,10 @@ INDEXES = MappingProxyType(
 SWEPT = ("distributions", "idempotency", "imports", "jobs", "organizations", "outbox")
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
-UNFILTERED = ("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences")
+UNFILTERED = (
+    *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences"),
+    *("suppression_lists", "suppression_parts"),
+)
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 
 

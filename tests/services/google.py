@@ -52,6 +52,7 @@ class GoogleServices:
             backup_bucket=names["backup_blobs"],
             archive_bucket=names["archive_blobs"],
             kms_key=KEY_NAME,
+            suppression_kms_key=KEY_NAME,
             allow_private_hosts=True,
         )
         app = App(settings, clock)
@@ -63,6 +64,7 @@ class GoogleServices:
             documents=FirestoreDocuments(project, "(default)", clock),
             bus=SqliteBus(folder / "bus.sqlite", clock, subscriptions()),
             vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, self.keys)),
+            suppression_vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, self.keys)),
         )
         try:
             yield app

@@ -17,6 +17,7 @@ from activation.api.retention import retention
 from activation.api.rules import rules
 from activation.api.storages import storages
 from activation.api.summaries import summaries
+from activation.api.suppressions import suppressions
 from activation.api.versions import versions
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ RESOURCES = {
         retention,
         summaries,
         cache,
+        suppressions,
     ),
     "platforms": (platforms,),
     "distributions": (distributions,),

@@ -37,6 +37,7 @@ COMMANDS = {
     "distribute": "activation.cli.distributions",
     "distributions": "activation.cli.distributions",
     "retention": "activation.cli.retention",
+    "suppressions": "activation.cli.suppressions",
     "cache": "activation.cli.cache",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",

@@ -60,8 +60,8 @@ class Plan(Value):
     members: int = 0
     """Members (identifiers) in the audience or the chosen part of it."""
     withheld: dict[str, int] = Field(default_factory=dict)
-    """Members not sent, by reason: unsupported_identifier, consent_denied, expired, not_selected,
-    hash_rule_mismatch."""
+    """Members not sent, by reason: not_selected, expired, suppressed, consent_denied,
+    vendor_denied, consent_missing, limited_data_use, unsupported_identifier, hash_rule_mismatch."""
     identifiers: int = 0
     identifiers_by_type: dict[str, int] = Field(default_factory=dict)
     rows: int = 0

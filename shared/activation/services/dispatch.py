@@ -202,7 +202,7 @@ class Dispatcher:
         ).entity
         spec = self.distributions.spec_of(platform)
         target = f"distributions/{job.distribution_id}/list-{job.attempt:03d}.parquet"
-        selection = self.distributions.selection(job)
+        selection = self.distributions.selection(job, platform, manifest)
         built = build_delivery(self.distributions.store, manifest, spec, selection, target)
         plan = planned(built.counts, spec, platform)
         progress = Progress(planned=built.rows, pending=built.rows, batches=built.batches)

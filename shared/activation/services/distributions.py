@@ -37,6 +37,7 @@ from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
 from activation.services.platforms import DISTRIBUTION_REQUESTS, PlatformService
 from activation.services.records import Records
+from activation.services.suppressions import SuppressionService
 
 if TYPE_CHECKING:
     from activation.members.delivery import DeliveryCounts, Selection
@@ -58,6 +59,7 @@ class DistributionService(Records[Distribution]):
     connectors: Connectors
     store: MemberStore
     clock: Clock
+    suppressions: SuppressionService
 
     @property
     def records(self) -> Collection[Distribution]:
@@ -76,7 +78,8 @@ class DistributionService(Records[Distribution]):
         audience, platform = self._ready(caller, draft)
         spec = self.spec_of(platform)
         manifest = self.manifest_of(audience)
-        counts = plan_delivery(self.store, manifest, spec, self.selection(draft))
+        selection = self.selection(draft, platform, manifest)
+        counts = plan_delivery(self.store, manifest, spec, selection)
         return planned(counts, spec, platform)
 
     def create(self, caller: Caller, draft: DistributionDraft) -> Stored[Distribution]:
@@ -181,11 +184,19 @@ class DistributionService(Records[Distribution]):
             raise InvalidStateError("The audience has no members to send.", field="audience_id")
         return self.audiences.manifests.get(audience.organization_id, audience.manifest_id).entity
 
-    def selection(self, draft: PlanDraft | Distribution) -> Selection:
-        """Which members are meant: the chosen segments, as of now."""
+    def selection(
+        self, draft: PlanDraft | Distribution, platform: Platform, manifest: Manifest
+    ) -> Selection:
+        """Which members are meant: the chosen segments, as of now, without suppressed people."""
         from activation.members.delivery import Selection
 
-        return Selection(segments=draft.segments_distributed, now=self.clock.now())
+        view = self.suppressions.view(platform.organization_id)
+        return Selection(
+            segments=draft.segments_distributed,
+            now=self.clock.now(),
+            require_consent=platform.settings.require_consent,
+            suppressions=view.over(self.store, manifest) if view.size else None,
+        )
 
     def _ready(self, caller: Caller, draft: PlanDraft) -> tuple[Audience, Platform]:
         if draft.distribution_type is not DistributionType.INITIAL:
