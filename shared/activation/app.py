@@ -459,6 +459,7 @@ class App:
                 timedelta(days=self.settings.version_days),
                 timedelta(days=self.settings.backup_days),
             ),
+            self.suppressions.lists,
             self.clock,
         )
 
