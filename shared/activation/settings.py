@@ -36,6 +36,9 @@ class Settings:
     topic_prefix: str = _setting("", "google: put before every topic name")
     kms_key: str = _setting("", "google: KMS key that wraps credentials")
     signing_key: str = _setting("", "google: version of the KMS key that signs evidence packs")
+    suppression_kms_key: str = _setting(
+        "", "google: KMS key that wraps the keys of suppression lists"
+    )
     issuer: str = _setting("", "token issuer; embedded: made by itself")
     audience: str = _setting("audience-activation", "`aud` that tokens must carry")
     jwks_url: str = _setting("", "address of the issuer's keys; embedded: none")

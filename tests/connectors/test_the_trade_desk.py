@@ -25,6 +25,7 @@ from activation.adapters.connectors.trade_desk_wire import (
     request_body,
     signature,
 )
+from activation.app import App
 from activation.domain.delivery import PlatformSize
 from activation.domain.identifier import IdentifierType, Variant
 from activation.domain.platform import PlatformType, Replacement
@@ -257,12 +258,13 @@ def test_a_batch_that_is_too_large_may_be_halved(
 
 
 def test_the_engine_halves_it_until_all_is_through(
-    desk: Connector, account: Account, twin: TheTradeDeskTwin
+    app: App, desk: Connector, account: Account, twin: TheTradeDeskTwin
 ) -> None:
     twin.faults.plan(Fault("limit", path="/data/", size=3_000, times=99))
     batch = devices(40)
     batch["maid"][8] = "no device"
-    sent = Sender().send("acme", desk, account, to(ADD, NAME), 1, batch, lambda: None)
+    sender = Sender(app.suppressions)
+    sent = sender.send("acme", desk, account, to(ADD, NAME), 1, batch, lambda: None)
     assert sent.rejected == {8: "MissingUserId"}
     batch["maid"][8] = None
     assert held(twin) == digest_of(batch)

@@ -54,6 +54,7 @@ class GoogleServices:
             archive_bucket=names["archive_blobs"],
             kms_key=KEY_NAME,
             signing_key=SIGNING_KEY,
+            suppression_kms_key=KEY_NAME,
             allow_private_hosts=True,
         )
         app = App(settings, clock)
@@ -64,8 +65,9 @@ class GoogleServices:
         app.__dict__.update(
             documents=FirestoreDocuments(project, "(default)", clock),
             bus=SqliteBus(folder / "bus.sqlite", clock, subscriptions()),
-            vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=self.keys)),
             signer=CloudKmsSigner(SIGNING_KEY, client=self.keys),
+            vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=self.keys)),
+            suppression_vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=self.keys)),
         )
         try:
             yield app

@@ -31,12 +31,16 @@ numbers are hashed on arrival and never stored. Rejected rows are listed with ro
 and reason, without their values.
 """
 ROLES = (
-    *("attribute", "attributes", "expires_at", "score", "consent", "segments"),
+    *("attribute", "attributes", "expires_at", "score", "segments"),
+    *("consent", "ad_user_data", "ad_personalization", "limited_data_use", "tcf"),
     *("identifier_type", "identifier_value", "ignore"),
 )
 
 
-def _column(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> Any:
+def mapped_columns(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> Any:
+    """Values of `--column` as the API's column mappings."""
     return [_mapped(text) for text in given]
 
 
@@ -72,7 +76,7 @@ def _mapped(text: str) -> dict[str, str]:
     "--column",
     "columns",
     multiple=True,
-    callback=_column,
+    callback=mapped_columns,
     metavar="COLUMN=MEANING[:RULE]",
     help="What a column holds, where its name does not say so; may be given several times.",
 )

@@ -48,6 +48,10 @@ class PlatformType(StrEnum):
     FILE_DROP = "file_drop"
 
 
+LIMITING = frozenset({PlatformType.FACEBOOK})
+"""Platforms whose requests carry Limited Data Use, and nothing else of consent."""
+
+
 class PlatformStatus(StrEnum):
     """Whether distributions may go to the platform."""
 
@@ -140,6 +144,8 @@ class PlatformSettings(Value):
     """A distribution that would take out a larger share of what is held waits for release."""
     free_removals: int = Field(default=100, ge=0)
     """So many removals never hold a distribution."""
+    require_consent: bool = False
+    """Whether members of whom nobody knows what they consented to are withheld."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -319,6 +325,16 @@ class ConnectorSpec:
     """How long to wait before the first look at match results, and between two looks."""
     encodings: tuple[str, ...] = field(default=("hex",))
 
+    @property
+    def carries_both_kinds(self) -> bool:
+        """Whether requests say who consented to what; else a no to any of it withholds."""
+        return self.carries_consent and self.platform_type not in LIMITING
+
+    @property
+    def carries_limited_use(self) -> bool:
+        """Whether requests say whose data is of limited use; elsewhere such people are withheld."""
+        return self.carries_consent and self.platform_type in LIMITING
+
 
 # What callers send ------------------------------------------------------------------------------
 
@@ -345,6 +361,7 @@ class SettingsDraft(Draft):
     """A distribution that would take out a larger share of what is held waits for release."""
     free_removals: int = Field(default=100, ge=0)
     """So many removals never hold a distribution."""
+    require_consent: bool = False
     config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

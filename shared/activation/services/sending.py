@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from activation.domain.delivery import Delivery
+from activation.domain.delivery import Delivery, Operation
 from activation.domain.distribution import MAX_REJECTED_ROWS, BatchRecord, BatchState
-from activation.errors import PlatformRowsError
+from activation.errors import PlatformError, PlatformRowsError
 from activation.ports import Account, Clock, Connector
+from activation.services.suppressions import SuppressionService
 
 Columns = Mapping[str, Sequence[Any]]
 
 INVALID_ROW = "refused_by_platform"
+SUPPRESSED = "suppressed"
 UNRESOLVED = "refused_with_others"
 """Rows of a piece that was refused when the search for the bad ones had cost too much."""
 MAX_PIECES = 500
@@ -34,6 +36,8 @@ class Sent:
 class Sender:
     """Sends batches, without the people who have opted out since the list was frozen."""
 
+    suppressions: SuppressionService
+
     def send(
         self,
         organization_id: str,
@@ -44,13 +48,26 @@ class Sender:
         columns: Columns,
         keep: Callable[[], None],
     ) -> Sent:
-        """Send batch `seq`; when the platform refuses it whole because of some rows, the rest.
+        """Send batch `seq`, whose intent is recorded: whoever opted out before that is not in it.
 
-        `keep` is called between two requests.
+        When the platform refuses it whole because of some rows, the rest is sent. `keep` is
+        called between two requests.
         """
-        del organization_id
-        rows = range(len(next(iter(columns.values()))))
-        return _Pieces(connector, account, delivery, seq, columns, keep).sent(rows)
+        out = self._opted_out(organization_id, delivery, columns)
+        rows = [row for row in range(len(next(iter(columns.values())))) if row not in out]
+        if not rows and delivery.operation == Operation.REPLACE:
+            raise PlatformError("Nobody is left in a batch of a replacement.", reason=SUPPRESSED)
+        sent = _Pieces(connector, account, delivery, seq, columns, keep).sent(rows)
+        return _joined(Sent(dict.fromkeys(out, SUPPRESSED)), sent)
+
+    def _opted_out(
+        self, organization_id: str, delivery: Delivery, columns: Columns
+    ) -> frozenset[int]:
+        """The rows that are not sent; people are taken out whoever they are."""
+        if delivery.operation == Operation.REMOVE:
+            return frozenset()
+        view = self.suppressions.view(organization_id)
+        return frozenset(view.hits(columns)) if view.size else frozenset()
 
 
 @dataclass(slots=True)

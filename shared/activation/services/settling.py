@@ -29,12 +29,13 @@ from activation.ports import Batch, Clock, Key, Query
 from activation.services.distributions import DistributionService, request_message
 from activation.services.leases import Lease, is_held
 from activation.services.matching import Matching
+from activation.services.sending import SUPPRESSED
 
 if TYPE_CHECKING:
     from activation.members.settlement import BatchOutcome, Effect, ListOutcome, Outcome
 
 PAGE = 200
-OWN_DECISIONS = frozenset({"suppressed"})
+OWN_DECISIONS = frozenset({SUPPRESSED})
 """Reasons for rows that were not sent, and that are no fault of anybody."""
 
 
