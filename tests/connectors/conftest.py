@@ -12,11 +12,13 @@ from activation.adapters.clock import MovableClock
 from activation.adapters.connectors.http import ATTEMPTS
 from activation.adapters.connectors.registry import ConnectorRegistry
 from activation.domain.platform import PlatformType
+from activation.inspection import observed_by
 from activation.ports import Connector
 from activation.twins.facebook import FacebookTwin
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import RunningTwins, serve
 from activation.twins.webhook import WebhookTwin
+from tests.connectors.listening import Ear, personal
 from tests.connectors.support import OLD_WEBHOOK_SECRET, WEBHOOK_SECRET
 
 
@@ -25,6 +27,15 @@ def _no_waiting() -> Iterator[None]:
     """Retries happen as often as they would, at once."""
     with stamina.set_testing(True, attempts=ATTEMPTS, cap=True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_people_is_kept() -> Iterator[None]:
+    """Whatever a connector says and hears, an observer of it learns no identifier and no secret."""
+    ear = Ear()
+    with observed_by(ear):
+        yield
+    assert personal(ear) == []
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -31,30 +29,14 @@ from activation.adapters.connectors.tokens import Grant, requested
 from activation.domain.exchange import BodyKind, Exchange
 from activation.errors import PlatformAuthError, PlatformError, PlatformTransientError
 from activation.inspection import observed_by, observer
+from activation.observability import LOGGER
 from activation.ports import Connector
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import RunningTwins
+from tests.api.test_local import Lines
+from tests.connectors.listening import Ear
 from tests.connectors.support import ADD, google_account, people, to
-
-
-@dataclass
-class Ear:
-    """An observer that keeps what it is told."""
-
-    only_failures: bool = False
-    heard: list[Exchange] = field(default_factory=list)
-
-    def wants(self, *, failed: bool) -> bool:
-        return failed or not self.only_failures
-
-    def saw(self, exchange: Exchange) -> None:
-        self.heard.append(exchange)
-
-    @property
-    def bytes(self) -> bytes:
-        return b"\n".join(orjson.dumps(one.model_dump(mode="json")) for one in self.heard)
-
 
 # canaries ---------------------------------------------------------------------------------------
 
@@ -251,6 +233,7 @@ def test_only_headers_that_ask_for_patience_stay() -> None:
         ("190", "190"),
         ("INVALID_FORMAT", "INVALID_FORMAT"),
         ("invalid_grant", "invalid_grant"),
+        ("InvalidCredentials", "InvalidCredentials"),
         ("jane@example.com", "‹16 chars›"),
         ("491511234567", "‹12 chars›"),
         (None, None),
@@ -363,22 +346,32 @@ def test_who_wants_failures_only_gets_them_only(clock: MovableClock) -> None:
     assert [one.status for one in ear.heard] == [400]
 
 
-def test_an_observer_that_fails_changes_nothing(
-    clock: MovableClock, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """The log lines of a test, whoever else has switched logging on."""
+    kept = Lines()
+    LOGGER.addHandler(kept)
+    yield kept
+    LOGGER.removeHandler(kept)
+
+
+def test_an_observer_that_fails_changes_nothing(clock: MovableClock, lines: Lines) -> None:
     class Broken(Ear):
         def saw(self, exchange: Exchange) -> None:
             raise RuntimeError(f"no room for {exchange}")
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=_Bytes(b"{}")))
     http = PlatformHTTP(clock, transport=transport)
-    caplog.set_level(logging.ERROR)
     with observed_by(Broken()):
         assert http.call("GET", "https://api.example.com/").status == 200
-    assert "an exchange was not kept" in caplog.text
+    assert lines.last()["message"] == "an exchange was not kept"
+    assert "no room" not in lines.texts[-1], "an exception's text may quote what was sent"
 
 
-def test_nobody_listens_afterwards() -> None:
-    with observed_by(Ear()):
-        assert observer() is not None
-    assert observer() is None
+def test_who_listened_before_listens_afterwards() -> None:
+    before = observer()
+    with observed_by(None):
+        with observed_by(ear := Ear()):
+            assert observer() is ear
+        assert observer() is None
+    assert observer() is before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -27,6 +26,7 @@ from activation.domain.member_change import MemberReference
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.members.delivery import Selection, Stored, freeze
 from activation.members.set_digest import SetDigest
+from activation.observability import LOGGER
 from activation.ports import Batch, BlobKey, Query, Write
 from activation.services.evidence import SECTIONS, EvidenceService
 from activation.services.evidence_check import checked
@@ -35,6 +35,7 @@ from activation.services.exchanges import ExchangeLogs
 from activation.services.list_digests import ListDigests, Reading, digest_key
 from activation.services.stages import stages_of
 from activation.twins.faults import Fault
+from tests.api.test_local import Lines
 from tests.services.deliveries import ADDRESSES, PEOPLE, SECRETS, Deliveries, delivering
 from tests.services.forger import Forger
 from tests.services.support import inputs
@@ -258,15 +259,21 @@ def ended(world: Deliveries, end: str) -> Distribution:
     return world.current(job)
 
 
-def test_a_list_that_cannot_be_read_costs_the_digest_only(
-    world: Deliveries, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """The log lines of a test, whoever else has switched logging on."""
+    kept = Lines()
+    LOGGER.addHandler(kept)
+    yield kept
+    LOGGER.removeHandler(kept)
+
+
+def test_a_list_that_cannot_be_read_costs_the_digest_only(world: Deliveries, lines: Lines) -> None:
     job = world.delivered("facebook")
     world.app.documents.commit(Batch([Write(digest_key(job), None)]))
     broken = ListDigests(world.app.documents, Broken(), world.app.clock)  # type: ignore[arg-type]
-    caplog.set_level(logging.WARNING)
     broken.keep(job, 5)
-    assert "a list was not read for its digest" in caplog.text
+    assert lines.last()["message"] == "a list was not read for its digest"
     assert world.app.documents.get(digest_key(job)) is None
 
 

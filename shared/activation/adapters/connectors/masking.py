@@ -41,7 +41,7 @@ _PATIENCE = re.compile(r"retry-after|(?:x-)?rate-?limit(?:-(?:limit|remaining|re
 _PATIENT_VALUE = re.compile(
     r"\d{1,9}(?:\.\d{1,6})?|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
 )
-_CODE = re.compile(r"\d{1,7}|[a-z]{2,20}(?:_[a-z]{2,20}){0,5}")
+_NUMBER = re.compile(r"\d{1,7}")
 CONTENT_TYPES = frozenset(
     {
         "application/gzip",
@@ -140,10 +140,9 @@ def masked_type(content_type: str | None) -> str | None:
 
 
 def masked_code(code: str | None) -> str | None:
-    """A platform's error code: a number or a word."""
-    if code is None or _WORD.fullmatch(code) or _CODE.fullmatch(code):
-        return code
-    return _length(code)
+    """A platform's error code: a number, or words."""
+    known = code is None or _WORD.fullmatch(code) or _NUMBER.fullmatch(code) or is_plain(code)
+    return code if known else _length(code or "")
 
 
 def is_plain(name: str) -> bool:
