@@ -81,7 +81,7 @@ def found(member: Mapping[str, Any], variable: str) -> Any:
         if value is not None and variable == "member.identifier_type":
             value = TYPES[value].value
         if value is not None and variable == "member.consent":
-            value = CONSENTS[value].value
+            value = CONSENTS[value].ad_user_data
         return MISSING if value is None or value == [] else value
     value = orjson.loads(member.get("attributes") or "{}")
     for step in [variable] if variable in value else variable.split("."):

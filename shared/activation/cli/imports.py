@@ -31,7 +31,8 @@ numbers are hashed on arrival and never stored. Rejected rows are listed with ro
 and reason, without their values.
 """
 ROLES = (
-    *("attribute", "attributes", "expires_at", "score", "consent", "segments"),
+    *("attribute", "attributes", "expires_at", "score", "segments"),
+    *("consent", "ad_user_data", "ad_personalization", "limited_data_use", "tcf"),
     *("identifier_type", "identifier_value", "ignore"),
 )
 

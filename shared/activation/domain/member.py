@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from activation.domain.consent import Vendor
 from activation.domain.entity import Draft, Instant, Value
 from activation.domain.identifier import (
     MAX_IDENTIFIER,
@@ -19,6 +20,7 @@ from activation.domain.identifier import (
     lacks_region,
 )
 from activation.domain.member_import import HashRule
+from activation.domain.tcf import MAX_CHARACTERS
 
 MAX_ATTRIBUTES_BYTES = 8_192
 """Longest attributes of one member, as JSON text."""
@@ -55,6 +57,7 @@ class RejectReason(StrEnum):
     INVALID_TIMESTAMP = "invalid_timestamp"
     INVALID_SCORE = "invalid_score"
     INVALID_CONSENT = "invalid_consent"
+    INVALID_TCF = "invalid_tcf"
     INVALID_SEGMENTS = "invalid_segments"
     TOO_LONG = "too_long"
     NO_IDENTIFIER = "no_identifier"
@@ -105,6 +108,12 @@ class MemberInput(Draft):
     expires_at: Instant | None = None
     score: float | None = None
     consent: Consent | None = None
+    """To both kinds of use; the next two are for one kind each. Where they differ, a no counts."""
+    ad_user_data: Consent | None = None
+    ad_personalization: Consent | None = None
+    limited_data_use: bool | None = None
+    tcf: str | None = Field(default=None, min_length=1, max_length=MAX_CHARACTERS, repr=False)
+    """A TCF string (version 2); what it says is kept, the string is not."""
     segments: tuple[str, ...] = Field(default=(), max_length=MAX_SEGMENTS)
 
 
@@ -124,6 +133,12 @@ class Member(Value):
     expires_at: Instant | None = None
     score: float | None = None
     consent: Consent | None = None
+    """In one word: whether its data may be sent to an advertising platform (`ad_user_data`)."""
+    ad_user_data: Consent | None = None
+    ad_personalization: Consent | None = None
+    limited_data_use: bool | None = None
+    denied_vendors: tuple[Vendor, ...] = ()
+    """Vendors that a TCF string does not allow."""
     segments: tuple[str, ...] = ()
 
     def public(self) -> dict[str, Any]:

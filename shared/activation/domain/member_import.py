@@ -52,8 +52,9 @@ class ColumnMapping(Value):
     identifier_type: IdentifierType | None = None
     hash_rule: HashRule = HashRule.RAW
     role: str | None = None
-    """attribute | expires_at | score | consent | segments | identifier_type | identifier_value |
-    hash_rule | attributes | ignore; None for an identifier column."""
+    """attribute | expires_at | score | consent | ad_user_data | ad_personalization |
+    limited_data_use | tcf | segments | identifier_type | identifier_value | hash_rule |
+    attributes | ignore; None for an identifier column."""
 
 
 class ImportOptions(Value):

@@ -132,6 +132,8 @@ class PlatformSettings(Value):
     """Of monthly refreshes; shorter months have theirs on the last day."""
     cost_per_thousand: float = Field(default=0.0, ge=0)
     """Price of a thousand delivered rows, in the account's currency; for cost estimates."""
+    require_consent: bool = False
+    """Whether members of whom nobody knows what they consented to are withheld."""
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     """What the account may send, where that is other than usual on the platform."""
     require_approval: bool = False
@@ -299,6 +301,8 @@ class ConnectorSpec:
     """Whether all rows of a request must carry the same identifier type."""
     carries_consent: bool = False
     """Whether requests say what people consented to; batches are cut by identical consent."""
+    carries_limited_data_use: bool = False
+    """Whether requests say for whom data use is limited; elsewhere such people are withheld."""
     adds: bool = True
     """Whether identifiers can be added to those that are there; else only whole audiences can be
     sent (`Operation.REPLACE`), the first time too."""
@@ -337,6 +341,7 @@ class SettingsDraft(Draft):
     refresh_weekday: int = Field(default=1, ge=1, le=7)
     refresh_day: int = Field(default=1, ge=1, le=31)
     cost_per_thousand: float = Field(default=0.0, ge=0)
+    require_consent: bool = False
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     """What the account may send, where that is other than usual on the platform."""
     require_approval: bool = False

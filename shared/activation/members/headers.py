@@ -17,6 +17,10 @@ class Role(StrEnum):
     EXPIRES_AT = "expires_at"
     SCORE = "score"
     CONSENT = "consent"
+    AD_USER_DATA = "ad_user_data"
+    AD_PERSONALIZATION = "ad_personalization"
+    LIMITED_DATA_USE = "limited_data_use"
+    TCF = "tcf"
     SEGMENTS = "segments"
     IDENTIFIER_TYPE = "identifier_type"
     IDENTIFIER_VALUE = "identifier_value"
@@ -49,6 +53,12 @@ _NAMES: dict[IdentifierType | Role, str] = {
     Role.SCORE: "score scoring punktzahl puntuacion punteggio",
     Role.CONSENT: """consent consentstatus adconsent marketingconsent optin einwilligung
         consentement consentimiento consenso""",
+    Role.AD_USER_DATA: "aduserdata aduserdataconsent consentaduserdata",
+    Role.AD_PERSONALIZATION: """adpersonalization adpersonalisation adpersonalizationconsent
+        consentadpersonalization""",
+    Role.LIMITED_DATA_USE: "limiteddatause ldu dataprocessingoptions",
+    Role.TCF: """tcf tcfstring tcstring tcfconsent tcfconsentstring iabtcftcstring iabtcf
+        gdprconsent""",
     Role.SEGMENTS: "segment segments segmentname segmentnames label labels",
     Role.IDENTIFIER_TYPE: "identifiertype idtype typeofidentifier",
     Role.IDENTIFIER_VALUE: "identifiervalue identifier idvalue",

@@ -21,7 +21,11 @@ _CELLS: dict[Role, Callable[[MemberInput], str | None]] = {
     Role.HASH_RULE: lambda m: m.hash_rule.value,
     Role.EXPIRES_AT: lambda m: m.expires_at.isoformat() if m.expires_at else None,
     Role.SCORE: lambda m: None if m.score is None else repr(m.score),
-    Role.CONSENT: lambda m: m.consent.value if m.consent else None,
+    Role.CONSENT: lambda m: m.consent,
+    Role.AD_USER_DATA: lambda m: m.ad_user_data,
+    Role.AD_PERSONALIZATION: lambda m: m.ad_personalization,
+    Role.LIMITED_DATA_USE: lambda m: as_text(m.limited_data_use),
+    Role.TCF: lambda m: m.tcf,
     Role.SEGMENTS: lambda m: as_text(list(m.segments)) if m.segments else None,
     Role.ATTRIBUTES: lambda m: _json(m.attributes),
 }

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.identifier import Consent, IdentifierType
+from activation.domain.consent import MEMBER_CONSENTS
+from activation.domain.identifier import IdentifierType
 from activation.domain.member_import import HashRule
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 TYPES = tuple(IdentifierType)
 RULES = (*(rule for rule in HashRule if rule is not HashRule.RAW), HashRule.RAW)
 """RAW comes last: where two rows of one member differ in rule, the highest code wins."""
-CONSENTS = tuple(Consent)
+CONSENTS = MEMBER_CONSENTS
 """A code is the position in these tuples; codes live in memory and in runs only."""
 
 KEY_COLUMNS = ("digest", "identifier_type")
@@ -125,7 +126,7 @@ def stored_schema(plain: Any) -> Any:
     """The same columns in a Parquet part, where codes are spelled out for other readers."""
     import pyarrow as pa
 
-    spelled = pa.dictionary(pa.int8(), pa.string())
+    spelled = pa.dictionary(pa.int16(), pa.string())
     return pa.schema([f.with_type(spelled) if f.name in CODED else f for f in plain])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from activation.members.consents import last_said
 from activation.members.layout import digests_of, leading
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def latest(table: Any, order: Order, starts: Order) -> Any:
         if name == "hash_rule" and not single:
             codes = np.maximum.reduceat(column.to_numpy()[order], starts)
             columns.append(pa.array(codes, pa.uint8()))
+        elif name == "consent" and not single and column.null_count < len(column):
+            columns.append(last_said(column.combine_chunks(), order, starts))
         elif single or name in _REQUIRED or not 0 < column.null_count < len(column):
             columns.append(column.take(pa.array(last)))
         else:

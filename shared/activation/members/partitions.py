@@ -90,16 +90,26 @@ def spelled(rows: Any) -> Any:
     for field in stored:
         column = rows.column(field.name)
         if field.name in CODED:
-            column = pa.chunked_array([_words(field.name, c) for c in column.chunks], field.type)
+            column = _words(field, column)
         columns.append(column)
     return pa.table(columns, schema=stored)
 
 
-def _words(name: str, codes: Any) -> Any:
+def _words(field: Any, column: Any) -> Any:
+    """A column of codes as words; the dictionary holds those that occur, as there are hundreds."""
+    import numpy as np
     import pyarrow as pa
 
-    words = pa.array([word.value for word in CODED[name]], pa.string())
-    return pa.DictionaryArray.from_arrays(codes.cast(pa.int8()), words)
+    used = np.flatnonzero(np.bincount(column.drop_null().to_numpy(), minlength=256))
+    words = pa.array([CODED[field.name][code].value for code in used.tolist()], pa.string())
+    places = np.zeros(256, np.int16)
+    places[used] = np.arange(len(used))
+    chunks = []
+    for codes in column.chunks:
+        indices = places[codes.fill_null(0).to_numpy()]
+        index = pa.array(indices, mask=codes.is_null().to_numpy(zero_copy_only=False))
+        chunks.append(pa.DictionaryArray.from_arrays(index, words))
+    return pa.chunked_array(chunks, field.type)
 
 
 def coded(stored: Any) -> Any:
@@ -120,6 +130,9 @@ def _codes(name: str, column: Any) -> Any:
     codes = {word.value: code for code, word in enumerate(CODED[name])}
     chunks = []
     for chunk in column.chunks:
-        spoken = [codes.get(word) for word in chunk.dictionary.to_pylist()]
+        words = chunk.dictionary.to_pylist()
+        if not codes.keys() >= set(words):  # read as null, a no would become an unknown
+            raise StorageUnavailableError(f"A part has an unknown {name}.", reason="unknown_word")
+        spoken = [codes[word] for word in words]
         chunks.append(pa.array(spoken, pa.uint8()).take(chunk.indices))
     return pa.chunked_array(chunks, pa.uint8())

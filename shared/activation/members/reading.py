@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from activation.domain.consent import MemberConsent
 from activation.domain.member import Member, MemberFilter
 from activation.members.layout import CONSENTS, RULES, TYPES
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Mask = npt.NDArray[np.bool_]
+
+NOTHING = MemberConsent()
 
 
 def columns_of(wanted: MemberFilter) -> list[str]:
@@ -88,6 +91,7 @@ def _member(row: dict[str, Any]) -> Member:
     import orjson
 
     digest = row["digest"].hex()
+    said = NOTHING if row["consent"] is None else CONSENTS[row["consent"]]
     return Member(
         identifier_type=TYPES[row["identifier_type"]],
         identifier_value=digest if row["value"] is None else row["value"],
@@ -97,6 +101,10 @@ def _member(row: dict[str, Any]) -> Member:
         added_at=row["added_at"],
         expires_at=row["expires_at"],
         score=row["score"],
-        consent=None if row["consent"] is None else CONSENTS[row["consent"]],
+        consent=said.ad_user_data,
+        ad_user_data=said.ad_user_data,
+        ad_personalization=said.ad_personalization,
+        limited_data_use=said.limited_data_use,
+        denied_vendors=tuple(sorted(said.denied_vendors or ())),
         segments=tuple(row["segments"] or ()),
     )

@@ -13,6 +13,7 @@ from activation.domain.member import RejectReason, fits
 from activation.domain.member_import import ColumnMapping, HashRule, ImportCounts
 from activation.members import attributes
 from activation.members.block import Block
+from activation.members.consents import stricter
 from activation.members.fields import PARSERS, parsed_column
 from activation.members.headers import Role, meaning_of
 from activation.members.layout import RULES, TYPES, binary_array, schema
@@ -189,12 +190,12 @@ class Encoder:
 
     def _fields(self, block: Block, faults: _RowFaults) -> dict[str, Any]:
         """The members' columns that are equal for all identifiers of a row."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for role, (name, _, reason) in PARSERS.items():
             mapping = self.columns.named(role)
             if mapping is not None and mapping.column in block.columns:
                 values, bad = parsed_column(role, block.columns[mapping.column])
-                fields[name] = values
+                fields[name] = stricter(fields[name], values) if name in fields else values
                 faults.add(mapping.column, reason, bad)
         objects = self._attributes(block, faults)
         if objects is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from activation.domain.audience import AudienceRule
 from activation.domain.operators import MEMBER_FIELDS, Operator, ValueType, member_field
 from activation.domain.rules import Judge, Verdict, instant, judge_of, negated, positive, value_at
-from activation.members.layout import CODED, KEY_COLUMNS
+from activation.members.layout import CODED, CONSENTS, KEY_COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,16 +96,24 @@ def _of_attributes(table: Any, rules: Sequence[AudienceRule]) -> list[Verdicts]:
 def _of_field(column: Any, field: str, rule: AudienceRule) -> Verdicts:
     column = column.combine_chunks()
     if field in CODED:
-        return _of_codes(column, [word.value for word in CODED[field]], judge_of(rule))
+        return _of_codes(column, _words(field), judge_of(rule))
     if field == "segments":
         return _of_labels(column, judge_of(rule))
     return _of_numbers(column, rule)
 
 
-def _of_codes(column: Any, words: Sequence[str], judge: Judge) -> Verdicts:
+def _words(field: str) -> list[str | None]:
+    """What rules see for each code; of all that a member carries of consent, the one word."""
+    if field == "consent":
+        return [consent.ad_user_data for consent in CONSENTS]
+    return [word.value for word in CODED[field]]
+
+
+def _of_codes(column: Any, words: Sequence[str | None], judge: Judge) -> Verdicts:
     import numpy as np
 
-    verdicts = np.array([*(judge(word) for word in words), Verdict.MISSING], np.uint8)
+    judged = [Verdict.MISSING if word is None else judge(word) for word in words]
+    verdicts = np.array([*judged, Verdict.MISSING], np.uint8)
     found: Verdicts = verdicts[column.fill_null(len(words)).to_numpy()]
     return found
 

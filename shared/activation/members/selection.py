@@ -6,36 +6,58 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from activation.domain.identifier import Consent, IdentifierType
+from activation.domain.consent import BASIS_WEIGHTS, PLATFORM_VENDORS, SAID_NO, SAID_YES
+from activation.domain.identifier import IdentifierType
 from activation.domain.member_import import HashRule
 from activation.domain.platform import ConnectorSpec
-from activation.members.layout import CONSENTS, RULES, TYPES
+from activation.members.layout import RULES, TYPES
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from activation.members.consents import Parts
+
     Mask = npt.NDArray[np.bool_]
+    Codes = npt.NDArray[np.uint8]
 
 SENT_COLUMNS = ("digest", "value", "alternate", "uid2_alternate")
 """Columns that hold what is sent, in one form or another."""
 
+BASIS = "basis"
+"""Column of selected members: the code of what they consented to (`domain.consent.basis_of`)."""
+
 NOT_SELECTED = "not_selected"
 EXPIRED = "expired"
+SUPPRESSED = "suppressed"
 CONSENT_DENIED = "consent_denied"
+VENDOR_DENIED = "vendor_denied"
+CONSENT_MISSING = "consent_missing"
+LIMITED_DATA_USE = "limited_data_use"
 UNSUPPORTED_IDENTIFIER = "unsupported_identifier"
 HASH_RULE_MISMATCH = "hash_rule_mismatch"
+
+
+class Suppressions(Protocol):
+    """The lists of people to whom nothing is sent."""
+
+    def mask(self, members: Any) -> Mask:
+        """Which members (columns identifier_type, digest, alternate) are on a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What part of an audience is meant: members with one of the labels `segments` (all when
-    there are none) that have not expired at `now`. A denied consent is never sent."""
+    there are none) that have not expired at `now`, and are not suppressed. What they said to the
+    use of their data counts by the rules of docs/consent.md; with `require_consent` those who
+    said nothing stay, too."""
 
     segments: Sequence[str] = ()
     now: datetime | None = None
+    require_consent: bool = False
+    suppressions: Suppressions | None = None
 
 
 @dataclass(slots=True)
@@ -56,14 +78,16 @@ def columns_needed(selection: Selection, *, values: bool) -> list[str]:
         columns.append("expires_at")
     if selection.segments:
         columns.append("segments")
-    return [*columns, *SENT_COLUMNS] if values else columns
+    if values:
+        return [*columns, *SENT_COLUMNS]
+    return [*columns, "digest", "alternate"] if selection.suppressions else columns
 
 
 def selected(
     members: Any, spec: ConnectorSpec, selection: Selection, counts: DeliveryCounts
 ) -> Any:
-    """The members that are sent, with their consent as column `basis`; the others are counted
-    under the first reason that holds."""
+    """The members that are sent, with a column `basis`; the others are counted under the first
+    reason that holds. In the basis stands what requests to the platform can say, else 0."""
     import numpy as np
     import pyarrow as pa
 
@@ -73,19 +97,19 @@ def selected(
         if hit.any():
             counts.withheld[reason] += int(hit.sum())
             kept &= ~hit
-    chosen = members.filter(pa.array(kept)).combine_chunks()
+    chosen = members.append_column(BASIS, pa.array(_basis(members, spec)))
+    chosen = chosen.filter(pa.array(kept)).combine_chunks()
     counts.members += members.num_rows
     counts.identifiers += chosen.num_rows
     codes = chosen.column("identifier_type").to_numpy()
     for code, rows in enumerate(np.bincount(codes, minlength=len(TYPES)).tolist()):
         if rows:
             counts.by_type[TYPES[code].value] += rows
-    return chosen.append_column("basis", pa.array(np.zeros(chosen.num_rows, np.uint8)))
+    return chosen
 
 
 def _reasons(members: Any, spec: ConnectorSpec, selection: Selection) -> Mapping[str, Mask]:
     import numpy as np
-    import pyarrow.compute as pc
 
     from activation.members.reading import expired, labelled
 
@@ -94,16 +118,67 @@ def _reasons(members: Any, spec: ConnectorSpec, selection: Selection) -> Mapping
         reasons[NOT_SELECTED] = ~labelled(members, selection.segments)
     if selection.now is not None:
         reasons[EXPIRED] = expired(members, selection.now)
-    denied = pc.fill_null(
-        pc.equal(members.column("consent"), CONSENTS.index(Consent.DENIED)), False
-    )
-    reasons[CONSENT_DENIED] = denied.to_numpy().astype(bool)
+    if selection.suppressions is not None:
+        reasons[SUPPRESSED] = selection.suppressions.mask(members)
+    reasons |= _withheld_by_consent(_said(members), spec, selection)
     kinds = members.column("identifier_type").to_numpy()
     taken = np.isin(kinds, [TYPES.index(kind) for kind in spec.identifiers])
     reasons[UNSUPPORTED_IDENTIFIER] = ~taken
     fitting = np.array([_fitting(kind, spec) for kind in TYPES])
     reasons[HASH_RULE_MISMATCH] = ~fitting[kinds, members.column("hash_rule").to_numpy()]
     return reasons
+
+
+def _said(members: Any) -> Parts:
+    from activation.members.consents import parts_of
+
+    return parts_of(members.column("consent").combine_chunks())
+
+
+def _withheld_by_consent(
+    said: Parts, spec: ConnectorSpec, selection: Selection
+) -> Mapping[str, Mask]:
+    """Masks of members who stay for what they said, or for what nobody knows."""
+    from activation.members.consents import LIMITED, PERSONALIZATION, USER_DATA, VENDORS
+
+    reasons: dict[str, Mask] = {}
+    denied: Mask = said[:, USER_DATA] == SAID_NO
+    if not spec.carries_consent:
+        denied |= said[:, PERSONALIZATION] == SAID_NO
+    reasons[CONSENT_DENIED] = denied
+    reasons[VENDOR_DENIED] = _denying_vendors(spec)[said[:, VENDORS]]
+    if selection.require_consent:
+        unknown = (said[:, USER_DATA] != SAID_YES) | (said[:, PERSONALIZATION] == 0)
+        reasons[CONSENT_MISSING] = unknown
+    if not spec.carries_limited_data_use:
+        reasons[LIMITED_DATA_USE] = said[:, LIMITED] == SAID_NO
+    return reasons
+
+
+def _denying_vendors(spec: ConnectorSpec) -> Mask:
+    """For each number of the vendors' part, whether it denies the vendor of the platform."""
+    import numpy as np
+
+    from activation.domain.consent import VENDOR_SETS
+
+    vendor = PLATFORM_VENDORS.get(spec.platform_type)
+    return np.array([vendor is not None and vendor in denied for denied in VENDOR_SETS])
+
+
+def _basis(members: Any, spec: ConnectorSpec) -> Codes:
+    """What requests to the platform can say of each member, as the code of a ConsentBasis."""
+    import numpy as np
+
+    from activation.members.consents import LIMITED, PERSONALIZATION, USER_DATA
+
+    said = _said(members)
+    user_data, personalization, limited = BASIS_WEIGHTS
+    basis: Codes = np.zeros(members.num_rows, np.uint8)
+    if spec.carries_consent:
+        basis += user_data * said[:, USER_DATA] + personalization * said[:, PERSONALIZATION]
+    if spec.carries_limited_data_use:
+        basis += limited * (said[:, LIMITED] == SAID_NO).astype(np.uint8)
+    return basis
 
 
 def _fitting(kind: IdentifierType, spec: ConnectorSpec) -> list[bool]:
