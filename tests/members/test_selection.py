@@ -36,8 +36,8 @@ SPEC = ConnectorSpec(
     credentials=(),
 )
 GOOGLE = replace(SPEC, platform_type=PlatformType.GOOGLE_ADS, carries_consent=True)
-META = replace(SPEC, platform_type=PlatformType.FACEBOOK, carries_limited_data_use=True)
-SPECS = [SPEC, GOOGLE, META, replace(GOOGLE, carries_limited_data_use=True)]
+META = replace(SPEC, platform_type=PlatformType.FACEBOOK, carries_consent=True)
+SPECS = [SPEC, GOOGLE, META, *(replace(one, carries_consent=False) for one in (GOOGLE, META))]
 
 
 def table_of(consents: list[MemberConsent], kinds: list[IdentifierType] | None = None) -> Any:
@@ -106,16 +106,18 @@ def naive(one: MemberConsent, spec: ConnectorSpec, required: bool) -> str | Cons
     """The rules of docs/consent.md, member by member."""
     vendor = PLATFORM_VENDORS.get(spec.platform_type)
     flags = (one.ad_user_data, one.ad_personalization)
-    if flags[0] is DENIED or (flags[1] is DENIED and not spec.carries_consent):
+    is_meta = spec.platform_type is PlatformType.FACEBOOK
+    limits = spec.carries_consent and is_meta
+    says = spec.carries_consent and not is_meta
+    if flags[0] is DENIED or (flags[1] is DENIED and not says):
         return "consent_denied"
     if vendor in (one.denied_vendors or ()):
         return "vendor_denied"
     if required and None in flags:
         return "consent_missing"
-    if one.limited_data_use and not spec.carries_limited_data_use:
+    if one.limited_data_use and not limits:
         return "limited_data_use"
-    said = flags if spec.carries_consent else (None, None)
-    return ConsentBasis(*said, bool(one.limited_data_use and spec.carries_limited_data_use))
+    return ConsentBasis(*(flags if says else (None, None)), bool(one.limited_data_use and limits))
 
 
 @pytest.mark.parametrize("required", [True, False])

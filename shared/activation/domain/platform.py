@@ -48,6 +48,10 @@ class PlatformType(StrEnum):
     FILE_DROP = "file_drop"
 
 
+LIMITING = frozenset({PlatformType.FACEBOOK})
+"""Platforms whose requests carry Limited Data Use, and nothing else of consent."""
+
+
 class PlatformStatus(StrEnum):
     """Whether distributions may go to the platform."""
 
@@ -301,8 +305,6 @@ class ConnectorSpec:
     """Whether all rows of a request must carry the same identifier type."""
     carries_consent: bool = False
     """Whether requests say what people consented to; batches are cut by identical consent."""
-    carries_limited_data_use: bool = False
-    """Whether requests say for whom data use is limited; elsewhere such people are withheld."""
     adds: bool = True
     """Whether identifiers can be added to those that are there; else only whole audiences can be
     sent (`Operation.REPLACE`), the first time too."""
@@ -322,6 +324,16 @@ class ConnectorSpec:
     poll_seconds: float = 1800.0
     """How long to wait before the first look at match results, and between two looks."""
     encodings: tuple[str, ...] = field(default=("hex",))
+
+    @property
+    def carries_both_kinds(self) -> bool:
+        """Whether requests say who consented to what; else a no to any of it withholds."""
+        return self.carries_consent and self.platform_type not in LIMITING
+
+    @property
+    def carries_limited_use(self) -> bool:
+        """Whether requests say whose data is of limited use; elsewhere such people are withheld."""
+        return self.carries_consent and self.platform_type in LIMITING
 
 
 # What callers send ------------------------------------------------------------------------------

@@ -143,14 +143,14 @@ def _withheld_by_consent(
 
     reasons: dict[str, Mask] = {}
     denied: Mask = said[:, USER_DATA] == SAID_NO
-    if not spec.carries_consent:
+    if not spec.carries_both_kinds:
         denied |= said[:, PERSONALIZATION] == SAID_NO
     reasons[CONSENT_DENIED] = denied
     reasons[VENDOR_DENIED] = _denying_vendors(spec)[said[:, VENDORS]]
     if selection.require_consent:
         unknown = (said[:, USER_DATA] != SAID_YES) | (said[:, PERSONALIZATION] == 0)
         reasons[CONSENT_MISSING] = unknown
-    if not spec.carries_limited_data_use:
+    if not spec.carries_limited_use:
         reasons[LIMITED_DATA_USE] = said[:, LIMITED] == SAID_NO
     return reasons
 
@@ -174,9 +174,9 @@ def _basis(members: Any, spec: ConnectorSpec) -> Codes:
     said = _said(members)
     user_data, personalization, limited = BASIS_WEIGHTS
     basis: Codes = np.zeros(members.num_rows, np.uint8)
-    if spec.carries_consent:
+    if spec.carries_both_kinds:
         basis += user_data * said[:, USER_DATA] + personalization * said[:, PERSONALIZATION]
-    if spec.carries_limited_data_use:
+    if spec.carries_limited_use:
         basis += limited * (said[:, LIMITED] == SAID_NO).astype(np.uint8)
     return basis
 
