@@ -35,6 +35,9 @@ from activation.services.organizations import OrganizationService, OrganizationS
 from activation.services.platforms import PlatformService
 from activation.services.quotas import QuotaService
 from activation.services.retention import RetentionService
+from activation.services.suppression_imports import SuppressionImports
+from activation.services.suppression_lists import SuppressionLists
+from activation.services.suppressions import SuppressionService
 from activation.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -139,14 +142,22 @@ class App:
 
     @cached_property
     def vault(self) -> Vault:
-        """Sealed secrets."""
+        """Sealed credentials."""
+        return self._vault(self.settings.kms_key)
+
+    @cached_property
+    def suppression_vault(self) -> Vault:
+        """Sealed keys of suppression lists: more functions open these than may open credentials."""
+        return self._vault(self.settings.suppression_kms_key)
+
+    def _vault(self, kms_key: str) -> Vault:
         from activation.adapters.envelope import EnvelopeVault
 
         if self._embedded:
             return EnvelopeVault(self._local_keys)
         from activation.adapters.gcp.keys import CloudKmsKeys
 
-        return EnvelopeVault(CloudKmsKeys(self.settings.kms_key))
+        return EnvelopeVault(CloudKmsKeys(kms_key))
 
     @cached_property
     def signer(self) -> Signer:
@@ -275,6 +286,32 @@ class App:
             self.store,
             self.clock,
             self._encryption,
+            self.suppressions,
+        )
+
+    @cached_property
+    def suppressions(self) -> SuppressionService:
+        """Suppression lists."""
+        lists = SuppressionLists(
+            self.documents, self.member_blobs, self.suppression_vault, self.clock
+        )
+        return SuppressionService(self.commits, lists)
+
+    @cached_property
+    def suppression_imports(self) -> SuppressionImports:
+        """Files of identifiers to suppress."""
+        from activation.members.formats import ReadLimits, preflight
+
+        return SuppressionImports(
+            self.commits,
+            self.suppressions,
+            self.jobs,
+            self.uploads,
+            self.clock,
+            self.settings.lease_seconds,
+            self.settings.max_upload_bytes,
+            ReadLimits(max_unpacked_bytes=self.settings.max_unpacked_bytes),
+            preflight,
         )
 
     @cached_property
@@ -413,6 +450,7 @@ class App:
             self.connectors,
             self.store,
             self.clock,
+            self.suppressions,
         )
 
     @cached_property
@@ -640,6 +678,7 @@ class App:
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
             JobKind.RETENTION: lambda: self.retention_worker.run,
+            JobKind.SUPPRESS: lambda: self.suppression_imports.run,
             JobKind.SWEEP: lambda: self.sweep_worker.run,
             JobKind.WARM: lambda: self.warming.run,
         }

@@ -35,6 +35,9 @@ class Settings:
     archive_bucket: str = _setting("", "google: bucket of archived audiences")
     topic_prefix: str = _setting("", "google: put before every topic name")
     kms_key: str = _setting("", "google: KMS key that wraps credentials")
+    suppression_kms_key: str = _setting(
+        "", "google: KMS key that wraps the keys of suppression lists"
+    )
     signing_key: str = _setting("", "google: version of the KMS key that signs evidence packs")
     issuer: str = _setting("", "token issuer; embedded: made by itself")
     audience: str = _setting("audience-activation", "`aud` that tokens must carry")

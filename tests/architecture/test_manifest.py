@@ -66,9 +66,25 @@ def test_routes_of_the_manifest_are_those_of_the_code() -> None:
 
 
 def test_only_the_dispatcher_opens_credentials() -> None:
-    decrypt = [one.name for one in functions() if "cryptoKeyDecrypter" in " ".join(one.roles)]
-    encrypt = [one.name for one in functions() if "cryptoKeyEncrypter" in " ".join(one.roles)]
-    assert (decrypt, encrypt) == (["dispatch_distribution"], ["platforms"])
+    held = {
+        one.name: [r for r in one.roles if r.startswith("key/credentials:")] for one in functions()
+    }
+    assert {name: roles for name, roles in held.items() if roles} == {
+        "platforms": ["key/credentials:cloudkms.cryptoKeyEncrypter"],
+        "dispatch_distribution": ["key/credentials:cloudkms.cryptoKeyDecrypter"],
+    }
+
+
+def test_who_reads_or_writes_suppression_lists_can_open_their_keys() -> None:
+    key = "key/suppressions:cloudkms.cryptoKey"
+    held = {one.name: r.removeprefix(key) for one in functions() for r in one.roles if key in r}
+    assert held == {
+        "audiences": "EncrypterDecrypter",
+        "distributions": "Decrypter",
+        "import_members": "Decrypter",
+        "dispatch_distribution": "Decrypter",
+        "run_job": "EncrypterDecrypter",
+    }
 
 
 def test_only_evidence_is_signed_and_by_a_key_that_wraps_nothing() -> None:

@@ -53,6 +53,7 @@ class GoogleServices:
             backup_bucket=names["backup_blobs"],
             archive_bucket=names["archive_blobs"],
             kms_key=KEY_NAME,
+            suppression_kms_key=KEY_NAME,
             signing_key=SIGNING_KEY,
             allow_private_hosts=True,
         )
@@ -65,6 +66,7 @@ class GoogleServices:
             documents=FirestoreDocuments(project, "(default)", clock),
             bus=SqliteBus(folder / "bus.sqlite", clock, subscriptions()),
             vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=self.keys)),
+            suppression_vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=self.keys)),
             signer=CloudKmsSigner(SIGNING_KEY, client=self.keys),
         )
         try:

@@ -21,6 +21,7 @@ from activation.api.retention import retention
 from activation.api.rules import rules
 from activation.api.storages import storages
 from activation.api.summaries import summaries
+from activation.api.suppressions import suppressions
 from activation.api.versions import versions
 from activation.api.webhooks import webhooks
 
@@ -43,6 +44,7 @@ RESOURCES = {
         cache,
         quotas,
         organizations,
+        suppressions,
     ),
     "platforms": (platforms, webhooks),
     "distributions": (distributions, ledgers, evidence),

@@ -24,6 +24,7 @@ from activation.errors import (
     PayloadTooLargeError,
 )
 from activation.ports import Message
+from activation.services.suppression_imports import FOLDER as SUPPRESSION_FILES
 
 MAX_MESSAGE_BYTES = 14 * 1024 * 1024
 """A push request with the largest message Pub/Sub takes (10 MB), in base64."""
@@ -105,7 +106,10 @@ def import_members(app: App, message: Message) -> None:
     """Work on an import: one that is queued, or one whose file has just arrived."""
     organization_id, import_id = message.organization_id, message.data.get("import_id")
     if message.data.get("kind") == "storage#object":
-        organization_id, import_id = _uploaded(_text(message.data.get("name"), "name"))
+        name = _text(message.data.get("name"), "name")
+        if name.split("/")[1:2] == [SUPPRESSION_FILES]:
+            return  # whoever put it asks for its import
+        organization_id, import_id = _uploaded(name)
     app.import_worker.run(organization_id, _text(import_id, "import_id"), _trace(message))
 
 

@@ -104,14 +104,32 @@ class Api:
             created = self.post(path, draft)
             self._put(created["upload"], size, pieces)
             return str(created["import"]["import_id"])
+        return str(self._post_file(path, draft, size, pieces)["import_id"])
+
+    def suppress_file(
+        self, draft: Mapping[str, Any], file: IO[bytes], size: int, sent: OnBytes
+    ) -> dict[str, Any]:
+        """Hand in a file of `size` bytes of identifiers to suppress, as `import_file` does; returns
+        the job."""
+        pieces = _pieces(file, sent)
+        if size <= self._direct_bytes:
+            return self._post_file("/suppressions/imports", draft, size, pieces)
+        created = self.post("/suppressions/uploads")
+        self._put(created["upload"], size, pieces)
+        return self.post("/suppressions/imports", {**draft, "upload_id": created["upload_id"]})
+
+    def _post_file(
+        self, path: str, draft: Mapping[str, Any], size: int, pieces: Iterator[bytes]
+    ) -> dict[str, Any]:
+        """The answer to a file as a body, with its options in the query."""
         columns = {"columns": json.dumps(draft["columns"])} if "columns" in draft else {}
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size),
             "Idempotency-Key": str(uuid.uuid4()),
         }
-        job = self._json("POST", path, params={**draft, **columns}, content=pieces, headers=headers)
-        return str(job["import_id"])
+        query = {**draft, **columns}
+        return self._json("POST", path, params=query, content=pieces, headers=headers)
 
     def _put(self, target: Mapping[str, Any], size: int, pieces: Iterator[bytes]) -> None:
         """Put a file at its address, which carries its own right: our token stays here."""

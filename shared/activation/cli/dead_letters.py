@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import click
 
-from activation.cli.options import Group, options
+from activation.cli.options import Group
 from activation.cli.output import output, table
+from activation.cli.stores import opened
 from activation.errors import NotFoundError
 
-if TYPE_CHECKING:
-    from activation.app import App
-
 WHY = "dead letters lie in the message bus, which has no public API."
-
-
-@contextmanager
-def opened() -> Iterator[App]:
-    """The App of the store, or of the environment's Google project."""
-    from activation.app import App
-
-    options().require_local(WHY)
-    settings = options().settings()
-    if settings.backend == "embedded" and not settings.data_path.is_dir():
-        raise NotFoundError(f"There is no store in {settings.data_folder}.", reason="no_store")
-    app = App(settings)
-    try:
-        yield app
-    finally:
-        app.close()
 
 
 def _functions(name: str | None) -> list[str]:
@@ -53,7 +31,7 @@ def dead_letters() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
 def list_letters(function: str | None, limit: int) -> None:
     """List dead letters, oldest first."""
-    with opened() as app:
+    with opened(WHY) as app:
         found = [x for name in _functions(function) for x in app.bus.dead_letters(name, limit)]
     records = [
         {
@@ -76,6 +54,6 @@ def list_letters(function: str | None, limit: int) -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1000))
 def redrive(function: str, limit: int) -> None:
     """Publish the dead letters of FUNCTION again, once their cause is gone."""
-    with opened() as app:
+    with opened(WHY) as app:
         count = sum(app.bus.redrive(name, limit) for name in _functions(function))
     output().answer({"function": function, "redriven": count}, f"Published {count:,} again.")

@@ -44,6 +44,7 @@ COMMANDS = {
     "retention": "activation.cli.retention",
     "quota": "activation.cli.quotas",
     "organization": "activation.cli.organizations",
+    "suppressions": "activation.cli.suppressions",
     "cache": "activation.cli.cache",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",

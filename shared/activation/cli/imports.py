@@ -37,7 +37,10 @@ ROLES = (
 )
 
 
-def _column(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> Any:
+def mapped_columns(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> Any:
+    """Values of `--column` as the API's column mappings."""
     return [_mapped(text) for text in given]
 
 
@@ -73,7 +76,7 @@ def _mapped(text: str) -> dict[str, str]:
     "--column",
     "columns",
     multiple=True,
-    callback=_column,
+    callback=mapped_columns,
     metavar="COLUMN=MEANING[:RULE]",
     help="What a column holds, where its name does not say so; may be given several times.",
 )

@@ -27,6 +27,8 @@ class JobKind(StrEnum):
     """Bring an audience that is derived from another one in step with it."""
     RETENTION = "retention"
     """One round of the retention rules over an organization's audiences."""
+    SUPPRESS = "suppress"
+    """Put the identifiers of a file on the organization's suppression list."""
     SWEEP = "sweep"
     """Delete stored objects that nothing names any more."""
     WARM = "warm"

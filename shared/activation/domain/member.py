@@ -59,6 +59,8 @@ class RejectReason(StrEnum):
     INVALID_CONSENT = "invalid_consent"
     INVALID_TCF = "invalid_tcf"
     INVALID_SEGMENTS = "invalid_segments"
+    SUPPRESSED = "suppressed"
+    """The person was erased, and does not come back by a file."""
     TOO_LONG = "too_long"
     NO_IDENTIFIER = "no_identifier"
 

@@ -13,7 +13,7 @@ from activation.members.block import Block
 from activation.members.headers import Role
 from activation.members.mapping import Columns
 from activation.members.ndjson import as_text
-from activation.members.rows import Encoded, Encoder
+from activation.members.rows import Encoded, Encoder, Refused
 
 _CELLS: dict[Role, Callable[[MemberInput], str | None]] = {
     Role.IDENTIFIER_TYPE: lambda m: m.identifier_type.value,
@@ -34,8 +34,14 @@ _CELLS: dict[Role, Callable[[MemberInput], str | None]] = {
 _COLUMNS = Columns(tuple(ColumnMapping(column=role.value, role=role.value) for role in _CELLS))
 
 
-def encoded_inputs(members: Sequence[MemberInput], region: str | None, now: datetime) -> Encoded:
-    """The members of `members` in their order; rejects carry positions from 0 as rows."""
+def encoded_inputs(
+    members: Sequence[MemberInput],
+    region: str | None,
+    now: datetime,
+    refused: Refused | None = None,
+) -> Encoded:
+    """The members of `members` in their order; rejects carry positions from 0 as rows. `refused`
+    finds those who may not be members."""
     import numpy as np
     import pyarrow as pa
 
@@ -45,7 +51,7 @@ def encoded_inputs(members: Sequence[MemberInput], region: str | None, now: date
     }
     rows = np.arange(len(members), dtype=np.int64)
     block = Block(columns, {}, None, rows, (), len(members), len(members))
-    return Encoder(_COLUMNS, region, now).encode(block)
+    return Encoder(_COLUMNS, region, now, refused).encode(block)
 
 
 def _json(attributes: dict[str, Any] | None) -> str | None:

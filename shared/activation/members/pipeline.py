@@ -16,7 +16,7 @@ from activation.members.formats import Opened, open_file
 from activation.members.limits import ReadLimits
 from activation.members.memory import use_lean_pool
 from activation.members.rejects import Reject, reject_file
-from activation.members.rows import Encoded, Encoder
+from activation.members.rows import Encoded, Encoder, Refused
 from activation.members.runs import write_run
 from activation.ports import BlobKey, BlobStore
 
@@ -39,8 +39,9 @@ class ImportPipeline:
     """Reads a file in bounded memory. Iterating stores one chunk after the other in `blobs`.
 
     `start` is the last chunk that was committed: reading goes on exactly behind it. `now` becomes
-    the members' `added_at`. The last chunk brings the warnings about canaries. Raises
-    UploadRefusedError and PayloadTooLargeError for what is wrong with the file as a whole.
+    the members' `added_at`; `refused` finds those who may not be members. The last chunk brings
+    the warnings about canaries. Raises UploadRefusedError and PayloadTooLargeError for what is
+    wrong with the file as a whole.
     """
 
     source: IO[bytes]
@@ -51,11 +52,12 @@ class ImportPipeline:
     prefix: str
     now: datetime
     start: ImportChunk | None = None
+    refused: Refused | None = None
 
     def __iter__(self) -> Iterator[ChunkResult]:
         use_lean_pool()
         opened = open_file(self.source, self.options, self.limits)
-        encoder = Encoder(opened.columns, self.options.default_region, self.now)
+        encoder = Encoder(opened.columns, self.options.default_region, self.now, self.refused)
         chunk = _Chunk.after(self.start, opened)
         for block in ahead(opened.reader.blocks(chunk.position, chunk.row)):
             chunk.add(encoder.encode(block), block.position, block.last_row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     Positions = npt.NDArray[np.int64]
     Codes = npt.NDArray[np.uint8]
 
+Refused = Callable[[Any], Any]
+"""From a table of members (identifier_type, digest, alternate) to a mask of those who may not be
+members."""
 
 _UNUSABLE = (RejectReason.UNKNOWN_TYPE, RejectReason.HASH_RULE_MISMATCH)
 """Why a row with a value may hold no candidate."""
@@ -91,6 +94,7 @@ class Encoder:
     columns: Columns
     region: str | None
     now: datetime
+    refused: Refused | None = None
 
     def encode(self, block: Block) -> Encoded:
         """The members of a block."""
@@ -100,7 +104,7 @@ class Encoder:
         faults = _RowFaults(np.zeros(size, np.uint8), np.zeros(size, np.int64))
         chosen = list(self._chosen(block, faults))
         fields = self._fields(block, faults)
-        found = [self._hashed(cells, faults) for cells in chosen]
+        found = [self._admitted(self._hashed(cells, faults)) for cells in chosen]
         missing = np.ones(size, bool)
         for candidates in found:
             missing[candidates.at] = False
@@ -186,6 +190,18 @@ class Encoder:
         reasons = np.where(outside, faults.reasons[at], hashed.reasons)
         return _Candidates(cells, at, hashed, reasons, outside)
 
+    def _admitted(self, candidates: _Candidates) -> _Candidates:
+        """The candidates, with a reason for those that may not be members."""
+        import numpy as np
+
+        good = np.flatnonzero(candidates.reasons == 0)
+        if self.refused is None or not len(good):
+            return candidates
+        refused = self.refused(self._own(candidates))
+        reasons = candidates.reasons.copy()
+        reasons[good[refused]] = code_of(RejectReason.SUPPRESSED)
+        return replace(candidates, reasons=reasons)
+
     # what rows say beside identifiers ----------------------------------------------------------
 
     def _fields(self, block: Block, faults: _RowFaults) -> dict[str, Any]:
@@ -258,7 +274,7 @@ class Encoder:
             fields = {**fields, "person": _persons(found, size)}
         at = np.concatenate([c.at[c.reasons == 0] for c in found])
         order = np.argsort(at, kind="stable")
-        own = pa.Table.from_batches([self._own(c) for c in found]).take(pa.array(order))
+        own = pa.concat_tables([self._own(c) for c in found]).take(pa.array(order))
         rows = pa.array(at[order])
         columns = {name: own.column(name) for name in own.schema.names}
         columns |= {name: values.take(rows) for name, values in fields.items()}
@@ -266,7 +282,7 @@ class Encoder:
         return pa.table({**columns, **nothing}).select(schema().names).cast(schema())
 
     def _own(self, candidates: _Candidates) -> Any:
-        """The accepted values of one column, with what does not depend on their rows."""
+        """A table of the accepted values of one column, with what does not depend on their rows."""
         import numpy as np
         import pyarrow as pa
 
@@ -274,7 +290,7 @@ class Encoder:
         good = candidates.reasons == 0
         mask, size = pa.array(good), int(good.sum())
         kind, rule = TYPES.index(candidates.cells.kind), RULES.index(candidates.cells.rule)
-        return pa.RecordBatch.from_pydict(
+        return pa.table(
             {
                 "digest": binary_array(hashed.digests[good]),
                 "identifier_type": np.full(size, kind, np.uint8),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from activation.members.parts import PartStore, PartWriter
     from activation.members.rewrite import OnPartition, Rewrite
+    from activation.members.rows import Refused
     from activation.members.tally import Tally
 
 MAX_DELTAS = 16
@@ -98,12 +99,14 @@ class MemberStore:
         audience_id: str,
         members: Sequence[MemberInput],
         default_region: str | None = None,
+        refused: Refused | None = None,
     ) -> SmallRun:
-        """Store a small set as a run for `merge`; `path` is None when all are rejected."""
+        """Store a small set as a run for `merge`; `path` is None when all are rejected. `refused`
+        finds those who may not be members."""
         from activation.members.inputs import encoded_inputs
         from activation.members.runs import write_run
 
-        encoded = encoded_inputs(members, default_region, self.clock.now())
+        encoded = encoded_inputs(members, default_region, self.clock.now(), refused)
         rejects = tuple((r.row, r.reason.value) for r in sorted(encoded.rejects, key=_row_of))
         if not encoded.members.num_rows:
             return SmallRun(None, encoded.counts, rejects)

@@ -297,7 +297,7 @@ class Dispatcher:
             self.distributions.store,
             manifest,
             spec,
-            self.distributions.selection(job),
+            self.distributions.selection(job, platform, manifest),
             comparable(ledger, spec),
             job.distribution_type,
             place,

@@ -56,6 +56,7 @@ from activation.services.ledgers import LedgerService
 from activation.services.plans import comparable, planned
 from activation.services.platforms import DISTRIBUTION_REQUESTS, PlatformService
 from activation.services.records import Records
+from activation.services.suppressions import SuppressionService
 
 if TYPE_CHECKING:
     from activation.members.delivery import Selection
@@ -78,6 +79,7 @@ class DistributionService(Records[Distribution]):
     connectors: Connectors
     store: MemberStore
     clock: Clock
+    suppressions: SuppressionService
 
     @property
     def records(self) -> Collection[Distribution]:
@@ -98,11 +100,12 @@ class DistributionService(Records[Distribution]):
         ledger = self.ledgers.find(
             caller.organization_id, audience.audience_id, platform.platform_id
         )
+        manifest = self.manifest_of(audience)
         prepared = plan_delivery(
             self.store,
-            self.manifest_of(audience),
+            manifest,
             spec,
-            self.selection(draft),
+            self.selection(draft, platform, manifest),
             comparable(ledger, spec),
             draft.distribution_type,
             restate=is_lapsing(ledger, spec, self.clock.now()),
@@ -337,11 +340,19 @@ class DistributionService(Records[Distribution]):
             raise InvalidStateError("The audience has no members to send.", field="audience_id")
         return self.audiences.manifests.get(audience.organization_id, audience.manifest_id).entity
 
-    def selection(self, draft: PlanDraft | Distribution) -> Selection:
-        """Which members are meant: the chosen segments, as of now."""
+    def selection(
+        self, draft: PlanDraft | Distribution, platform: Platform, manifest: Manifest
+    ) -> Selection:
+        """Which members are meant: the chosen segments, as of now, without suppressed people."""
         from activation.members.delivery import Selection
 
-        return Selection(segments=draft.segments_distributed, now=self.clock.now())
+        view = self.suppressions.view(platform.organization_id)
+        return Selection(
+            segments=draft.segments_distributed,
+            now=self.clock.now(),
+            require_consent=platform.settings.require_consent,
+            suppressions=view.over(self.store, manifest) if view.size else None,
+        )
 
     def _decided(
         self,

@@ -162,6 +162,7 @@ class ImportWorker:
                 prefix=f"imports/{job.import_id}",
                 now=job.started_at or self.clock.now(),
                 start=job.chunks[-1] if job.chunks else None,
+                refused=self.members.suppressions.refused(job.organization_id),
             )
             for result in pipeline:
                 lease = lease.committed(**self._progressed(lease.job, result))

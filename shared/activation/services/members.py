@@ -30,6 +30,7 @@ from activation.ports import ABSENT, Clock, DocumentStore, Key, Message, Write
 from activation.services.access import MAX_ATTEMPTS
 from activation.services.audiences import AudienceService
 from activation.services.commits import Commits
+from activation.services.suppressions import SuppressionService
 from activation.services.version_records import recorded, version_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class MemberService:
     store: MemberStore
     clock: Clock
     encryption: Encryption | None
+    suppressions: SuppressionService
 
     @property
     def manifests(self) -> Collection[Manifest]:
@@ -61,9 +63,11 @@ class MemberService:
         return Collection(self.documents, "manifests", Manifest)
 
     def add(self, caller: Caller, audience_id: str, inputs: Sequence[MemberInput]) -> MemberChange:
-        """Add or update a small set; rejected ones are reported by position and reason."""
+        """Add or update a small set; rejected ones are reported by position and reason. People
+        who were erased are among those."""
         self.audiences.find(caller, audience_id).entity.require_own_members()
-        run = self.store.run_of(caller.organization_id, audience_id, inputs)
+        refused = self.suppressions.refused(caller.organization_id)
+        run = self.store.run_of(caller.organization_id, audience_id, inputs, refused=refused)
 
         def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
             runs = [run.path] if run.path else []

@@ -16,6 +16,8 @@ from typing import Any
 from activation.documents import Collection, Stored
 from activation.domain.audience import Audience
 from activation.domain.distribution import Distribution
+from activation.domain.job import FINAL as FINAL_JOB
+from activation.domain.job import Job
 from activation.domain.ledger import Ledger
 from activation.domain.member_import import FINAL, MemberImport
 from activation.ports import Batch, BlobInfo, BlobStore, Clock, Document, Query, Write
@@ -29,6 +31,7 @@ from activation.services.audience_sweep import (
 )
 from activation.services.commits import Commits
 from activation.services.jobs import JobRun
+from activation.services.suppression_imports import source_key
 
 STAGES = ("deleted_audiences", "audiences")
 
@@ -57,6 +60,7 @@ class SweepWorker:
         members, uploads = self.areas.members, self.areas.uploads
         swept = (
             ("uploads", uploads, "imports/", self._source_of_import),
+            ("uploads", uploads, "suppressions/", self._source_of_suppressions),
             ("scratch", members, "imports/", self._objects_of_import),
             ("lists", members, "distributions/", self._lists_of_distribution),
             ("rosters", members, "ledgers/", self._parts_of_ledger),
@@ -124,6 +128,13 @@ class SweepWorker:
     def _source_of_import(self, organization_id: str, import_id: str) -> set[str]:
         found = self._import(organization_id, import_id)
         return {found.source} if found and found.status not in FINAL else set()
+
+    def _source_of_suppressions(self, organization_id: str, job_id: str) -> set[str]:
+        jobs = Collection(self.commits.documents, "jobs", Job)
+        found = jobs.find(organization_id, job_id)
+        if found is None or found.entity.status in FINAL_JOB:
+            return set()
+        return {source_key(organization_id, job_id).path}
 
     def _objects_of_import(self, organization_id: str, import_id: str) -> set[str]:
         """The runs of an import that may go on; the reject files of any."""

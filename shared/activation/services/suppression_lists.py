@@ -1,0 +1,284 @@
+"""Suppression lists in the stores: heads, keys, what is in force, and the one way to change it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from activation.documents import Collection, Stored
+from activation.domain.suppression import GLOBAL, SuppressionList, SuppressionPart
+from activation.errors import (
+    ActivationError,
+    ConflictError,
+    CredentialUnreadableError,
+    StorageUnavailableError,
+)
+from activation.ports import ABSENT, BlobStore, Clock, DocumentStore, Key, Vault, Write
+
+if TYPE_CHECKING:
+    from activation.members.suppression_change import Change
+    from activation.members.suppression_parts import SuppressionParts
+    from activation.members.suppressions import ListInForce, LoadedPart
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+HEADS = "suppression_lists"
+HEAD = "list"
+"""The id of every head: an organization has one list."""
+KEPT_BYTES = 512 * 1024 * 1024
+"""Memory for lists that were used lately; the last one stays, however large it is."""
+MAX_ATTEMPTS = 40
+LOOKS = 3
+"""Times a reader looks again when the parts it was about to read have gone."""
+UNNAMED_FOR = timedelta(hours=24)
+"""An object that no head names is deleted after this: longer than any change takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A list as it was read: its record, none before the first change, and its opened key."""
+
+    organization_id: str
+    stored: Stored[SuppressionList] | None
+    key: bytes = field(repr=False)
+    sealed: str = field(repr=False)
+
+    @property
+    def parts(self) -> tuple[SuppressionPart, ...]:
+        """The parts, oldest first."""
+        return self.stored.entity.parts if self.stored else ()
+
+    @property
+    def address(self) -> Key:
+        """Where the record lies."""
+        return Key(self.organization_id, HEADS, HEAD)
+
+
+class KeptLists:
+    """What a process keeps: parts in memory, opened keys, and a lock for each list."""
+
+    def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._guard = threading.Lock()
+        self._changing: dict[str, threading.Lock] = {}
+        self._lists: OrderedDict[str, tuple[str, ListInForce, dict[str, LoadedPart]]]
+        self._lists = OrderedDict()
+        self.keys: dict[str, bytes] = {}
+
+    @contextmanager
+    def changing(self, organization_id: str) -> Iterator[None]:
+        """One change at a time in this process; other processes are told by the revision."""
+        with self._guard:
+            lock = self._changing.setdefault(organization_id, threading.Lock())
+        with lock:
+            yield
+
+    def get(
+        self, organization_id: str, revision: str
+    ) -> tuple[ListInForce | None, dict[str, LoadedPart]]:
+        """The list at this revision, if it is kept; and the parts kept of any revision."""
+        with self._guard:
+            kept = self._lists.get(organization_id)
+            if kept is None:
+                return None, {}
+            self._lists.move_to_end(organization_id)
+            return (kept[1] if kept[0] == revision else None), kept[2]
+
+    def put(
+        self, organization_id: str, revision: str, found: ListInForce, parts: dict[str, LoadedPart]
+    ) -> None:
+        """Keep a list in the place of its older state; what was not used for longest goes."""
+        with self._guard:
+            self._lists[organization_id] = (revision, found, parts)
+            self._lists.move_to_end(organization_id)
+            while len(self._lists) > 1 and self._bytes() > self._max_bytes:
+                self._lists.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(part.nbytes for _, _, parts in self._lists.values() for part in parts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionLists:
+    """Reads and changes lists. Raises StorageUnavailableError when one cannot be read: then
+    nothing may be sent."""
+
+    documents: DocumentStore
+    blobs: BlobStore
+    vault: Vault
+    clock: Clock
+    kept: KeptLists = field(default_factory=KeptLists, repr=False, compare=False)
+
+    @property
+    def records(self) -> Collection[SuppressionList]:
+        """The heads."""
+        return Collection(self.documents, HEADS, SuppressionList)
+
+    @property
+    def parts(self) -> SuppressionParts:
+        """The stored parts."""
+        from activation.members.suppression_parts import SuppressionParts
+
+        return SuppressionParts(self.blobs, self.documents)
+
+    def heads(self, organization_id: str) -> list[Stored[SuppressionList]]:
+        """The lists that hold for an organization and are there, its own one first."""
+        wanted = dict.fromkeys((organization_id, GLOBAL))
+        keys = [Key(one, HEADS, HEAD) for one in wanted]
+        return [
+            Stored(SuppressionList.restored(found.data), found.key, found.revision)
+            for found in self.documents.get_many(keys)
+            if found is not None
+        ]
+
+    def key_of(self, head: SuppressionList) -> bytes:
+        """The key of a list; opened once by each process."""
+        found = self.kept.keys.get(head.key)
+        if found is None:
+            try:
+                found = self.vault.open(head.key, key_context(head.organization_id))
+            except CredentialUnreadableError as error:
+                raise StorageUnavailableError(
+                    "The key of the suppression list cannot be opened.", reason="key"
+                ) from error
+            self.kept.keys[head.key] = found
+        return found
+
+    def in_force(self, stored: Stored[SuppressionList]) -> ListInForce:
+        """What a list says, as it was read; only parts that are not kept yet are fetched."""
+        from activation.members.suppressions import ListInForce, LoadedPart
+
+        organization_id = stored.key.organization_id
+        found, kept = self.kept.get(organization_id, stored.revision)
+        if found is not None:
+            return found
+        loaded = {}
+        for part in stored.entity.parts:
+            if part.path not in kept:
+                blocks = self.parts.blocks(organization_id, part)
+                kept = {**kept, part.path: LoadedPart.of(blocks, part.rows)}
+            loaded[part.path] = kept[part.path]
+        found = ListInForce.of(list(loaded.values()))
+        self.kept.put(organization_id, stored.revision, found, loaded)
+        return found
+
+    def read(self, organization_id: str, read: Callable[[list[Stored[SuppressionList]]], T]) -> T:
+        """What `read` makes of the heads. A change may fold the parts away that it is about to
+        read: then it looks again."""
+        for attempt in range(LOOKS):
+            heads = self.heads(organization_id)
+            try:
+                return read(heads)
+            except StorageUnavailableError:
+                now = {one.key: one.revision for one in self.heads(organization_id)}
+                if attempt == LOOKS - 1 or now == {one.key: one.revision for one in heads}:
+                    raise
+        raise AssertionError("unreachable")
+
+    def changed(
+        self,
+        organization_id: str,
+        change: Callable[[bytes, ListInForce], Change],
+        commit: Callable[[Change, Head, SuppressionList, Sequence[Write]], None],
+    ) -> tuple[Change, int]:
+        """Make a change and commit it, again when another process was faster; returns it and how
+        many identifiers are on the list now. A change without rows is not committed.
+
+        `change` is given the key and what is in force; `commit` has to put the writes. An error
+        of `commit` that is not about the head (a lease that was lost) passes.
+        """
+        with self.kept.changing(organization_id):
+            for attempt in range(MAX_ATTEMPTS):
+                head, current = self._opened(organization_id)
+                made = change(head.key, current)
+                if not len(made.rows):
+                    return made, head.stored.entity.size if head.stored else 0
+                after, writes = self._appended(head, made)
+                try:
+                    commit(made, head, after, writes)
+                except ConflictError:
+                    if attempt == MAX_ATTEMPTS - 1 or not self._moved_on(head):
+                        raise
+                    self.clock.sleep(0.01 * (1 + int.from_bytes(os.urandom(1)) % (1 + attempt)))
+                    continue
+                if len(after.parts) <= len(head.parts):
+                    self._tidied(organization_id)
+                return made, after.size
+        raise AssertionError("unreachable")
+
+    def _opened(self, organization_id: str) -> tuple[Head, ListInForce]:
+        """The organization's list, ready to be changed."""
+        from activation.members.suppressions import ListInForce
+
+        def opened(heads: list[Stored[SuppressionList]]) -> tuple[Head, ListInForce]:
+            own = [one for one in heads if one.key.organization_id == organization_id]
+            if own:
+                entity = own[0].entity
+                head = Head(organization_id, own[0], self.key_of(entity), entity.key)
+                return head, self.in_force(own[0])
+            key = os.urandom(32)
+            sealed = self.vault.seal(key, key_context(organization_id))
+            return Head(organization_id, None, key, sealed), ListInForce()
+
+        return self.read(organization_id, opened)
+
+    def _appended(self, head: Head, made: Change) -> tuple[SuppressionList, list[Write]]:
+        """The next state of a head, and all that has to be written with it."""
+        from activation.members.suppression_change import appended
+
+        now = self.clock.now()
+        before = head.stored.entity if head.stored else None
+        parts, writes = appended(self.parts, head.organization_id, head.parts, made.rows)
+        counts = Counter(before.by_reason if before else {})
+        counts.update(made.by_reason or {})
+        after = SuppressionList(
+            organization_id=head.organization_id,
+            created_at=before.created_at if before else now,
+            updated_at=now,
+            epoch=before.epoch + 1 if before else 1,
+            key=head.sealed,
+            parts=parts,
+            size=(before.size if before else 0) + made.added - made.removed,
+            by_reason={reason: count for reason, count in sorted(counts.items()) if count},
+        )
+        revision = head.stored.revision if head.stored else ABSENT
+        return after, [Write(head.address, after.stored(), revision), *writes]
+
+    def _moved_on(self, head: Head) -> bool:
+        found = self.records.find(head.organization_id, HEAD)
+        seen = head.stored.revision if head.stored else None
+        return (found.revision if found else None) != seen
+
+    def _tidied(self, organization_id: str) -> None:
+        """Tidy up after a change that is committed, whatever becomes of that."""
+        try:
+            self.tidy(organization_id)
+        except ActivationError as error:
+            log.warning("suppression list not tidied: %s", error.code)
+
+    def tidy(self, organization_id: str) -> None:
+        """Delete old objects that the head no longer names, or never did. They are listed before
+        the head is read, and a reader of an older head looks again."""
+        from activation.members.suppression_parts import FOLDER
+
+        before = self.clock.now() - UNNAMED_FOR
+        listed = list(self.blobs.list(organization_id, f"{FOLDER}/"))
+        found = self.records.find(organization_id, HEAD)
+        named = {part.path for part in found.entity.parts} if found else set()
+        for one in listed:
+            if one.created_at <= before and one.key.path not in named:
+                self.blobs.delete(one.key)
+
+
+def key_context(organization_id: str) -> tuple[str, ...]:
+    """What the sealed key of a list is bound to."""
+    return ("suppressions/v1", organization_id)
