@@ -652,6 +652,7 @@ class App:
                 timedelta(days=self.settings.version_days),
                 timedelta(days=self.settings.backup_days),
             ),
+            self.suppressions.lists,
             self.clock,
         )
 

@@ -90,11 +90,15 @@ def _counted(codes: Codes, weight: int) -> Counter[str]:
 
 
 def appended(
-    store: SuppressionParts, organization_id: str, parts: Sequence[SuppressionPart], rows: Rows
+    store: SuppressionParts,
+    organization_id: str,
+    parts: Sequence[SuppressionPart],
+    rows: Rows,
+    max_parts: int = MAX_PARTS,
 ) -> tuple[tuple[SuppressionPart, ...], list[Write]]:
     """The parts of a list after a change, with the writes that belong to it. Objects are stored;
     those that are named no longer stay until they are tidied away."""
-    start = _fold_from(parts, len(rows))
+    start = _fold_from(parts, len(rows), max_parts)
     folded = parts[start:]
     part, writes = store.merged(organization_id, folded, rows, keeps_gone=start > 0)
     dropped = [
@@ -105,11 +109,11 @@ def appended(
     return (*parts[:start], part), [*writes, *dropped]
 
 
-def _fold_from(parts: Sequence[SuppressionPart], rows: int) -> int:
+def _fold_from(parts: Sequence[SuppressionPart], rows: int, max_parts: int) -> int:
     """The first of the parts that become one with new rows; the number of parts for none."""
-    if len(parts) < MAX_PARTS:
+    if len(parts) < max_parts:
         return len(parts)
-    start = MAX_PARTS // 2
+    start = max_parts // 2
     young = rows + sum(part.rows for part in parts[start:])
     while start and parts[start - 1].rows <= OLDER_FACTOR * young:
         start -= 1

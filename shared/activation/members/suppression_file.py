@@ -16,8 +16,6 @@ from activation.members.memory import use_lean_pool
 from activation.members.rejects import Reject
 from activation.members.rows import Encoder
 
-CHUNK_IDENTIFIERS = 100_000
-"""What one commit takes."""
 _KEPT = (Role.IDENTIFIER_TYPE, Role.IDENTIFIER_VALUE, Role.HASH_RULE)
 
 
@@ -55,11 +53,11 @@ def chunks(
     now: datetime,
     *,
     start: tuple[int, int] | None = None,
-    at_once: int = CHUNK_IDENTIFIERS,
+    at_once: int,
 ) -> Iterator[FileChunk]:
-    """The rest of a file from `start` on: position and last row of the chunk before it. Columns
-    that hold no identifiers are not looked at. UploadRefusedError for a file that cannot be read.
-    """
+    """The rest of a file from `start` on: position and last row of the chunk before it. A chunk
+    is complete when it holds `at_once` identifiers. Columns that hold no identifiers are not looked
+    at. UploadRefusedError for a file that cannot be read."""
     use_lean_pool()
     opened = open_file(source, options, limits)
     encoder = Encoder(_identifiers(opened.columns), options.default_region, now)

@@ -56,6 +56,7 @@ class SuppressionParts:
 
     blobs: BlobStore
     documents: DocumentStore
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
 
     def index(self, organization_id: str, part: SuppressionPart) -> list[Block]:
         """The blocks of a part."""
@@ -104,7 +105,7 @@ class SuppressionParts:
         most = ROW_BYTES * (len(fresh) + sum(part.rows for part in parts))
         tables = self._merged_blocks(organization_id, parts, fresh, keeps_gone=keeps_gone)
         stream = _PartStream(tables)
-        if most <= MAX_DOCUMENT_BYTES:
+        if most <= self.max_document_bytes:
             content = stream.read()
             name = secrets.token_hex(16)
             data = {"content": base64.b64encode(content).decode()}

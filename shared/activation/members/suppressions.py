@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from activation.members.store import MemberStore
     from activation.members.suppression_rows import Codes, Mask, Positions, Words
 
-    Columns = Mapping[IdentifierType | str, Sequence[str | None]]
+    Column = Sequence[str | None]
+    Columns = Mapping[IdentifierType, Column] | Mapping[str, Column]
 
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 MEMBER_COLUMNS = ("identifier_type", "digest", "alternate", "person")

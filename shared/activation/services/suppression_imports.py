@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 UPLOAD_LIFETIME = timedelta(hours=1)
 UPLOAD_TYPE = "application/octet-stream"
 FOLDER = "suppressions"
+CHUNK_IDENTIFIERS = 100_000
+"""What one commit takes."""
 MAX_REJECTS = 100
 """Rejected rows that a result names; all are counted."""
 _COUNTS = ("rows", "received", "accepted", "added", "updated", "duplicate", "rejected")
@@ -62,6 +64,7 @@ class SuppressionImports:
     read_limits: Any
     preflight: Any
     """Callable (source, options) that refuses a file which cannot be read."""
+    chunk_identifiers: int = CHUNK_IDENTIFIERS
 
     def upload_target(self, caller: Caller) -> tuple[str, UploadTarget]:
         """A new id, and an address at which a client may put a file by itself, once."""
@@ -214,7 +217,14 @@ class SuppressionImports:
     ) -> Any:
         from activation.members.suppression_file import chunks
 
-        return chunks(source, _options(draft), self.read_limits, self.clock.now(), start=start)
+        return chunks(
+            source,
+            _options(draft),
+            self.read_limits,
+            self.clock.now(),
+            start=start,
+            at_once=self.chunk_identifiers,
+        )
 
 
 _PLACE = ("position", "row")

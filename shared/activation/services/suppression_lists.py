@@ -20,11 +20,11 @@ from activation.errors import (
     CredentialUnreadableError,
     StorageUnavailableError,
 )
+from activation.members.suppression_change import MAX_PARTS, Change, appended
+from activation.members.suppression_parts import FOLDER, MAX_DOCUMENT_BYTES, SuppressionParts
 from activation.ports import ABSENT, BlobStore, Clock, DocumentStore, Key, Vault, Write
 
 if TYPE_CHECKING:
-    from activation.members.suppression_change import Change
-    from activation.members.suppression_parts import SuppressionParts
     from activation.members.suppressions import ListInForce, LoadedPart
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ class SuppressionLists:
     blobs: BlobStore
     vault: Vault
     clock: Clock
+    max_parts: int = MAX_PARTS
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
     kept: KeptLists = field(default_factory=KeptLists, repr=False, compare=False)
 
     @property
@@ -126,9 +128,7 @@ class SuppressionLists:
     @property
     def parts(self) -> SuppressionParts:
         """The stored parts."""
-        from activation.members.suppression_parts import SuppressionParts
-
-        return SuppressionParts(self.blobs, self.documents)
+        return SuppressionParts(self.blobs, self.documents, self.max_document_bytes)
 
     def heads(self, organization_id: str) -> list[Stored[SuppressionList]]:
         """The lists that hold for an organization and are there, its own one first."""
@@ -233,11 +233,11 @@ class SuppressionLists:
 
     def _appended(self, head: Head, made: Change) -> tuple[SuppressionList, list[Write]]:
         """The next state of a head, and all that has to be written with it."""
-        from activation.members.suppression_change import appended
-
         now = self.clock.now()
         before = head.stored.entity if head.stored else None
-        parts, writes = appended(self.parts, head.organization_id, head.parts, made.rows)
+        parts, writes = appended(
+            self.parts, head.organization_id, head.parts, made.rows, self.max_parts
+        )
         counts = Counter(before.by_reason if before else {})
         counts.update(made.by_reason or {})
         after = SuppressionList(
@@ -265,18 +265,15 @@ class SuppressionLists:
         except ActivationError as error:
             log.warning("suppression list not tidied: %s", error.code)
 
-    def tidy(self, organization_id: str) -> None:
-        """Delete old objects that the head no longer names, or never did. They are listed before
-        the head is read, and a reader of an older head looks again."""
-        from activation.members.suppression_parts import FOLDER
-
+    def tidy(self, organization_id: str) -> int:
+        """Delete old objects that the head no longer names, or never did; returns how many. They
+        are listed before the head is read, and a reader of an older head looks again."""
         before = self.clock.now() - UNNAMED_FOR
         listed = list(self.blobs.list(organization_id, f"{FOLDER}/"))
         found = self.records.find(organization_id, HEAD)
         named = {part.path for part in found.entity.parts} if found else set()
-        for one in listed:
-            if one.created_at <= before and one.key.path not in named:
-                self.blobs.delete(one.key)
+        old = [one for one in listed if one.created_at <= before]
+        return sum(self.blobs.delete(one.key) for one in old if one.key.path not in named)
 
 
 def key_context(organization_id: str) -> tuple[str, ...]:

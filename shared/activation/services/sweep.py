@@ -32,6 +32,7 @@ from activation.services.audience_sweep import (
 from activation.services.commits import Commits
 from activation.services.jobs import JobRun
 from activation.services.suppression_imports import source_key
+from activation.services.suppression_lists import SuppressionLists
 
 STAGES = ("deleted_audiences", "audiences")
 
@@ -46,6 +47,7 @@ class SweepWorker:
     commits: Commits
     areas: Areas
     kept_for: KeptFor
+    suppressions: SuppressionLists
     clock: Clock
 
     def run(self, run: JobRun) -> Mapping[str, Any]:
@@ -69,6 +71,7 @@ class SweepWorker:
         for kind, area, folder, named in swept:
             counts[kind] += self._folder(area, organization_id, folder, named)
             run.keep()
+        counts["suppressions"] += self.suppressions.tidy(organization_id)
         return {kind: count for kind, count in counts.items() if count}
 
     # audiences --------------------------------------------------------------------------------
