@@ -38,6 +38,12 @@ def test_no_log_line_and_no_error_repeats_a_secret_or_a_person(api: Api, lines: 
         api.post(
             f"{path}/members", data=f'{{"{ADDRESS}"'.encode(), content_type="application/json"
         ),
+        api.post("/suppressions", {"suppressions": [{**MEMBER, "hash_rule": "plain"}, MEMBER, {}]}),
+        api.post("/suppressions", {"suppressions": [{**MEMBER, "reason": ADDRESS}]}),
+        api.post("/suppressions/check", {**MEMBER, "identifier_type": "phone"}),
+        api.delete("/suppressions", json={**MEMBER, "hash_rule": "plain"}),
+        api.post("/suppressions/imports", data=f"x\n{ADDRESS}\n".encode() * 2, content_type="x/y"),
+        api.post("/suppressions/imports", data=f"{ADDRESS}\n".encode(), content_type="text/csv"),
         api.get(f"/audiences?status={ADDRESS}"),
         api.get(f"/audiences?{ADDRESS}=1"),
         api.get(f"/audiences/{ADDRESS}"),
@@ -46,8 +52,11 @@ def test_no_log_line_and_no_error_repeats_a_secret_or_a_person(api: Api, lines: 
         api.get("/audiences", headers={"Authorization": f"Bearer {SECRET}"}),
         api.post(f"{path}/versions", {"description": "x"}, headers={"Idempotency-Key": "é"}),
     ]
-    assert {response.status_code for response in mistakes} <= {400, 401, 404, 422}
+    assert {response.status_code for response in mistakes} <= {400, 401, 404, 415, 422}
     api.post(f"{path}/members", {"members": [MEMBER]})
+    api.post("/suppressions", {"suppressions": [MEMBER]})
+    api.post("/suppressions/check", MEMBER)
+    api.delete("/suppressions", json=MEMBER)
     api.platform()
     path = f"/webhooks/{(webhook := api.webhook())['webhook_id']}"
     secrets = (webhook["secret"], api.post(f"{path}/rotate").get_json()["secret"])
