@@ -101,6 +101,10 @@ class ListInForce:
         kept = zip(parts, reasons, strict=True)
         return cls(tuple(LoadedPart(p.first, p.rest, p.owners, codes) for p, codes in kept))
 
+    def after(self, rows: Rows) -> ListInForce:
+        """The list with sorted rows in one more part."""
+        return ListInForce.of([*self.parts, LoadedPart.of([(0, rows)], len(rows))])
+
     def strongest(self, forms: Words, owners: Words | None = None) -> Codes:
         """For each form the code of the strongest reason that it is on the list for (as a form
         of the owner, where owners are given), 0 when it is not."""
