@@ -11,9 +11,9 @@ from tests.api.client import Api, Description
 
 NEEDS = {
     "add_members": Role.EDITOR,
+    "add_suppressions": Role.EDITOR,
     "approve_distribution": Role.APPROVER,
     "approve_distribution_patch": Role.APPROVER,
-    "add_suppressions": Role.EDITOR,
     "archive_audience": Role.EDITOR,
     "cancel_import": Role.EDITOR,
     "check_platform": Role.ADMIN,
@@ -124,11 +124,11 @@ NEEDS = {
 NO_LIMITS = {"max_audiences": None, "max_distributions_per_month": None}
 BODIES = {
     "add_members": {"members": [{"identifier_type": "email", "identifier_value": "a@b.de"}]},
-    "approve_distribution": {"status": "approved"},
     "add_suppressions": {
         "suppressions": [{"identifier_type": "email", "identifier_value": "a@b.de"}]
     },
     "check_suppression": {"identifier_type": "email", "identifier_value": "a@b.de"},
+    "approve_distribution": {"status": "approved"},
     "create_audience": {"name": "x", "type": "first_party"},
     "create_distribution": {"audience_id": "x", "platform_id": "x"},
     "create_import": {},

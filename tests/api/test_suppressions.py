@@ -72,6 +72,17 @@ def test_the_same_key_acts_once(api: Api) -> None:
     assert added(api, "a@b.de")["duplicate"] == 1
 
 
+def test_a_repeated_removal_takes_back_no_later_opt_out(api: Api) -> None:
+    added(api, "a@b.de")
+    once = api.with_headers(Idempotency_Key="k1")
+    first = once.delete("/suppressions", json=email("a@b.de")).get_json()
+    added(api, "a@b.de")
+    again = once.delete("/suppressions", json=email("a@b.de"))
+    assert again.headers["Idempotent-Replay"] == "true"
+    assert again.get_json() == first == {"removed": True, "suppressed": False}
+    assert checked(api, "a@b.de")["suppressed"]
+
+
 def test_another_organization_sees_and_feels_nothing(api: Api, stranger: Api) -> None:
     before = stranger.get("/suppressions").get_json()
     added(api, "a@b.de")

@@ -14,6 +14,7 @@ from activation.app import App
 from activation.documents import Stored
 from activation.domain.audience import AudienceChanges, AudienceDraft
 from activation.domain.caller import Caller
+from activation.domain.entity import new_id
 from activation.domain.identifier import IdentifierType
 from activation.domain.job import JobKind
 from activation.domain.member import MemberInput
@@ -21,6 +22,11 @@ from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft, ImportStatus
 from activation.domain.quota import QuotaDraft
 from activation.domain.retention_run import RunDraft
+from activation.domain.suppression import (
+    SuppressionFileDraft,
+    SuppressionReference,
+    SuppressionsDraft,
+)
 from activation.domain.version import Restoration
 from activation.errors import ActivationError, ConflictError, NotFoundError
 from activation.ports import BlobKey, Message
@@ -196,6 +202,22 @@ def limits_of(audiences: int | None) -> QuotaDraft:
     return QuotaDraft(max_audiences=audiences, max_distributions_per_month=None)
 
 
+def partly_suppressed(app: App) -> Scene:
+    """An audience, and a suppression list with as many parts as it may have."""
+    scene = filled(app)
+    for addresses in (PEOPLE[2:8], PEOPLE[12:13], PEOPLE[13:14]):
+        app.suppressions.add(ANN, suppressed(addresses))
+    return scene
+
+
+def suppressed(addresses: Iterable[str], reason: str = "opt_out") -> SuppressionsDraft:
+    """What puts addresses on a suppression list."""
+    given = [
+        {"identifier_type": "email", "identifier_value": a, "reason": reason} for a in addresses
+    ]
+    return SuppressionsDraft.model_validate({"suppressions": given})
+
+
 def days(count: float) -> float:
     """Days in seconds."""
     return timedelta(days=count).total_seconds()
@@ -348,6 +370,27 @@ def restore_from_backup(app: App, caller: Caller, scene: Scene) -> Answer:
     return found.entity.public()
 
 
+def opt_out(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Some are on the list already; one of those for a weaker reason."""
+    del scene
+    told = [*suppressed(FRESH).suppressions, *suppressed(HELD[:1], "erasure").suppressions]
+    return app.suppressions.add(caller, SuppressionsDraft(suppressions=tuple(told))).public()
+
+
+def opt_out_by_file(app: App, caller: Caller, scene: Scene) -> Answer:
+    del scene
+    asked = {"upload_id": new_id(app.clock.now()), "reason": "list"}
+    draft = SuppressionFileDraft.model_validate(asked)
+    stream = io.BytesIO(file_of(PEOPLE[5:11]))
+    return app.suppression_imports.start_direct(caller, draft, stream).entity.public()
+
+
+def opt_in(app: App, caller: Caller, scene: Scene) -> Answer:
+    del scene
+    named = SuppressionReference(identifier_type=IdentifierType.EMAIL, identifier_value=PEOPLE[3])
+    return app.suppressions.remove(caller, named).public()
+
+
 def by_the_system(app: App, scene: Scene, _key: str, act: Callable[..., Answer]) -> Answer:
     """Work without a key: it is simply done again."""
     try:
@@ -396,5 +439,9 @@ FLOWS: Mapping[str, Flow] = {
         Flow("retention by the clock", idle, retain_by_the_clock, asks=by_the_system),
         Flow("derive", followed, upsert),
         Flow("delete", filled_objects, delete, asks=by_the_system),
+        Flow("suppress", partly_suppressed, opt_out),
+        Flow("first suppress", filled, opt_out),
+        Flow("suppress a file", partly_suppressed, opt_out_by_file),
+        Flow("unsuppress", partly_suppressed, opt_in),
     )
 }

@@ -21,6 +21,7 @@ from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
 from activation.domain.quota import QuotaLimit
+from activation.domain.suppression import SuppressionReference
 from activation.domain.version import AudienceVersion
 from activation.domain.webhook import WebhookDelivery
 from activation.errors import ActivationError
@@ -67,7 +68,29 @@ def view(app: App) -> dict[str, Any]:
             for entry in _all(app, "audit", AuditEntry)
             if not entry.action.startswith(UPKEEP)
         ),
+        "suppressed": _suppressed(app),
     }
+
+
+def _suppressed(app: App) -> tuple[Any, ...]:
+    """Who of PEOPLE is on the organization's list, why, and what is counted of it."""
+    from tests.faults.flows import PEOPLE, reference
+
+    def findings(address: str) -> tuple[str, ...]:
+        named = SuppressionReference(**dict(reference(address)))
+        heads = app.suppressions.lists.heads(ORGANIZATION)
+        found = [app.suppressions._findings(h, app.suppressions._one(named)) for h in heads]
+        return tuple(one.reason.value for several in found for one in several)
+
+    status = app.suppressions.status(ANN)
+    hashes = [hashlib.sha256(address.encode()).hexdigest() for address in PEOPLE]
+    hits = app.suppressions.view(ORGANIZATION).hits({"email": hashes})
+    reasons = [findings(address) for address in PEOPLE]
+    if [number for number, found in enumerate(reasons) if found] != hits:
+        raise BrokenError("I19 a check and a view of a suppression list differ")
+    if status.size != len(hits) or sum(status.by_reason.values()) != status.size:
+        raise BrokenError("I19 a suppression list is miscounted")
+    return status.size, status.by_reason, reasons
 
 
 _ROWS = {"planned", "sent", "rejected", "pending"}
@@ -260,11 +283,16 @@ def orphans(app: App) -> list[str]:
         named |= {v.backup.location for v in versions_of(app, audience) if v.backup}
     for job in _all(app, "imports", MemberImport):
         named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
+    for head in app.suppressions.lists.heads(ORGANIZATION):
+        named |= {part.path for part in head.entity.parts}
     rosters = [ledger.accepted for ledger in _all(app, "ledgers", Ledger)]
     rosters += [one.roster for one in _all(app, "distributions", Distribution)]
     named |= {part.path for roster in rosters if roster for part in roster.partitions}
-    parts = app.documents.query(Query(ORGANIZATION, "member_parts", limit=MANY))
-    stored = [("member_parts", document.key.id) for document in parts]
+    stored = [
+        (collection, document.key.id)
+        for collection in ("member_parts", "suppression_parts")
+        for document in app.documents.query(Query(ORGANIZATION, collection, limit=MANY))
+    ]
     areas = {
         "uploads": app.uploads,
         "members": app.member_blobs,

@@ -8,7 +8,9 @@ from tests.faults.conftest import Tell
 from tests.faults.flows import FLOWS
 from tests.faults.lab import Lab
 
-VARIANTS = frozenset({"first import", "migrate by import", "upsert of objects", "retention"})
+VARIANTS = frozenset(
+    {"first import", "migrate by import", "upsert of objects", "retention", "first suppress"}
+)
 """Flows that go ways which others go as well: for the slow run."""
 
 TRIED = [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in FLOWS]

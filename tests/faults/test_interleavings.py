@@ -29,10 +29,16 @@ PAIRS = (
     ("sweep", "import"),
     ("create the last", "create another"),
     ("create", "limit"),
+    ("suppress", "unsuppress"),
+    ("suppress a file", "suppress"),
 )
 """What every run of the suite tries."""
 
 FURTHER = (
+    ("first suppress", "first suppress"),
+    ("suppress a file", "suppress a file"),
+    ("suppress a file", "unsuppress"),
+    ("suppress a file", "sweep"),
     ("import", "upsert"),
     ("import", "define"),
     ("cancel import", "import"),

@@ -22,6 +22,8 @@ from tests.faults.ports import Tape, attach
 ANN = caller_of()
 DATABASE_THRESHOLD, SEGMENTED_THRESHOLD = 8, 40
 MAX_DELTAS, DELTA_FROM = 2, 16
+MAX_SUPPRESSION_PARTS, SUPPRESSION_DOCUMENT_BYTES = 3, 200
+"""Four rows are a document."""
 ROUND_SECONDS = 700.0
 """Longer than every lease, back-off and pause between looks."""
 MAX_ROUNDS = 15
@@ -84,6 +86,12 @@ class World:
         )
         app = attach(App(settings, self.clock), tape)
         app.__dict__["store"] = replace(app.store, max_deltas=MAX_DELTAS, delta_from=DELTA_FROM)
+        lists = replace(
+            app.suppressions.lists,
+            max_parts=MAX_SUPPRESSION_PARTS,
+            max_document_bytes=SUPPRESSION_DOCUMENT_BYTES,
+        )
+        app.__dict__["suppressions"] = replace(app.suppressions, lists=lists)
         try:
             yield app
         finally:

@@ -294,7 +294,7 @@ def test_a_list_says_what_was_put_on_it_and_not_taken_off(shelf: Shelf, steps: A
             change = addition(current, rows, len(batch))
             counts = (change.added, change.updated, change.duplicate)
             assert counts == model.add(batch)
-            repeated = addition(applied(current, change), rows, len(batch))
+            repeated = addition(current.after(change.rows), rows, len(batch))
             assert not len(repeated.rows)
         else:
             change = removal(current, rows.take(np.arange(1)), NOW)
@@ -306,11 +306,6 @@ def test_a_list_says_what_was_put_on_it_and_not_taken_off(shelf: Shelf, steps: A
             for form in model.forms(one):
                 words = np.frombuffer(form, np.uint64).reshape(1, 4)
                 assert shelf.in_force.strongest(words)[0] == model.strongest(form)
-
-
-def applied(current: ListInForce, change: Change) -> ListInForce:
-    rows = settled([change.rows], keeps_gone=True)
-    return ListInForce.of([*current.parts, LoadedPart.of([(0, rows)], len(rows))])
 
 
 # every form of an identifier is found -------------------------------------------------------------

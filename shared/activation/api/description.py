@@ -8,9 +8,17 @@ from typing import Any
 from activation.api.comparisons import FILE_TYPES as DIFF_TYPES
 from activation.api.imports import FILE_TYPES
 from activation.api.responses import JSON
+from activation.domain.entity import Draft
 from activation.domain.member_import import ImportDraft
+from activation.domain.suppression import SuppressionFileDraft
 
-READS = frozenset({"find_member", "plan_distribution"})
+READS = frozenset({"find_member", "plan_distribution", "check_suppression"})
+KEYED_DELETES = frozenset({"remove_members", "remove_suppression"})
+FILES: dict[str, type[Draft]] = {
+    "create_import": ImportDraft,
+    "import_suppressions": SuppressionFileDraft,
+}
+"""Operations whose body is a file, or as JSON the options of one."""
 _ERROR = {
     "description": "The envelope of every failure.",
     "headers": {"X-Trace-Id": {"schema": {"type": "string"}}},
@@ -38,7 +46,7 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
     components = document["components"]
     components["responses"] = {"Error": _ERROR}
     components["parameters"] = _HEADERS
-    components["schemas"] |= _import_options()
+    components["schemas"] |= _file_options()
     for item in document["paths"].values():
         for method, operation in item.items():
             _completed(method, operation)
@@ -57,12 +65,14 @@ def _completed(method: str, operation: dict[str, Any]) -> None:
     if operation["operationId"] == "get_version_diff":
         responses["200"] = _file("Members, one a line.", *DIFF_TYPES.values())
         responses.pop("204", None)
-    if method == "post" and operation["operationId"] not in READS:
+    if operation["operationId"] in KEYED_DELETES or (
+        method == "post" and operation["operationId"] not in READS
+    ):
         _parameter(operation, "IdempotencyKey")
-    if method in ("put", "patch", "delete") and operation["operationId"] != "remove_members":
+    elif method in ("put", "patch", "delete"):
         _parameter(operation, "IfMatch")
-    if operation["operationId"] == "create_import":
-        operation["requestBody"] = _import_body()
+    if operation["operationId"] in FILES:
+        operation["requestBody"] = _file_body(FILES[operation["operationId"]])
 
 
 def _parameter(operation: dict[str, Any], name: str) -> None:
@@ -75,14 +85,16 @@ def _file(description: str, *content_types: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-def _import_options() -> dict[str, Any]:
-    """The one body that the library does not see, and its parts."""
-    schema = ImportDraft.model_json_schema(ref_template="#/components/schemas/{model}")
-    parts: dict[str, Any] = schema.pop("$defs")
-    return {**parts, "ImportDraft": schema}
+def _file_options() -> dict[str, Any]:
+    """The bodies that the library does not see, and their parts."""
+    found: dict[str, Any] = {}
+    for draft in FILES.values():
+        schema = draft.model_json_schema(ref_template="#/components/schemas/{model}")
+        found |= {**schema.pop("$defs"), draft.__name__: schema}
+    return found
 
 
-def _import_body() -> dict[str, Any]:
+def _file_body(draft: type[Draft]) -> dict[str, Any]:
     binary = {"schema": {"type": "string", "format": "binary"}}
-    options = {"schema": {"$ref": "#/components/schemas/ImportDraft"}}
+    options = {"schema": {"$ref": f"#/components/schemas/{draft.__name__}"}}
     return {"required": True, "content": {JSON: options, **dict.fromkeys(FILE_TYPES, binary)}}

@@ -81,13 +81,16 @@ class Resource:
         """Register a view under each of `methods` ("PATCH PUT"), for callers of at least `role`.
 
         `answer` describes the body of a success, None means 204 or a file; `also` describes
-        other successes. A POST that only `reads` needs no Idempotency-Key, and its answer is not
-        kept. A view that `streams` reads its body by itself. `replay` makes the answer of a
-        repeated POST from the stored one, when that is not simply the body.
+        other successes. A POST, and a DELETE that has an answer, takes an Idempotency-Key. One
+        that only `reads` needs none, and its answer is not kept. A view that `streams` reads its
+        body by itself. `replay` makes the answer of a repeated request from the stored one, when
+        that is not simply the body.
         """
 
         def register(view: View) -> View:
-            door = _door(view, role, status, None if reads else replay or _same(status))
+            repeat = None if reads else replay or _same(status)
+            keyed = frozenset({"POST", "DELETE"} if answer else {"POST"})
+            door = _door(view, role, status, repeat, keyed)
             door.streams = streams
             for method in methods.split():
                 add = getattr(self.blueprint, method.lower())
@@ -112,12 +115,15 @@ def _same(status: int) -> Replay:
     return lambda _ask, answer: answered(answer, status)
 
 
-def _door(view: View, role: Role, status: int, repeat: Replay | None) -> Any:
+def _door(
+    view: View, role: Role, status: int, repeat: Replay | None, keyed_methods: frozenset[str]
+) -> Any:
     @wraps(view)
     def door(**arguments: Any) -> flask.Response:
         ask = flask.g.ask
         ask.caller.require(role)
-        keyed = flask.request.method == "POST" and "Idempotency-Key" in flask.request.headers
+        request = flask.request
+        keyed = request.method in keyed_methods and "Idempotency-Key" in request.headers
         if repeat is None or not keyed:
             return answered(view(ask, **arguments), status)
         return _once(ask, lambda held: answered(view(held, **arguments), status), repeat)
@@ -126,7 +132,7 @@ def _door(view: View, role: Role, status: int, repeat: Replay | None) -> Any:
 
 
 def _once(ask: Ask, act: Callable[[Ask], flask.Response], repeat: Replay) -> flask.Response:
-    """Run a keyed POST, or repeat the answer it had (services/idempotency.py)."""
+    """Run a keyed request, or repeat the answer it had (services/idempotency.py)."""
     claim = _claimed(ask)
     if not isinstance(claim, Claim):
         return _repeated(ask, claim, repeat)

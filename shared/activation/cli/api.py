@@ -77,8 +77,11 @@ class Api:
 
     def delete(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Take away what is at a path, or what `body` names of it; the answer, if there is one."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
         with _reached():
-            response = _checked(self._http.request("DELETE", PREFIX + path, json=body))
+            response = _checked(
+                self._http.request("DELETE", PREFIX + path, json=body, headers=headers)
+            )
         answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 

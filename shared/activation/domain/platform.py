@@ -136,6 +136,8 @@ class PlatformSettings(Value):
     """Of monthly refreshes; shorter months have theirs on the last day."""
     cost_per_thousand: float = Field(default=0.0, ge=0)
     """Price of a thousand delivered rows, in the account's currency; for cost estimates."""
+    require_consent: bool = False
+    """Whether members of whom nobody knows what they consented to are withheld."""
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     """What the account may send, where that is other than usual on the platform."""
     require_approval: bool = False
@@ -144,8 +146,6 @@ class PlatformSettings(Value):
     """A distribution that would take out a larger share of what is held waits for release."""
     free_removals: int = Field(default=100, ge=0)
     """So many removals never hold a distribution."""
-    require_consent: bool = False
-    """Whether members of whom nobody knows what they consented to are withheld."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -353,6 +353,7 @@ class SettingsDraft(Draft):
     refresh_weekday: int = Field(default=1, ge=1, le=7)
     refresh_day: int = Field(default=1, ge=1, le=31)
     cost_per_thousand: float = Field(default=0.0, ge=0)
+    require_consent: bool = False
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     """What the account may send, where that is other than usual on the platform."""
     require_approval: bool = False
@@ -361,7 +362,6 @@ class SettingsDraft(Draft):
     """A distribution that would take out a larger share of what is held waits for release."""
     free_removals: int = Field(default=100, ge=0)
     """So many removals never hold a distribution."""
-    require_consent: bool = False
     config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -143,13 +143,13 @@ def keyed(key: bytes, kind: IdentifierType, digests: Iterable[bytes]) -> Words:
     inner = hashlib.sha256(bytes(octet ^ 0x36 for octet in padded))
     inner.update(kind.value.encode() + b"\0")
     outer = hashlib.sha256(bytes(octet ^ 0x5C for octet in padded))
-    found = bytearray()
+    found = []
     for digest in digests:
         first, second = inner.copy(), outer.copy()
         first.update(digest)
         second.update(first.digest())
-        found += second.digest()
-    return np.frombuffer(found, ">u8").reshape(-1, 4).astype(np.uint64)
+        found.append(second.digest())
+    return np.frombuffer(b"".join(found), ">u8").reshape(-1, 4).astype(np.uint64)
 
 
 # order --------------------------------------------------------------------------------------------

@@ -61,17 +61,26 @@ class LoadedPart:
         here, in steps that name none of `forms` twice."""
         import numpy as np
 
-        at = np.searchsorted(self.first, forms[:, 0], "left")
-        ends = np.searchsorted(self.first, forms[:, 0], "right")
-        left = np.flatnonzero(at < ends)
+        left = self._likely(forms[:, 0])
+        here = np.searchsorted(self.first, forms[left, 0], "left")
+        ends = np.searchsorted(self.first, forms[left, 0], "right")
         while len(left):
-            here = at[left]
             same = (self.rest[here] == forms[left, 1:]).all(1)
             if owners is not None:
                 same &= self.owners[here] == owners[left]
             yield left[same], here[same]
-            at[left] += 1
-            left = left[at[left] < ends[left]]
+            here += 1
+            more = here < ends
+            left, here, ends = left[more], here[more], ends[more]
+
+    def _likely(self, first: Words) -> Positions:
+        """Positions of those that stand here as the first number of a form."""
+        import numpy as np
+
+        if not len(self.first):
+            return np.zeros(0, np.int64)
+        places = np.minimum(np.searchsorted(self.first, first), len(self.first) - 1)
+        return np.flatnonzero(self.first[places] == first)
 
     def rows(self, chosen: Mask) -> Rows:
         """Some of the rows; when they were added is not known here."""
@@ -101,15 +110,23 @@ class ListInForce:
         kept = zip(parts, reasons, strict=True)
         return cls(tuple(LoadedPart(p.first, p.rest, p.owners, codes) for p, codes in kept))
 
+    def after(self, rows: Rows) -> ListInForce:
+        """The list with sorted rows in one more part."""
+        return ListInForce.of([*self.parts, LoadedPart.of([(0, rows)], len(rows))])
+
     def strongest(self, forms: Words, owners: Words | None = None) -> Codes:
         """For each form the code of the strongest reason that it is on the list for (as a form
         of the owner, where owners are given), 0 when it is not."""
         import numpy as np
 
-        codes = np.zeros(len(forms), np.uint8)
+        order = np.argsort(forms[:, 0])  # searched for in order, they lie near each other
+        forms, owners = forms[order], owners if owners is None else owners[order]
+        found = np.zeros(len(forms), np.uint8)
         for part in self.parts:
             for asked, places in part.found(forms, owners):
-                codes[asked] = np.maximum(codes[asked], part.reasons[places])
+                found[asked] = np.maximum(found[asked], part.reasons[places])
+        codes = np.zeros(len(forms), np.uint8)
+        codes[order] = found
         return codes
 
     def owned(self, owners: Words) -> Rows:

@@ -31,7 +31,7 @@ from activation.errors import (
 from activation.ports import BlobKey, BlobStore, Clock, UploadTarget, Write
 from activation.services.commits import Commits
 from activation.services.jobs import JobRun, JobService, completed
-from activation.services.suppression_lists import Head
+from activation.services.suppression_lists import Commit, Head
 from activation.services.suppressions import SuppressionService, counted
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ CHUNK_IDENTIFIERS = 100_000
 MAX_REJECTS = 100
 """Rejected rows that a result names; all are counted."""
 _COUNTS = ("rows", "received", "accepted", "added", "updated", "duplicate", "rejected")
-
-Commit = Callable[["Change", Head, SuppressionList, Sequence[Write]], None]
 
 
 @dataclass(frozen=True, slots=True)

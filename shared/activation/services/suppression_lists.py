@@ -63,6 +63,18 @@ class Head:
         return Key(self.organization_id, HEADS, HEAD)
 
 
+Commit = Callable[[Change, Head, SuppressionList, Sequence[Write]], None]
+"""Puts the writes of a change, with whatever belongs to it."""
+
+
+class _OvertakenError(Exception):
+    """Another process changed the list meanwhile."""
+
+    def __init__(self, reason: ActivationError) -> None:
+        super().__init__()
+        self.reason = reason
+
+
 class KeptLists:
     """What a process keeps: parts in memory, opened keys, and a lock for each list."""
 
@@ -188,7 +200,7 @@ class SuppressionLists:
         self,
         organization_id: str,
         change: Callable[[bytes, ListInForce], Change],
-        commit: Callable[[Change, Head, SuppressionList, Sequence[Write]], None],
+        commit: Commit,
     ) -> tuple[Change, int]:
         """Make a change and commit it, again when another process was faster; returns it and how
         many identifiers are on the list now. A change without rows is not committed.
@@ -202,18 +214,36 @@ class SuppressionLists:
                 made = change(head.key, current)
                 if not len(made.rows):
                     return made, head.stored.entity.size if head.stored else 0
-                after, writes = self._appended(head, made)
                 try:
-                    commit(made, head, after, writes)
-                except ConflictError:
-                    if attempt == MAX_ATTEMPTS - 1 or not self._moved_on(head):
-                        raise
+                    after = self._commit(head, made, commit)
+                except _OvertakenError as error:
+                    if attempt == MAX_ATTEMPTS - 1:
+                        raise error.reason from error
                     self.clock.sleep(0.01 * (1 + int.from_bytes(os.urandom(1)) % (1 + attempt)))
                     continue
                 if len(after.parts) <= len(head.parts):
                     self._tidied(organization_id)
                 return made, after.size
         raise AssertionError("unreachable")
+
+    def _commit(self, head: Head, made: Change, commit: Commit) -> SuppressionList:
+        """One try; _OvertakenError when another process changed the list meanwhile. What a commit
+        says that does not answer is not that: it may have taken effect."""
+        try:
+            after, writes = self._appended(head, made)
+        except StorageUnavailableError as error:
+            raise self._overtaken(head, error) from error
+        try:
+            commit(made, head, after, writes)
+        except ConflictError as error:
+            raise self._overtaken(head, error) from error
+        return after
+
+    def _overtaken(self, head: Head, error: ActivationError) -> Exception:
+        """The error as it is, unless the list has moved on."""
+        found = self.records.find(head.organization_id, HEAD)
+        seen = head.stored.revision if head.stored else None
+        return error if (found.revision if found else None) == seen else _OvertakenError(error)
 
     def _opened(self, organization_id: str) -> tuple[Head, ListInForce]:
         """The organization's list, ready to be changed."""
@@ -252,11 +282,6 @@ class SuppressionLists:
         )
         revision = head.stored.revision if head.stored else ABSENT
         return after, [Write(head.address, after.stored(), revision), *writes]
-
-    def _moved_on(self, head: Head) -> bool:
-        found = self.records.find(head.organization_id, HEAD)
-        seen = head.stored.revision if head.stored else None
-        return (found.revision if found else None) != seen
 
     def _tidied(self, organization_id: str) -> None:
         """Tidy up after a change that is committed, whatever becomes of that."""

@@ -28,13 +28,13 @@ from activation.domain.suppression import (
 from activation.errors import ValidationError
 from activation.ports import Key, Write
 from activation.services.commits import Commits
-from activation.services.suppression_lists import HEAD, HEADS, Head, SuppressionLists
+from activation.services.suppression_lists import HEAD, HEADS, Commit, Head, SuppressionLists
 
 if TYPE_CHECKING:
     from activation.members.selection import Mask
     from activation.members.suppression_change import Change
     from activation.members.suppression_rows import Rows
-    from activation.members.suppressions import SuppressionView
+    from activation.members.suppressions import ListInForce, SuppressionView
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -131,7 +131,7 @@ class SuppressionService:
         organization_id: str,
         members: Any,
         reasons: Sequence[SuppressionReason],
-        commit: Callable[[Change, Head, SuppressionList, Sequence[Write]], None],
+        commit: Commit,
     ) -> tuple[Change, int]:
         """Put a table of members on a list, one reason for each; see `SuppressionLists.changed`."""
         import numpy as np
@@ -142,7 +142,7 @@ class SuppressionService:
         codes = np.array([code_of(reason) for reason in reasons], np.uint8)
         now = _microseconds(self.lists.clock.now())
 
-        def change(key: bytes, current: Any) -> Change:
+        def change(key: bytes, current: ListInForce) -> Change:
             return addition(current, rows_of(members, key, codes, now), members.num_rows)
 
         return self.lists.changed(organization_id, change, commit)
@@ -156,20 +156,27 @@ class SuppressionService:
 
         members = self._one(reference)
         now = _microseconds(self.lists.clock.now())
+        is_global = caller.organization_id == GLOBAL
+        elsewhere = not is_global and bool(self.view(GLOBAL).mask(members).any())
+        left = False
 
-        def change(key: bytes, current: Any) -> Change:
-            main = np.arange(members.num_rows)
+        def change(key: bytes, current: ListInForce) -> Change:
+            nonlocal left
             rows = rows_of(members, key, np.zeros(members.num_rows, np.uint8), now)
-            return removal(current, rows.take(main), now)
+            made = removal(current, rows.take(slice(members.num_rows)), now)
+            left = bool(current.after(made.rows).strongest(rows.forms).any())
+            return made
+
+        def told(made: Change) -> SuppressionRemoval:
+            return SuppressionRemoval(removed=made.removed > 0, suppressed=left or elsewhere)
 
         def commit(
             change: Change, head: Head, after: SuppressionList, writes: Sequence[Write]
         ) -> None:
-            self._commit(caller, "api:suppression:remove", change, head, after, writes, None)
+            answer = told(change).public()
+            self._commit(caller, "api:suppression:remove", change, head, after, writes, answer)
 
-        made, _ = self.lists.changed(caller.organization_id, change, commit)
-        left = self.view(caller.organization_id).mask(members)
-        return SuppressionRemoval(removed=made.removed > 0, suppressed=bool(left.any()))
+        return told(self.lists.changed(caller.organization_id, change, commit)[0])
 
     # how --------------------------------------------------------------------------------------
 
@@ -258,7 +265,7 @@ class SuppressionService:
         head: Head,
         after: SuppressionList,
         writes: Sequence[Write],
-        answer: dict[str, Any] | None,
+        answer: dict[str, Any],
     ) -> None:
         self.commits.commit(
             caller,
