@@ -27,6 +27,7 @@ from activation.domain.ledger import Ledger
 from activation.domain.member import MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.platform import ConnectorSpec, Platform, PlatformDraft, PlatformType
+from activation.domain.suppression import SuppressionsDraft
 from activation.errors import ForbiddenError, InvalidStateError, ValidationError
 from activation.ports import Batch, Connector, Key
 from activation.twins.facebook import FacebookTwin
@@ -380,6 +381,57 @@ def test_a_paused_distribution_goes_on_where_it_was(world: World) -> None:
     assert done.status is DistributionStatus.COMPLETED
     assert done.error_details.retry_count > 0
     assert world.held() == digest(*range(10))
+
+
+def test_who_opts_out_while_it_is_under_way_is_in_no_batch_after_that(world: World) -> None:
+    """I19: an opt-out that is acknowledged before a batch's intent excludes the person."""
+    world.facebook.faults.plan(
+        Fault("status", path="/users", status=429, headers={"Retry-After": "600"}, times=9)
+    )
+    waiting = world.sent()
+    out = SuppressionsDraft.model_validate({"suppressions": [reference(3), reference(4)]})
+    world.app.suppressions.add(world.ann, out)
+    world.facebook.faults.clear()
+    world.app.clock.sleep(601)
+    done = world.run(waiting)
+    assert done.status is DistributionStatus.COMPLETED
+    assert done.progress.rejected_by_reason == {"suppressed": 2}
+    assert world.held() == digest(0, 1, 2, 5, 6, 7, 8, 9)
+    assert world.ledger().public()["accepted"] == 8
+    again = world.sent(distribution_type="incremental")
+    assert again.progress.planned == 0
+    assert again.plan is not None
+    assert again.plan.withheld == {"suppressed": 2}
+
+
+def test_who_opts_out_afterwards_is_taken_out_by_the_next_run(world: World) -> None:
+    world.sent()
+    out = SuppressionsDraft.model_validate({"suppressions": [reference(3)]})
+    world.app.suppressions.add(world.ann, out)
+    done = world.sent(distribution_type="incremental")
+    assert (done.plan and done.plan.removes) == 1
+    assert world.held() == digest(0, 1, 2, 4, 5, 6, 7, 8, 9)
+
+
+def test_people_of_one_consent_share_requests_and_a_changed_consent_is_told(
+    world: World,
+) -> None:
+    """Tightlock sends one consent per request, and none where rows disagree."""
+    said = {"ad_user_data": "granted", "ad_personalization": "denied"}
+    people = [MemberInput(**reference(n), **said) for n in (100, 101)]
+    world.app.members.add(world.ann, world.audience_id, people)
+    done = world.sent("google_ads")
+    stored = world.app.distributions.records.get("acme", done.distribution_id).entity
+    assert [(basis > 0, rows) for basis, _, rows in stored.stages[0].cuts] == [
+        (False, 10),
+        (True, 2),
+    ]
+    assert world.held("google_ads") == digest(*range(10), 100, 101)
+    granted = {"ad_user_data": "granted", "ad_personalization": "granted"}
+    changed = [MemberInput(**reference(100), **granted)]
+    world.app.members.add(world.ann, world.audience_id, changed)
+    again = world.sent("google_ads", distribution_type="incremental")
+    assert (again.plan and again.plan.adds, again.progress.sent) == (1, 1)
 
 
 # turns ------------------------------------------------------------------------------------------
