@@ -121,8 +121,13 @@ def _planned(fault: Fault) -> Response:
 def _spoilt(
     fault: Fault, response: Response, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterator[bytes]:
-    """Half of the answer under the length of the whole; the server then closes the connection."""
+    """Half of the answer under the length of the whole; the server then closes the connection.
+
+    Without a server (`DirectTransport`) a reset is an exception.
+    """
     body = response.get_data()
+    if "werkzeug.socket" not in environ and fault.kind in ("reset", "lost"):
+        raise ConnectionResetError
     if fault.kind in ("reset", "lost"):
         # With no time to linger, closing the socket sends a reset.
         connection: socket.socket = environ["werkzeug.socket"]
