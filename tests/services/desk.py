@@ -42,12 +42,16 @@ class Adjusted(ConnectorRegistry):
     changes: Mapping[str, Any]
 
     def spec_for(self, platform_type: PlatformType, config: Mapping[str, Any]) -> ConnectorSpec:
-        return replace(super().spec_for(platform_type, config), **self.changes)
+        return self.adjusted(super().spec_for(platform_type, config))
 
     def connector(self, platform_type: PlatformType, config: Mapping[str, Any]) -> Connector:
         connector = super().connector(platform_type, config)
-        connector.spec = replace(connector.spec, **self.changes)
+        connector.spec = self.adjusted(connector.spec)
         return connector
+
+    def adjusted(self, spec: ConnectorSpec) -> ConnectorSpec:
+        """The spec with other limits."""
+        return replace(spec, **self.changes)
 
 
 @dataclass(frozen=True)

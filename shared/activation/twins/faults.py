@@ -52,6 +52,7 @@ TROUBLES: Mapping[str, Fault] = {
     "busy": Fault("status", status=429),
     "failing": Fault("status", status=500),
     "down": Fault("status", status=503),
+    "refused": Fault("status", status=403),
     "unauthorized": Fault("status", status=401),
     "not_renewed": Fault("status", status=400, body={"error": "invalid_grant"}),
     "reset": Fault("reset"),
