@@ -12,9 +12,10 @@ import pytest
 
 from activation.adapters.clock import MovableClock
 from activation.adapters.connectors.webhook import signature, signing_key
+from activation.errors import PlatformRowsError
 from activation.ports import Connector
 from activation.twins.facebook import FacebookTwin
-from activation.twins.faults import Fault, Faults
+from activation.twins.faults import Chaos, Fault, Faults
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.members import (
     KEY_BYTES,
@@ -343,6 +344,36 @@ def test_faults_are_used_up_in_order() -> None:
     assert faults.take("POST", "/y") is None
     kinds = [fault.kind for _ in range(4) if (fault := faults.take("POST", "/x"))]
     assert kinds == ["status", "status", "cut"]
+
+
+def test_failures_at_random_are_the_same_for_the_same_seed() -> None:
+    def course(seed: int) -> list[str]:
+        faults = Faults()
+        faults.unleash(Chaos(seed, rate=0.3))
+        taken = [faults.take("POST", "/v1/token" if i % 5 == 0 else "/v1/x") for i in range(400)]
+        faults.clear()
+        assert [faults.take("POST", "/v1/x") for _ in range(100)] == [None] * 100
+        return [f"{f.kind} {f.status} {f.headers} {f.body}" if f else "" for f in taken]
+
+    assert course(1) == course(1) != course(2)
+    assert 0.3 < sum(map(bool, course(1))) / 400 < 0.7
+    texts = " ".join(course(1))
+    assert all(part in texts for part in ("429", "500", "503", "reset", "lost", "cut", "truncate"))
+    assert all("invalid_grant" not in text for i, text in enumerate(course(1)) if i % 5)
+
+
+def test_broken_identifiers_are_broken_whenever_they_are_sent(
+    google: Connector, running: RunningTwins, list_id: str
+) -> None:
+    chaos = {"twin": "google_ads", "kind": "chaos", "seed": 3, "rate": 0.0, "spoilt": 0.5}
+    assert httpx.post(f"{running.url}/_twin/faults", json=chaos).status_code == 201
+    refused = []
+    for _ in range(2):
+        with pytest.raises(PlatformRowsError) as error:
+            google.send(google_account(running), to(ADD, list_id), 1, people(20))
+        refused.append(error.value.rows)
+    assert refused[0] == refused[1]
+    assert 0 < len(refused[0]) < 20
 
 
 def test_a_million_members_fit_into_150_megabytes() -> None:

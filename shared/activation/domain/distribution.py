@@ -164,6 +164,8 @@ class Stage(Value):
     """Batches of the stages before it."""
     path: str | None = None
     sha256: str | None = None
+    full: int = 0
+    """Rows of a full batch."""
     cuts: tuple[tuple[int, int, int], ...] = ()
     """(consent, batches, rows) of neighbouring batches; each but the last of a cut is full."""
     lanes: tuple[tuple[int, int], ...] = ()

@@ -308,7 +308,7 @@ class Dispatcher:
         holder[0] = holder[0].committed(
             roster=prepared.roster,
             plan=plan,
-            stages=stages_of(prepared),
+            stages=stages_of(prepared, spec.max_rows),
             progress=nothing_sent(plan, prepared),
             metadata=cost,
         )

@@ -12,7 +12,6 @@ from activation.domain.caller import Caller
 from activation.domain.distribution import (
     CLEAR,
     FINAL,
-    MAX_REJECTED_ROWS,
     BatchRecord,
     Distribution,
     DistributionStatus,
@@ -179,7 +178,8 @@ class Settling:
                 number = lane.first_of_stage + record.seq - lane.first
                 first = record.first_row
                 rejected = [row - 1 - first for row, _ in record.rejected_rows]
-                if len(rejected) >= MAX_REJECTED_ROWS:
+                if record.rejected > len(rejected):
+                    # The platform tells how many rows it refused, but not all of them by number.
                     yield BatchOutcome(number, Effect.DOUBT)
                 elif rejected or not complete:
                     yield BatchOutcome(number, usual, rejected)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from activation.members.delivery import Prepared
 
 
-def stages_of(prepared: Prepared) -> tuple[Stage, ...]:
-    """The steps of a preparation as stages."""
+def stages_of(prepared: Prepared, full: int) -> tuple[Stage, ...]:
+    """The steps of a preparation as stages; a full batch has `full` rows."""
     stages, first = [], 0
     for step in prepared.steps:
         stages.append(
@@ -28,6 +28,7 @@ def stages_of(prepared: Prepared) -> tuple[Stage, ...]:
                 first=first,
                 path=step.frozen.path if step.frozen else None,
                 sha256=step.frozen.sha256 if step.frozen else None,
+                full=full,
                 cuts=tuple((cut.basis, cut.batches, cut.rows) for cut in step.cuts),
             )
         )
@@ -69,10 +70,8 @@ def _new_lane(
 def _sizes(stage: Stage) -> list[int]:
     """The rows of every batch of a stage: each but the last of a cut is full."""
     sizes: list[int] = []
-    full = max((-(-rows // batches) for _, batches, rows in stage.cuts), default=0)
     for _, batches, rows in stage.cuts:
-        size = full if batches > 1 else rows
-        sizes += [size] * (batches - 1) + [rows - size * (batches - 1)]
+        sizes += [stage.full] * (batches - 1) + [rows - stage.full * (batches - 1)]
     return sizes
 
 
@@ -90,7 +89,7 @@ def lanes_of_stage(
             continue
         if old is not None:
             lane = old.entity.changed(
-                status=LaneStatus.WAITING, next_at=now, lease_until=None, updated_at=now
+                status=LaneStatus.WAITING, next_at=now, lease_until=None, updated_at=now, pauses=0
             )
         else:
             lane = _new_lane(job, number, place, first, batches, now)

@@ -2,7 +2,8 @@
 
 `GET /_twin/state` tells what the twins hold, `POST /_twin/faults` plans a failure
 (`{"twin": "facebook", "kind": "status", "status": 429, …}`, the fields of `Fault`),
-`GET` lists the planned ones, `DELETE` forgets them.
+`{"twin": "facebook", "kind": "chaos", "seed": 1, "rate": 0.1, …}`, the arguments of `Chaos`, lets
+failures come at random. `GET` lists the planned ones, `DELETE` forgets them all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from activation.twins.faults import Fault
+from activation.twins.faults import Chaos, Fault
 from activation.twins.wsgi import Twin, json_response
 
 if TYPE_CHECKING:
@@ -97,7 +98,12 @@ class TwinServer:
                 return json_response(self._planned())
             case "POST", "faults":
                 fault = orjson.loads(request.get_data())
-                self._twins[fault.pop("twin")].faults.plan(Fault(**fault))
+                faults = self._twins[fault.pop("twin")].faults
+                if fault["kind"] == "chaos":
+                    del fault["kind"]
+                    faults.unleash(Chaos(**fault))
+                else:
+                    faults.plan(Fault(**fault))
                 return json_response(self._planned(), 201)
             case "DELETE", "faults":
                 for twin in self._twins.values():

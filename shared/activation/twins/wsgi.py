@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import struct
 import threading
@@ -57,8 +58,7 @@ class Twin:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or fail as planned."""
         # Unpopulated, the two do not hold each other, and a large body goes when it is answered.
-        request = Request(environ, populate_request=False)
-        request.max_content_length = request.max_form_memory_size = MAX_BODY_BYTES
+        request = self._arrived(_bounded(Request(environ, populate_request=False)))
         fault = self.faults.take(request.method, request.path)
         response = self._before(fault, request) or self._answer(request)
         if fault is not None and fault.kind in ("reset", "truncate", "lost"):
@@ -91,6 +91,15 @@ class Twin:
         """Settings of an account that only a started twin knows."""
         return {}
 
+    def _arrived(self, request: Request) -> Request:
+        """The request with the identifiers that break on the way."""
+        chaos = self.faults.chaos
+        if chaos is None:
+            return request
+        body = chaos.spoil(request.get_data(cache=False))
+        more = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        return _bounded(Request({**request.environ, **more}, populate_request=False))
+
     def _before(self, fault: Fault | None, request: Request) -> Response | None:
         if fault is None:
             return None
@@ -112,6 +121,11 @@ class Twin:
             return response
 
 
+def _bounded(request: Request) -> Request:
+    request.max_content_length = request.max_form_memory_size = MAX_BODY_BYTES
+    return request
+
+
 def _planned(fault: Fault) -> Response:
     if isinstance(fault.body, dict):
         return json_response(fault.body, fault.status, dict(fault.headers))
@@ -121,8 +135,13 @@ def _planned(fault: Fault) -> Response:
 def _spoilt(
     fault: Fault, response: Response, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterator[bytes]:
-    """Half of the answer under the length of the whole; the server then closes the connection."""
+    """Half of the answer under the length of the whole; the server then closes the connection.
+
+    Without a server (`DirectTransport`) a reset is an exception.
+    """
     body = response.get_data()
+    if "werkzeug.socket" not in environ and fault.kind in ("reset", "lost"):
+        raise ConnectionResetError
     if fault.kind in ("reset", "lost"):
         # With no time to linger, closing the socket sends a reset.
         connection: socket.socket = environ["werkzeug.socket"]
