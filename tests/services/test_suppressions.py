@@ -39,6 +39,7 @@ from activation.services.suppression_lists import HEADS, KeptLists, SuppressionL
 from activation.settings import Settings
 from tests.conftest import caller_of
 from tests.services.support import add, audience_of
+from tests.working import work
 
 EMAIL = IdentifierType.EMAIL
 
@@ -440,7 +441,7 @@ def test_the_plan_and_the_run_leave_suppressed_people_out(
     request = DistributionDraft(audience_id=audience.audience_id, platform_id=drop.platform_id)
     job = app.distributions.create(ann, request).entity
     suppress(app, ann, "p4@b.de")
-    app.dispatcher.run("acme", job.distribution_id, "t")
+    work(app, job.distribution_id)
     done = app.distributions.get(ann, job.distribution_id).entity
     assert (done.status, done.progress.sent) == (DistributionStatus.COMPLETED, 6)
     assert done.plan is not None
