@@ -28,6 +28,7 @@ from activation.errors import StorageUnavailableError
 from activation.members.delivery import Selection, plan_delivery
 from activation.members.inputs import encoded_inputs
 from activation.members.outgoing import outgoing_rows
+from activation.members.selection import DeliveryCounts, selected
 from activation.members.suppression_change import Change, addition, appended, removal
 from activation.members.suppression_parts import ROW_BYTES, SuppressionParts
 from activation.members.suppression_rows import (
@@ -41,10 +42,17 @@ from activation.members.suppression_rows import (
     rows_of,
     settled,
 )
-from activation.members.suppressions import ListInForce, LoadedPart, SuppressionView
+from activation.members.suppressions import (
+    MEMBER_COLUMNS,
+    Excluded,
+    ListInForce,
+    LoadedPart,
+    SuppressionView,
+)
 from activation.ports import Batch, BlobKey
 from tests.conftest import START
-from tests.members.support import Workbench, csv_file
+from tests.members.support import SMALL as SMALL_READS
+from tests.members.support import Workbench, crm, csv_file
 from tests.members.test_delivery import SPEC, batches_of, built
 from tests.members.test_delivery import rows_of as rows_sent
 
@@ -340,16 +348,14 @@ VARIANTS = {
 
 
 def sent(members: Any, kind: IdentifierType, variant: Variant) -> list[str]:
-    """What goes out for members of one type."""
-    import numpy as np
-    import pyarrow as pa
-
+    """What goes out for members of one type in one form."""
     spec = replace(SPEC, identifiers={kind: variant})
-    nothing_said = pa.array(np.zeros(members.num_rows, np.uint8))
-    rows, _ = outgoing_rows(members.append_column("basis", nothing_said), spec)
-    name = "value" if variant is Variant.RAW else "digest"
-    values = rows.column(name).to_pylist()
-    return [value if isinstance(value, str) else value.hex() for value in values]
+    selected_members = selected(members, spec, Selection(), DeliveryCounts())
+    rows = outgoing_rows(selected_members, spec)[0]
+    if variant is Variant.RAW:
+        texts: list[str] = rows.column("value").to_pylist()
+        return texts
+    return [digest.hex() for digest in rows.column("digest").to_pylist()]
 
 
 @pytest.mark.parametrize(
@@ -437,8 +443,25 @@ def test_with_one_identifier_the_person_stays(bench: Workbench) -> None:
         values = {value for row in rows_sent(bench, frozen) for value in row.values()}
         assert values == {sha256("c@d.ef"), sha256("e@f.gh"), sha256("49301234568")}
     alone = Selection(suppressions=view)
-    counts = plan_delivery(bench.store, manifest, SPEC, alone).counts
-    assert counts.withheld == {"suppressed": 1}
+    assert plan_delivery(bench.store, manifest, SPEC, alone).counts.withheld == {"suppressed": 1}
+
+
+def test_members_found_beforehand_are_those_found_one_by_one(bench: Workbench) -> None:
+    manifest = bench.imported(crm(300), limits=SMALL_READS)
+    listed_ones = [member(CUSTOMER, f"K{number}") for number in range(0, 300, 7)]
+    view = view_of(*listed_ones, member(EMAIL, "ann.0@gmail.com"), member(EMAIL, "ann.4@gmail.com"))
+    excluded = view.over(bench.store, manifest)
+    assert isinstance(excluded, Excluded)
+    again = Excluded(view, excluded.people, None)
+    nobody = Excluded(view, excluded.people[:0], None)
+    hit = 0
+    for members in bench.store.iter_batches(manifest, MEMBER_COLUMNS):
+        mask = excluded.mask(members)
+        assert mask.tolist() == again.mask(members).tolist()
+        assert nobody.mask(members).tolist() == view.mask(members).tolist()
+        assert not (view.mask(members) & ~mask).any()
+        hit += int(mask.sum())
+    assert 40 < hit < manifest.size
 
 
 FILE = st.lists(
@@ -472,9 +495,8 @@ def test_nobody_on_the_list_is_in_a_batch_and_nobody_is_lost(
     spec = replace(SPEC, multi_key=multi_key, platform_type=PlatformType.WEBHOOK)
     view = view_of(*put) if put else SuppressionView("0.0", 0)
     selection = Selection(suppressions=view.over(bench.store, manifest), require_consent=required)
-    plan = plan_delivery(bench.store, manifest, spec, selection)
+    counts = plan_delivery(bench.store, manifest, spec, selection).counts
     frozen = built(bench, manifest, spec, selection, name)
-    counts = plan.counts
     assert frozen.counts == counts
     assert counts.members == manifest.size == counts.identifiers + counts.withheld.total()
     for columns in batches_of(bench, frozen):

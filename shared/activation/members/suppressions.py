@@ -11,7 +11,15 @@ from activation.domain.identifier import HASHED_TYPES, IdentifierType, digest_fr
 from activation.domain.manifest import Manifest
 from activation.domain.suppression import SuppressionReason
 from activation.members.layout import digests_of, leading, whole
-from activation.members.suppression_rows import GONE, Rows, code_of, forms_of, joined, keyed
+from activation.members.suppression_rows import (
+    GONE,
+    Rows,
+    code_of,
+    forms_of,
+    joined,
+    keyed,
+    settled,
+)
 
 if TYPE_CHECKING:
     from activation.members.store import MemberStore
@@ -23,6 +31,8 @@ if TYPE_CHECKING:
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 MEMBER_COLUMNS = ("identifier_type", "digest", "alternate", "person")
 """Columns of members that are looked at."""
+MOST_KEPT = 1_000_000
+"""Members of an audience on a list that are kept in memory; more are looked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +189,12 @@ class SuppressionView:
         mask: Mask = self._codes(members) == code_of(SuppressionReason.ERASURE)
         return mask
 
-    def over(self, store: MemberStore, manifest: Manifest) -> SuppressionView | WithPeople:
-        """What stays of an audience: with a suppressed identifier, all those of the person."""
-        if not self.lists or not manifest.linked:
+    def over(self, store: MemberStore, manifest: Manifest) -> SuppressionView | Excluded:
+        """Who stays of an audience: those on a list, and with one identifier all those of the
+        person. Looked for once; then members are compared with those that were found."""
+        if not self.lists:
             return self
-        return WithPeople(self, _people(self, store, manifest))
+        return _excluded(self, store, manifest)
 
     def _hit_in(self, kind: IdentifierType, values: Sequence[str | None]) -> set[int]:
         import numpy as np
@@ -216,37 +227,61 @@ class SuppressionView:
 
 
 @dataclass(frozen=True, slots=True)
-class WithPeople:
-    """A view over one audience in which identifiers are tied to people."""
+class Excluded:
+    """The members of one audience to whom nothing is sent."""
 
     view: SuppressionView
     people: Words
-    """The names of people with a suppressed identifier, sorted."""
+    """The names of people with an identifier on a list, sorted."""
+    found: LoadedPart | None
+    """The members on a list, as (digest, type); None when they are too many to keep."""
 
     def mask(self, members: Any) -> Mask:
         """Which members are on a list, or belong to somebody who is."""
-        import numpy as np
-
         person = whole(members.column("person"))
-        tied: Mask = person.is_valid().to_numpy(zero_copy_only=False).astype(bool)
-        mask = np.zeros(members.num_rows, bool)
-        mask[tied] = _among(leading(digests_of(person))[tied], self.people)
-        alone = ~tied
-        if alone.any():
-            mask[alone] = self.view.mask(_only(members, alone))
+        tied = person.is_valid().to_numpy(zero_copy_only=False).astype(bool)
+        mask: Mask = tied & _among(leading(digests_of(person)), self.people)
+        if self.found is None:
+            return mask | self.view.mask(members)
+        for asked, _ in self.found.found(*_keys(members)):
+            mask[asked] = True
         return mask
 
 
-def _people(view: SuppressionView, store: MemberStore, manifest: Manifest) -> Words:
+def _excluded(view: SuppressionView, store: MemberStore, manifest: Manifest) -> Excluded:
     import numpy as np
-    import pyarrow.compute as pc
+    import pyarrow as pa
 
-    found = [np.zeros(0, np.uint64)]
+    names, keys, count = [np.zeros(0, np.uint64)], list[Rows](), 0
     for members in store.iter_batches(manifest, MEMBER_COLUMNS):
-        tied = members.filter(pc.is_valid(members.column("person"))).combine_chunks()
-        hit = view.mask(tied)
-        found.append(leading(digests_of(whole(tied.column("person")))[hit]))
-    return np.unique(np.concatenate(found))
+        hit = members.filter(pa.array(view.mask(members))).combine_chunks()
+        person = whole(hit.column("person"))
+        tied = person.is_valid().to_numpy(zero_copy_only=False).astype(bool)
+        names.append(np.unique(leading(digests_of(person))[tied]))
+        count += hit.num_rows
+        if count <= MOST_KEPT:
+            keys.append(_as_rows(*_keys(hit)))
+    people = np.unique(np.concatenate(names))
+    if count > MOST_KEPT:
+        return Excluded(view, people, None)
+    found = settled(keys, keeps_gone=True)
+    return Excluded(view, people, LoadedPart.of([(0, found)], len(found)))
+
+
+def _keys(members: Any) -> tuple[Words, Words]:
+    """Digests as numbers, and codes of types."""
+    import numpy as np
+
+    digests = np.ascontiguousarray(digests_of(whole(members.column("digest"))))
+    words = digests.view(">u8").astype(np.uint64).reshape(-1, 4)
+    return words, members.column("identifier_type").to_numpy().astype(np.uint64)
+
+
+def _as_rows(forms: Words, owners: Words) -> Rows:
+    import numpy as np
+
+    count = len(owners)
+    return Rows(forms, owners, np.zeros(count, np.int64), np.ones(count, np.uint8))
 
 
 def _among(names: Words, people: Words) -> Mask:
@@ -257,12 +292,6 @@ def _among(names: Words, people: Words) -> Mask:
     places = np.minimum(np.searchsorted(people, names), len(people) - 1)
     mask: Mask = people[places] == names
     return mask
-
-
-def _only(members: Any, chosen: Mask) -> Any:
-    import pyarrow as pa
-
-    return members.select(["identifier_type", "digest", "alternate"]).filter(pa.array(chosen))
 
 
 def _digests(kind: IdentifierType, value: str) -> Iterator[bytes]:
