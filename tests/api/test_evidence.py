@@ -90,7 +90,7 @@ def cut_in_three(api: Api, path: str) -> ListDigests:
     place = Stored(app.store, "acme", "anew", new_id(app.clock.now()), "distributions/anew", 1)
     kind = DistributionType.INITIAL
     prepared = freeze(app.store, manifest, spec, Selection(), None, kind, place)
-    after = job.changed(stages=stages_of(prepared))
+    after = job.changed(stages=stages_of(prepared, 1))
     app.documents.commit(Batch([stored.replaced_by(after)]))
     return ListDigests(app.documents, app.member_blobs, app.clock, seconds=0)
 

@@ -331,7 +331,7 @@ def cut_anew(world: Deliveries, job: Distribution, rows: int) -> Distribution:
     )
     kind = DistributionType.INITIAL
     prepared = freeze(app.store, manifest, spec, Selection(), None, kind, place)
-    return job.changed(stages=stages_of(prepared))
+    return job.changed(stages=stages_of(prepared, rows))
 
 
 # what moves ---------------------------------------------------------------------------------------
