@@ -1,7 +1,7 @@
 """Distributions while everything fails: python -m bench.chaos [--runs N] [--seed N …] [--sockets]
 
-Advertisers' audiences change and go to twins that answer 429, 401, 5xx, half or nothing, workers die
-in the middle, messages come twice and late, operators interfere. At the end every count, ledger and
+Audiences change and go to twins that answer 429, 401, 5xx, half or nothing, workers die in the
+middle, messages come twice and late, operators interfere. At the end every count, ledger and
 platform is compared with a model of plain sets; a seed that breaks an invariant says which. The
 same seed is the same story (not with --sockets). Tests run 200; a thousand take some minutes.
 """

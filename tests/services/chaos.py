@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -28,7 +29,6 @@ from activation.domain.audience import AudienceDraft, AudienceType
 from activation.domain.caller import Caller
 from activation.domain.distribution import (
     FINAL,
-    TRANSITIONS,
     ApprovalDraft,
     ApprovalStatus,
     BatchRecord,
@@ -54,25 +54,16 @@ from activation.settings import Settings
 from activation.twins.catalog import OFFERS
 from activation.twins.direct import DirectTransport
 from activation.twins.faults import Chaos
-from activation.twins.members import member_key, set_digest
+from activation.twins.members import member_key
 from activation.twins.server import RunningTwins, serve
 from activation.twins.wsgi import Twin
 from tests.conftest import START, caller_of
 from tests.faults.ports import Crash, Fault, Tape, When, attach
-from tests.services.desk import WEBHOOK_SECRET, Adjusted, account_of
+from tests.services.desk import Adjusted
 from tests.working import handle
 
 ORGANIZATIONS = ("acme", "globex", "initech")
-PLATFORMS = (
-    "google_ads",
-    "facebook",
-    "webhook",
-    "the_trade_desk",
-    "tiktok",
-    "linkedin",
-    "snapchat",
-    "pinterest",
-)
+PLATFORMS = tuple(name for name in OFFERS if name not in ("amazon_dsp", "liveramp"))
 HASHED_DEVICES = ("tiktok", "snapchat", "pinterest")
 AUDIENCES = 40
 STEPS = 60
@@ -117,9 +108,8 @@ class Counted(Adjusted):
     tally: Tally
 
     def adjusted(self, spec: ConnectorSpec) -> ConnectorSpec:
-        """Two lanes, but for receivers that count the batches of a distribution."""
-        lanes = 1 if spec.platform_type is PlatformType.WEBHOOK else 2
-        return replace(super().adjusted(spec), lanes=lanes)
+        """As many lanes as the platform takes, two at most."""
+        return replace(super().adjusted(spec), lanes=min(2, spec.lanes))
 
     def connector(self, platform_type: Any, config: Mapping[str, Any]) -> Any:
         connector = super().connector(platform_type, config)
@@ -158,9 +148,8 @@ class Town:
         self._depth = 0
         self._wild = False
         for organization in ORGANIZATIONS:
-            for name in self.dice.sample(PLATFORMS, 5):
-                twin = _twin(name, self.clock)
-                self.twins[f"{organization}-{name}"] = twin
+            for name in self.dice.sample(PLATFORMS, 6):
+                self.twins[f"{organization}-{name}"] = OFFERS[name].make(self.clock, 0.5)
         self._direct = DirectTransport(self.twins)
         self._server: RunningTwins | None = serve(self.twins) if sockets else None
         self.tape = Tape()
@@ -197,7 +186,7 @@ class Town:
         for name in self.twins:
             organization, _, kind = name.partition("-")
             url = self._server.url_of(name) if self._server else self._direct.url_of(name)
-            body = account_of(kind, url)
+            body = OFFERS[kind].account(kind, url)
             if kind == "the_trade_desk":
                 body["settings"]["config"] |= {"resolve_with": "none", "ttl_minutes": 259_200}
             body["settings"] |= {
@@ -300,7 +289,11 @@ class Town:
 
     def _requested(self) -> None:
         crowd = self.crowds[int(self.dice.random() ** 2 * AUDIENCES)]
-        mine = [id for id, (org, _, _) in self.platforms.items() if org == crowd.organization_id]
+        mine = [
+            platform_id
+            for platform_id, (organization, _, _) in self.platforms.items()
+            if organization == crowd.organization_id
+        ]
         later = self.clock.now() + timedelta(seconds=self.dice.randint(1, 600))
         draft = DistributionDraft(
             audience_id=crowd.audience_id,
@@ -371,23 +364,23 @@ class Town:
         if job is None:
             return
         self._judged(job)
-        service, id = self.app.distributions, job.distribution_id
+        service, name = self.app.distributions, job.distribution_id
         ann, bob = _ann(job.organization_id), _bob(job.organization_id)
         word = ApprovalStatus.APPROVED if self.dice.random() < 0.8 else ApprovalStatus.REJECTED
         acts: dict[str, Callable[[], object]] = {
-            "pause": lambda: service.pause(ann, id),
-            "resume": lambda: service.resume(ann, id),
-            "release": lambda: service.release(bob, id),
-            "approve": lambda: service.approve(bob, id, ApprovalDraft(status=word)),
+            "pause": lambda: service.pause(ann, name),
+            "resume": lambda: service.resume(ann, name),
+            "release": lambda: service.release(bob, name),
+            "approve": lambda: service.approve(bob, name, ApprovalDraft(status=word)),
             "retry": lambda: self._retry(job),
             "check": lambda: self.app.platforms.test(ann, job.platform_id),
         }
-        name = self.dice.choice([*acts, *[_sensible(job)] * 6])
+        act = self.dice.choice([*acts, *[_sensible(job)] * 6])
         if self.dice.random() < 0.04:
-            acts["cancel"] = lambda: service.set_status(ann, id, "cancelled")
-            name = "cancel"
-        acts[name]()
-        self.tally.happened[f"operators: {name}"] += 1
+            acts["cancel"] = lambda: service.set_status(ann, name, "cancelled")
+            act = "cancel"
+        acts[act]()
+        self.tally.happened[f"operators: {act}"] += 1
 
     def _retry(self, job: Distribution) -> None:
         self._retried.add(job.distribution_id)
@@ -473,16 +466,16 @@ class Town:
         return [job for job in jobs if job.status not in FINAL or not job.settled]
 
     def _helped(self, job: Distribution) -> None:
-        bob, id = _bob(job.organization_id), job.distribution_id
+        bob, name = _bob(job.organization_id), job.distribution_id
         if job.metadata.approval_status is ApprovalStatus.PENDING:
             approved = ApprovalDraft(status=ApprovalStatus.APPROVED)
-            self.app.distributions.approve(bob, id, approved)
+            self.app.distributions.approve(bob, name, approved)
         if job.hold is None:
             return
         if job.hold.reason is HoldReason.BLAST_RADIUS:
-            self.app.distributions.release(bob, id)
+            self.app.distributions.release(bob, name)
         elif job.hold.reason is HoldReason.PAUSED:
-            self.app.distributions.resume(bob, id)
+            self.app.distributions.resume(bob, name)
         else:
             self.app.platforms.test(bob, job.platform_id)
 
@@ -603,15 +596,8 @@ class Town:
         """What the twin holds of an audience."""
         twin: Any = self.twins[self.platforms[ledger.platform_id][1]]
         kept = next(k for k in ("lists", "data", "audiences") if hasattr(twin, k))
-        names = {ledger.audience_id, str(ledger.platform_audience_id)}
-        found = [
-            held.keys
-            for held in getattr(twin, kept).values()
-            if any(
-                name in f"{held.audience_id} {held.external_id} {held.description} {held.name}"
-                for name in names
-            )
-        ]
+        names = {f"aa-{ledger.audience_id}", str(ledger.platform_audience_id)}
+        found = [held.keys for held in getattr(twin, kept).values() if names & _words(held)]
         _require(len(found) <= 1, "an audience is made once")
         return set(found[0]) if found else set()
 
@@ -655,12 +641,11 @@ def _fresh(dice: random.Random) -> Identifier:
     return kind, f"00000000-0000-4000-9000-{number:012d}"
 
 
-def _twin(name: str, clock: MovableClock) -> Twin:
-    if name == "webhook":
-        from activation.twins.webhook import WebhookTwin
-
-        return WebhookTwin(clock, secrets=[WEBHOOK_SECRET])
-    return OFFERS[name].make(clock, 0.5)
+def _words(held: Any) -> set[str]:
+    """All that an audience may be called at a platform, mark included."""
+    fields = ("audience_id", "external_id", "description", "name")
+    text = " ".join(str(getattr(held, field, "")) for field in fields)
+    return {text, *re.split(r"[\s\[\]()/]+", text)}
 
 
 def _key(spec: ConnectorSpec, kind: IdentifierType, value: str) -> bytes:

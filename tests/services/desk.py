@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,12 +29,9 @@ from activation.ports import Connector
 from activation.twins.catalog import OFFERS
 from activation.twins.direct import DirectTransport
 from activation.twins.members import member_key
-from activation.twins.webhook import WebhookTwin
 from activation.twins.wsgi import Twin
 from tests.services.support import audience_of
 from tests.working import work
-
-WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 
 
 class Adjusted(ConnectorRegistry):
@@ -65,7 +63,7 @@ class Desk:
 
     def account(self, name: str, **settings: Any) -> str:
         """A new account at a twin; its id."""
-        body = account_of(name, self.transport.url_of(name))
+        body = OFFERS[name].account(name, self.transport.url_of(name))
         body["settings"] = {**body["settings"], **settings}
         draft = PlatformDraft.model_validate({"name": f"{name} twin", **body})
         return self.app.platforms.create(self.caller, draft).entity.platform_id
@@ -120,25 +118,14 @@ class Desk:
     def rejects(self, distribution: Distribution) -> list[tuple[int, int, str]]:
         """The reject file: batch, row, reason."""
         text = b"".join(self.app.distributions.rejects(self.caller, distribution.distribution_id))
-        rows = [line.split(",") for line in text.decode().splitlines()[1:]]
-        return [(int(row[0]), int(row[1]), row[2]) for row in rows if row[1].isdigit()]
+        rows = csv.DictReader(text.decode().splitlines())
+        return [(int(row["batch"]), int(row["row"]), row["reason"]) for row in rows if row["row"]]
 
     def ledger(self, audience_id: str, platform_id: str) -> Ledger:
         return self.app.ledgers.get(self.caller, audience_id, platform_id).entity
 
     def platform(self, platform_id: str) -> Platform:
         return self.app.platforms.get(self.caller, platform_id).entity
-
-
-def account_of(name: str, url: str) -> dict[str, Any]:
-    """What `POST /platforms` takes for the twin at `url`."""
-    if name == "webhook":
-        return {
-            "platform_type": name,
-            "credentials": {"signing_secret": WEBHOOK_SECRET},
-            "settings": {"config": {"url": url}},
-        }
-    return OFFERS[name].account(name, url)
 
 
 @contextmanager
@@ -150,11 +137,6 @@ def desk(app: App, caller: Caller, twins: Mapping[str, Twin], **limits: Any) -> 
     app.__dict__["connectors"] = connectors
     with stamina.set_testing(True, attempts=2, cap=True):
         yield Desk(app, caller, twins, transport)
-
-
-def webhook_twin(app: App) -> WebhookTwin:
-    """A receiver of webhooks."""
-    return WebhookTwin(app.clock, secrets=[WEBHOOK_SECRET])
 
 
 def emails(*numbers: int) -> list[MemberInput]:

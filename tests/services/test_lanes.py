@@ -10,9 +10,10 @@ from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.lane import Lane
+from activation.twins.catalog import OFFERS
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
-from tests.services.desk import Desk, desk, emails, webhook_twin
+from tests.services.desk import Desk, desk, emails
 from tests.working import work
 
 COMPLETED, PROCESSING = DistributionStatus.COMPLETED, DistributionStatus.PROCESSING
@@ -22,7 +23,10 @@ FAILED = DistributionStatus.FAILED
 @pytest.fixture
 def at(app: App, ann: Caller) -> Iterator[Desk]:
     """Batches of 8 rows, two lanes."""
-    twins = {"google_ads": GoogleAdsTwin(app.clock), "webhook": webhook_twin(app)}
+    twins = {
+        "google_ads": GoogleAdsTwin(app.clock),
+        "webhook": OFFERS["webhook"].make(app.clock, 0.5),
+    }
     with desk(app, ann, twins, max_rows=8, lanes=2) as found:
         yield found
 

@@ -21,6 +21,7 @@ from activation.domain.member import MemberInput
 from activation.domain.member_import import HashRule
 from activation.domain.platform import HealthStatus
 from activation.ports import Clock, Message
+from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
@@ -28,7 +29,7 @@ from activation.twins.members import member_key
 from activation.twins.the_trade_desk import TheTradeDeskTwin
 from activation.twins.wsgi import Twin
 from tests.conftest import caller_of
-from tests.services.desk import Desk, desk, devices, emails, keys, webhook_twin
+from tests.services.desk import Desk, desk, devices, emails, keys
 from tests.working import handle, work
 
 COMPLETED, PARTIAL = DistributionStatus.COMPLETED, DistributionStatus.PARTIAL
@@ -84,14 +85,15 @@ class TradeDesk(TheTradeDeskTwin):
 
 @pytest.fixture
 def at(app: App, ann: Caller) -> Iterator[Desk]:
-    """Accounts at Google, Meta, The Trade Desk and a receiver of webhooks; batches of 100 rows."""
+    """Accounts at Google, Meta, The Trade Desk and a receiver of webhooks; batches of 100 rows,
+    one after the other."""
     twins: dict[str, Twin] = {
         "google_ads": Google(app.clock),
         "facebook": Meta(app.clock, match_delay_seconds=0.0),
         "the_trade_desk": TradeDesk(app.clock),
-        "webhook": webhook_twin(app),
+        "webhook": OFFERS["webhook"].make(app.clock, 0.5),
     }
-    with desk(app, ann, twins, max_rows=100) as found:
+    with desk(app, ann, twins, max_rows=100, lanes=1) as found:
         yield found
 
 
