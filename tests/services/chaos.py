@@ -45,7 +45,7 @@ from activation.domain.ledger import Ledger
 from activation.domain.member import MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft
-from activation.domain.platform import ConnectorSpec, PlatformDraft, PlatformType
+from activation.domain.platform import ConnectorSpec, PlatformDraft
 from activation.errors import ActivationError, PlatformRowsError, StorageUnavailableError
 from activation.members.layout import TYPES
 from activation.members.rosters import RosterView
@@ -431,6 +431,7 @@ class Town:
 
     def _drained(self) -> None:
         """Operators tidy up, time passes; in the end everything is over."""
+        left: list[Distribution] = []
         for _ in range(MAX_DRAIN):
             self._worked()
             left = self._unfinished()
