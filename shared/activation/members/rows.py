@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     Positions = npt.NDArray[np.int64]
     Codes = npt.NDArray[np.uint8]
 
-Refused = Callable[[Any], Any]
+Admission = Callable[[Any], Any]
 """From a table of members (identifier_type, digest, alternate) to a mask of those who may not be
 members."""
+Refused = Callable[[], Admission | None]
+"""Asked for each block; None when nobody is refused."""
 
 _UNUSABLE = (RejectReason.UNKNOWN_TYPE, RejectReason.HASH_RULE_MISMATCH)
 """Why a row with a value may hold no candidate."""
@@ -104,7 +106,10 @@ class Encoder:
         faults = _RowFaults(np.zeros(size, np.uint8), np.zeros(size, np.int64))
         chosen = list(self._chosen(block, faults))
         fields = self._fields(block, faults)
-        found = [self._admitted(self._hashed(cells, faults)) for cells in chosen]
+        found = [self._hashed(cells, faults) for cells in chosen]
+        refuses = self.refused() if self.refused else None
+        if refuses is not None:
+            found = [self._admitted(candidates, refuses) for candidates in found]
         missing = np.ones(size, bool)
         for candidates in found:
             missing[candidates.at] = False
@@ -190,16 +195,13 @@ class Encoder:
         reasons = np.where(outside, faults.reasons[at], hashed.reasons)
         return _Candidates(cells, at, hashed, reasons, outside)
 
-    def _admitted(self, candidates: _Candidates) -> _Candidates:
+    def _admitted(self, candidates: _Candidates, refuses: Admission) -> _Candidates:
         """The candidates, with a reason for those that may not be members."""
         import numpy as np
 
         good = np.flatnonzero(candidates.reasons == 0)
-        if self.refused is None or not len(good):
-            return candidates
-        refused = self.refused(self._own(candidates))
         reasons = candidates.reasons.copy()
-        reasons[good[refused]] = code_of(RejectReason.SUPPRESSED)
+        reasons[good[refuses(self._own(candidates))]] = code_of(RejectReason.SUPPRESSED)
         return replace(candidates, reasons=reasons)
 
     # what rows say beside identifiers ----------------------------------------------------------

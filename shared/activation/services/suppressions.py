@@ -58,17 +58,15 @@ class SuppressionService:
         """
         return self.lists.read(organization_id, self._view)
 
-    def refused(self, organization_id: str) -> Callable[[Any], Mask]:
-        """A function that finds the members of a table who were erased, by the lists of the
-        moment it is called at."""
+    def refused(self, organization_id: str) -> Callable[[], Callable[[Any], Mask] | None]:
+        """A look at the lists of the moment: what finds the members of a table who were erased,
+        None when nobody was."""
 
-        def erased(members: Any) -> Mask:
-            import numpy as np
-
+        def look() -> Callable[[Any], Mask] | None:
             view = self.view(organization_id)
-            return view.erased(members) if view.has_erased else np.zeros(members.num_rows, bool)
+            return view.erased if view.has_erased else None
 
-        return erased
+        return look
 
     def status(self, caller: Caller) -> SuppressionStatus:
         """How many identifiers are suppressed."""
