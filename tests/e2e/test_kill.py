@@ -126,7 +126,10 @@ def ready(server: ServerProcess, export: Path, twins: RunningTwins) -> dict[str,
             "platform_type": "facebook",
             "name": "Twin",
             "credentials": {"access_token": "twin-token"},
-            "settings": {"config": {"ad_account_id": "1001", "api_url": twins.url_of("facebook")}},
+            "settings": {
+                "config": {"ad_account_id": "1001", "api_url": twins.url_of("facebook")},
+                "requests_per_minute": 6_000,
+            },
         },
     )
     return {"audience_id": audience_id, "platform_id": platform["platform_id"]}
@@ -147,7 +150,7 @@ def test_a_killed_distribution_leaves_the_platform_with_exactly_the_audience(
     server.kill()
     server.start()
     path = f"/distributions/{distribution['distribution_id']}"
-    done = server.wait_for(path, {"completed", "partial", "failed", "cancelled"})
+    done = server.wait_for(path, {"completed", "partial", "failed", "cancelled"}, seconds=180)
     assert done["status"] == "completed", done["error_details"]
     progress = done["progress"]
     assert progress["planned"] == PEOPLE
