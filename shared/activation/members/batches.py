@@ -113,11 +113,20 @@ def _texts(column: Any) -> list[str | None]:
     start = column.offset * width
     digits = column.buffers()[1].to_pybytes()[start : start + len(column) * width].hex()
     step = 2 * width
-    values: list[str | None] = [digits[i : i + step] for i in range(0, len(digits), step)]
     if column.null_count:
-        valid = column.is_valid().to_pylist()
-        return [value if there else None for value, there in zip(values, valid, strict=True)]
-    return values
+        return _texts_between(column, digits, step)
+    return [digits[i : i + step] for i in range(0, len(digits), step)]
+
+
+def _texts_between(column: Any, digits: str, step: int) -> list[str | None]:
+    """The texts of a column that has none in some rows."""
+    import numpy as np
+
+    there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    values = np.full(len(column), None, object)
+    values[there] = [digits[i : i + step] for i in (there * step).tolist()]
+    found: list[str | None] = values.tolist()
+    return found
 
 
 def _digests(column: Any) -> Any:
