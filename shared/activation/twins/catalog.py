@@ -44,15 +44,20 @@ class Offer:
     """Settings of an account, besides those in `urls`."""
     urls: Mapping[str, str] = field(default_factory=lambda: {"api_url": ""})
     """Settings that are addresses: what comes after the twin's own."""
+    requests_per_minute: int | None = None
+    """What the twin bears, where the connector would be more careful than it needs."""
 
     def account(self, platform_type: str, url: str, twin: Twin | None = None) -> dict[str, Any]:
         """What `POST /platforms` takes for the twin, which may be started, at `url`."""
         addresses = {name: f"{url}{path}" for name, path in self.urls.items()}
         more = {} if twin is None else twin.settings()
+        settings: dict[str, Any] = {"config": {**self.config, **addresses, **more}}
+        if self.requests_per_minute is not None:
+            settings["requests_per_minute"] = self.requests_per_minute
         return {
             "platform_type": platform_type,
             "credentials": dict(self.credentials),
-            "settings": {"config": {**self.config, **addresses, **more}},
+            "settings": settings,
         }
 
 
@@ -77,6 +82,7 @@ OFFERS: Mapping[str, Offer] = {
         lambda clock, rate: FacebookTwin(clock, match_rate=rate, match_delay_seconds=0.0),
         {"access_token": "twin-token"},
         {"ad_account_id": "1001"},
+        requests_per_minute=6_000,
     ),
     "amazon_dsp": Offer(
         lambda clock, rate: AmazonDspTwin(clock, match_rate=rate),
