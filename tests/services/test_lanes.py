@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.lane import Lane
+from activation.errors import ConflictError
 from activation.twins.catalog import OFFERS
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
@@ -61,3 +64,92 @@ def test_a_retried_lane_is_as_patient_as_a_new_one(at: Desk) -> None:
     at.app.clock.sleep(31)
     assert at.run(job).status is COMPLETED
     assert receiver.contents()["audiences"][0]["members"] == 3
+
+
+def test_a_retry_that_is_overtaken_while_it_waits_sends_nothing(at: Desk) -> None:
+    """The lists of a failed run are exact until another run has changed what the platform holds."""
+    google, people = at.twins["google_ads"], emails(*range(20))
+    audience, account = at.audience(people), at.account("google_ads")
+    assert at.sent(audience, account).status is COMPLETED
+    at.add(audience, emails(100, 101))
+    google.faults.plan(Fault("status", path=":ingest", status=403))
+    first = at.request(audience, account, "incremental")
+    work(at.app, first.distribution_id)
+    assert at.current(first).status is FAILED
+    at.remove(audience, emails(100, 101))
+    second = at.request(audience, account, "incremental")
+    at.app.dispatcher.run("acme", second.distribution_id, "t")
+    at.app.distributions.retry(at.caller, first.distribution_id)
+    work(at.app)
+    at.app.clock.sleep(61)
+    work(at.app, first.distribution_id)
+    overtaken = at.current(first)
+    assert at.current(second).status is COMPLETED
+    assert overtaken.status is FAILED
+    assert overtaken.error_details.error_code == "INVALID_STATE"
+    assert at.ledger(audience, account).public()["accepted"] == 20
+    assert google.contents()["audiences"][0]["members"] == 20
+    assert at.plan(audience, account, "incremental").rows == 0
+
+
+def test_a_pause_of_weeks_is_a_day(at: Desk) -> None:
+    """A server that tells milliseconds where seconds are meant stops nobody for ever."""
+    told = Fault("status", status=429, headers={"Retry-After": "3600000"})
+    at.twins["webhook"].faults.plan(told)
+    job = at.sent(at.audience(emails(1, 2, 3)), at.account("webhook"))
+    assert job.status is PROCESSING
+    at.app.clock.sleep(86_401)
+    work(at.app)
+    assert at.current(job).status is COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "answer"),
+    [("/userLists", 200, {"userLists": [7]}), (":ingest", 400, {"error": {"details": [7]}})],
+)
+def test_answers_of_an_unknown_shape_are_shown_and_tried_again(
+    at: Desk, path: str, status: int, answer: Any
+) -> None:
+    """A run that meets them is not silent, and goes on when they stop."""
+    google = at.twins["google_ads"]
+    google.faults.plan(Fault("status", path=path, status=status, body=answer, times=2))
+    job = at.request(at.audience(emails(1, 2, 3)), at.account("google_ads"))
+    work(at.app)
+    shown = at.current(job)
+    assert shown.status is PROCESSING
+    assert "not understood" in str(shown.error_details.error_message)
+    for _ in range(3):
+        at.app.clock.sleep(601)
+        work(at.app)
+    assert at.current(job).status is COMPLETED
+
+
+def test_a_worker_that_comes_too_late_leaves_the_place_to_the_faster_one(at: Desk) -> None:
+    job = at.request(at.audience(emails(1, 2, 3)), at.account("google_ads"))
+    at.app.dispatcher.run("acme", job.distribution_id, "t")
+    (lane,) = at.app.distributions.lanes_of(at.current(job))
+    worker, platform = at.app.lane_worker, at.platform(job.platform_id)
+    worker._admitted(lane, at.current(job), platform, "t")
+    traffic = worker.traffic
+    assert traffic.admit("acme", platform.platform_id, lane.entity.lane_id, 1, 60)
+    with pytest.raises(ConflictError):
+        worker._admitted(lane, at.current(job), platform, "t")
+    assert not traffic.admit("acme", platform.platform_id, "another", 1, 60)
+
+
+def test_nobody_takes_a_lane_over_while_its_request_may_still_arrive(at: Desk) -> None:
+    """Else it could arrive after a later run has removed whom it adds."""
+    calls: list[str] = []
+
+    def slowly(fault: Fault | None, request: Request) -> Response | None:
+        if request.path.endswith(":ingest"):
+            calls.append(request.path)
+            if len(calls) == 1:
+                at.app.clock.sleep(85)
+                work(at.app)
+        return None
+
+    at.twins["google_ads"]._before = slowly
+    done = at.sent(at.audience(emails(1, 2, 3)), at.account("google_ads"))
+    assert done.status is COMPLETED
+    assert len(calls) == 1

@@ -24,6 +24,7 @@ from activation.domain.distribution import (
     ApprovalStatus,
     Distribution,
     DistributionStatus,
+    ErrorDetails,
     Hold,
     HoldReason,
 )
@@ -50,7 +51,9 @@ from activation.services.accounts import Accounts
 from activation.services.distributions import (
     DistributionService,
     delivery_of,
+    is_overtaken,
     lane_message,
+    overtaken,
     request_message,
 )
 from activation.services.exchanges import ExchangeLogs
@@ -60,8 +63,10 @@ from activation.services.matching import Matching
 from activation.services.plans import comparable, planned
 from activation.services.platforms import PlatformService
 from activation.services.reauth import Reauth
+from activation.services.sending import not_understood
 from activation.services.settling import Settling
 from activation.services.stages import lanes_of_stage, nothing_sent, stages_of
+from activation.services.traffic import pause_seconds
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +76,6 @@ MAX_ATTEMPTS = 500
 """Workers that may take up one distribution, pauses included."""
 DIGEST_SECONDS = 60.0
 """What a worker spends on the digests of the lists when all is sent."""
-FIRST_PAUSE_SECONDS = 30.0
-LONGEST_PAUSE_SECONDS = 3600.0
 TURN_SECONDS = 60.0
 """How often a distribution asks whether it is its turn; the one before it wakes it sooner."""
 WATCH_SECONDS = 60.0
@@ -189,6 +192,9 @@ class Dispatcher:
             self.documents.commit(Batch([stored.replaced_by(waiting)]))
             return
         fresh = job.status is not DistributionStatus.PROCESSING
+        if fresh and is_overtaken(job, turn[0]):
+            self._refuse(caller, stored, overtaken())
+            return
         taken = job.changed(
             status=job.moved_to(DistributionStatus.PROCESSING) if fresh else job.status,
             attempt=job.attempt + 1,
@@ -200,6 +206,26 @@ class Dispatcher:
             updated_at=now,
         )
         self._guarded(caller, self._leased(caller, stored, taken, turn[1]), self._start)
+
+    def _refuse(self, caller: Caller, stored: Stored[Distribution], error: ActivationError) -> None:
+        """End a distribution that has not begun anew; the ledger stays as it is."""
+        job, now = stored.entity, self.clock.now()
+        details = ErrorDetails(error_code=error.code, error_message=error.message)
+        after = job.changed(
+            status=job.moved_to(DistributionStatus.FAILED),
+            completed_at=now,
+            updated_at=now,
+            next_at=None,
+            waiting_for=None,
+            error_details=details,
+        )
+        self.distributions.commits.commit(
+            caller,
+            "function:distribution:failed",
+            [stored.replaced_by(after)],
+            before=job,
+            after=after,
+        )
 
     def _leased(
         self, caller: Caller, stored: Stored[Distribution], taken: Distribution, turn: Write
@@ -241,6 +267,11 @@ class Dispatcher:
             self._fail(caller, holder[0], error)
         except (PlatformError, InvalidStateError, NotFoundError, ValidationError) as error:
             self._fail(caller, holder[0], error)
+        except ActivationError:
+            raise
+        except Exception as error:
+            self._pause(caller, holder[0], not_understood(error))
+            raise
 
     def _fail(self, caller: Caller, lease: Lease[Distribution], error: ActivationError) -> None:
         self.settling.settle(caller, lease.stored, None, error)
@@ -455,9 +486,7 @@ class Dispatcher:
         if count > MAX_PAUSES:
             self._fail(caller, lease, error)
             return
-        grown = min(FIRST_PAUSE_SECONDS * 2 ** (count - 1), LONGEST_PAUSE_SECONDS)
-        told = error.retry_after_seconds
-        seconds = grown if told is None else told
+        seconds = pause_seconds(count, error.retry_after_seconds)
         details = lease.job.error_details.model_copy(
             update={
                 "error_code": error.code,

@@ -32,7 +32,7 @@ from activation.domain.distribution import (
 )
 from activation.domain.entity import new_id
 from activation.domain.lane import Lane, lane_id
-from activation.domain.ledger import is_lapsing
+from activation.domain.ledger import Ledger, is_lapsing
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
@@ -305,11 +305,8 @@ class DistributionService(Records[Distribution]):
             status = job.moved_to(DistributionStatus.SCHEDULED)
             self._usable(self.platforms.get(caller, job.platform_id).entity)
             ledger = self.ledgers.find(job.organization_id, job.audience_id, job.platform_id)
-            if job.stages and ledger and ledger.last_distribution_id != job.distribution_id:
-                raise InvalidStateError(
-                    "Another distribution has ended since; request a new one.",
-                    reason="overtaken",
-                )
+            if is_overtaken(job, ledger):
+                raise overtaken()
             return job.changed(
                 status=status,
                 next_at=now,
@@ -415,6 +412,20 @@ class DistributionService(Records[Distribution]):
             if found is not None:
                 for one in rejects_of(BatchRecord.restored(found.data)):
                     yield one.line()
+
+
+def is_overtaken(job: Distribution, ledger: Ledger | None) -> bool:
+    """Whether the lists of a distribution are of a time before another one ended."""
+    if job.roster is None or ledger is None:
+        return False
+    return ledger.last_distribution_id != job.distribution_id
+
+
+def overtaken() -> InvalidStateError:
+    """The error of a distribution whose lists are no longer exact."""
+    return InvalidStateError(
+        "Another distribution has ended since; request a new one.", reason="overtaken"
+    )
 
 
 def batch_id(distribution: Distribution, seq: int) -> str:

@@ -46,8 +46,8 @@ from activation.services.distributions import (
 from activation.services.exchanges import ExchangeLogs, about_batch
 from activation.services.leases import Lease, is_held
 from activation.services.reauth import Reauth
-from activation.services.sending import Sender, done
-from activation.services.traffic import LONGEST_WAIT_SECONDS, Bucket, Traffic
+from activation.services.sending import Sender, done, not_understood
+from activation.services.traffic import LONGEST_WAIT_SECONDS, Bucket, Traffic, pause_seconds
 
 if TYPE_CHECKING:
     from activation.members.batches import BatchReader
@@ -58,8 +58,9 @@ MAX_PAUSES = 50
 """Pauses in a row that a platform may ask for before the lane has failed."""
 MAX_ATTEMPTS = 1_000
 """Workers that may take up one lane, hand-overs and pauses included."""
-FIRST_PAUSE_SECONDS = 30.0
-LONGEST_PAUSE_SECONDS = 3600.0
+CALL_SECONDS = 90
+"""How long one call to a platform may take, tries included: while a request may still arrive, no
+other worker goes on, so that nothing of an earlier run comes after what a later one sends."""
 QUEUE_SECONDS = 15.0
 """How long a lane waits before it asks again for a place among those that send."""
 
@@ -138,7 +139,7 @@ class LaneWorker:
     ) -> None:
         lane = stored.entity
         at_once = self.distributions.spec_of(platform).lanes if platform else 1
-        seconds = self.work_seconds + 2 * self.lease_seconds
+        seconds = self.work_seconds + 2 * (self.lease_seconds + CALL_SECONDS)
         organization_id = lane.organization_id
         admitted = self.traffic.admit(
             organization_id, lane.platform_id, lane.lane_id, at_once, seconds
@@ -148,10 +149,12 @@ class LaneWorker:
             after = lane.changed(next_at=next_at, status=LaneStatus.WAITING)
             self.documents.commit(Batch([stored.replaced_by(after)]))
             return
+        # Whoever was faster has the place now, under the same name: a conflict does not free it.
+        seconds = self.lease_seconds + CALL_SECONDS
+        lease = Lease(self.documents, self.clock, seconds, stored).committed(
+            status=LaneStatus.RUNNING, attempt=lane.attempt + 1, next_at=None
+        )
         try:
-            lease = Lease(self.documents, self.clock, self.lease_seconds, stored).committed(
-                status=LaneStatus.RUNNING, attempt=lane.attempt + 1, next_at=None
-            )
             caller = service_caller("dispatch_distribution", organization_id, trace_id)
             _Run(self, caller, lease, job, platform).run()
         finally:
@@ -212,6 +215,9 @@ class _Run:
             self._fail(error)
         except StorageUnavailableError:
             self._released()
+            raise
+        except Exception as error:
+            self._pause(not_understood(error))
             raise
 
     def _send_all(self) -> None:
@@ -360,11 +366,9 @@ class _Run:
         if count > MAX_PAUSES:
             self._fail(error)
             return
-        grown = min(FIRST_PAUSE_SECONDS * 2 ** (count - 1), LONGEST_PAUSE_SECONDS)
-        told = error.retry_after_seconds
-        seconds = grown if told is None else told
-        if told is not None:
-            self._worker.traffic.block(self._lane.organization_id, self._lane.platform_id, told)
+        seconds = pause_seconds(count, error.retry_after_seconds)
+        if error.retry_after_seconds is not None:
+            self._worker.traffic.block(self._lane.organization_id, self._lane.platform_id, seconds)
         details = self._lane.error_details.model_copy(
             update={
                 "error_code": error.code,

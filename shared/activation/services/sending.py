@@ -9,7 +9,7 @@ from typing import Any
 
 from activation.domain.delivery import Delivery, Operation
 from activation.domain.distribution import MAX_REJECTED_ROWS, BatchRecord, BatchState
-from activation.errors import PlatformError, PlatformRowsError
+from activation.errors import PlatformError, PlatformRowsError, PlatformTransientError
 from activation.ports import Account, Clock, Connector
 from activation.services.suppressions import SuppressionService
 
@@ -128,6 +128,12 @@ def _joined(first: Sent, second: Sent) -> Sent:
     receipts = [sent.receipt for sent in (first, second) if sent.receipt]
     joined = ",".join(receipts) or None
     return Sent({**first.rejected, **second.rejected}, unplaced, joined)
+
+
+def not_understood(error: Exception) -> PlatformTransientError:
+    """What is shown of a fault of ours, which answers of an unknown shape bring about."""
+    kind = type(error).__name__
+    return PlatformTransientError(f"The platform's answer was not understood ({kind}).")
 
 
 def done(record: BatchRecord, sent: Sent, offset: int, clock: Clock) -> BatchRecord:

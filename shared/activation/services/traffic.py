@@ -25,6 +25,18 @@ RESERVED_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 5.0
 """What a worker waits for a request; for longer it makes room for others."""
 TRIES = 12
+FIRST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 3600.0
+LONGEST_TOLD_SECONDS = 86_400.0
+"""Nobody can call back a pause, and some servers tell milliseconds."""
+
+
+def pause_seconds(count: int, told: float | None) -> float:
+    """How long to wait after `count` failures in a row: as the platform told, a day at most, or
+    longer each time."""
+    if told is not None:
+        return min(told, LONGEST_TOLD_SECONDS)
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** (count - 1), LONGEST_PAUSE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
