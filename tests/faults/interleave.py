@@ -40,6 +40,9 @@ class Pair:
     second: Flow
     found: Callable[[App], Scene] | None = None
     same_key: bool = False
+    serial: bool = True
+    """Whether only what some serial order gives is right; otherwise what must hold counts, and
+    that one more run brings everything in step."""
 
     @property
     def name(self) -> str:
@@ -51,6 +54,11 @@ class Pair:
     def prepare(self) -> Callable[[App], Scene]:
         """What makes the world that they find."""
         return self.found or self.first.prepare
+
+    def refit(self, app: App) -> None:
+        """What makes its processes other ones."""
+        self.first.refit(app)
+        self.second.refit(app)
 
 
 Outcome = tuple[Any, Any, Mapping[str, Any]]
@@ -64,6 +72,8 @@ class Baton:
         self._phases = list(phases)
         self._ended: set[int] = set()
         self._turn = threading.Condition()
+        self.between: Callable[[], None] = lambda: None
+        """Called once, before the first call of the second."""
 
     def gate(self, process: int) -> None:
         """Wait until the process may make a call."""
@@ -86,6 +96,9 @@ class Baton:
                 self._turn.notify_all()
             elif whose == process:
                 self._phases[0] = whose, calls - 1
+                if process:
+                    self.between()
+                    self.between = lambda: None
                 return True
             else:
                 return False
@@ -148,7 +161,7 @@ class Interleaver:
         return self._serial[pair]
 
     def _in_order(self, pair: Pair, order: Sequence[int]) -> Outcome:
-        world = self.lab.world(pair.prepare)
+        world = self.lab.world(pair.prepare, pair.refit)
         both = _both(pair)
         with ExitStack() as stack:
             apps = [stack.enter_context(world.process(p.tape)) for p in both]
@@ -174,11 +187,24 @@ class Interleaver:
             report.add(f"({first}, {second})", self.scheduled(pair, first, second))
         return report
 
-    def scheduled(self, pair: Pair, first: int, second: int) -> list[str]:
+    def explored_sleeps(self, pair: Pair, at_most: int | None = None) -> Report:
+        """The first falls asleep before each of its calls, for longer than every lease; the
+        second happens; then the first goes on as if nothing had been."""
+        calls = [*range(1, self._calls(pair, 0) + 1)]
+        report = Report(f"{pair.first.name} sleeps, then {pair.second.name}", len(calls))
+        if at_most is not None and len(calls) > at_most:
+            calls = sorted(random.Random(SEED).sample(calls, at_most))
+        for call in calls:
+            report.add(f"before call {call}", self.scheduled(pair, call - 1, 10**9, asleep=True))
+        return report
+
+    def scheduled(self, pair: Pair, first: int, second: int, *, asleep: bool = False) -> list[str]:
         """One run; what was wrong in it."""
-        world = self.lab.world(pair.prepare)
+        world = self.lab.world(pair.prepare, pair.refit)
         both = _both(pair)
         baton = Baton([(0, first), (1, second), (0, float("inf")), (1, float("inf"))])
+        if asleep:
+            baton.between = lambda: _overslept(world)
         with ExitStack() as stack:
             apps = [stack.enter_context(world.process(p.tape)) for p in both]
             threads = []
@@ -200,7 +226,7 @@ class Interleaver:
         """The first dies after each of its effects; the second happens; then the first is done
         again: a client's retry, a redelivery."""
         tape = Tape()
-        world = self.lab.world(pair.prepare)
+        world = self.lab.world(pair.prepare, pair.refit)
         with world.process(tape) as app:
             process = _Process(pair.first, "first", tape)
             process.request(app, world)
@@ -209,11 +235,12 @@ class Interleaver:
         report = Report(f"{pair.first.name} dies, then {pair.second.name}", len(tape.effects))
         for call in range(1, len(tape.effects) + 1):
             fault = Fault(call, When.AFTER)
-            report.add(f"{fault} ({tape.effects[call - 1]})", self._death(pair, fault))
+            report.add(f"{fault} ({tape.effects[call - 1]})", self.death(pair, fault))
         return report
 
-    def _death(self, pair: Pair, fault: Fault) -> list[str]:
-        world = self.lab.world(pair.prepare)
+    def death(self, pair: Pair, fault: Fault) -> list[str]:
+        """One such run; what was wrong in it."""
+        world = self.lab.world(pair.prepare, pair.refit)
         both = _both(pair)
         both[0].tape.fault = fault
         with world.process(both[0].tape) as app:
@@ -221,6 +248,7 @@ class Interleaver:
                 both[0].request(app, world)
                 both[0].work(app)
             except Crash:
+                world.platforms.witness.deaths += 1
                 world.clock.sleep(ROUND_SECONDS)
         with world.process(both[1].tape) as app:
             both[1].request(app, world)
@@ -236,7 +264,7 @@ class Interleaver:
     def _calls(self, pair: Pair, number: int) -> int:
         """How many calls one of the two makes alone."""
         calls = itertools.count()
-        world = self.lab.world(pair.prepare)
+        world = self.lab.world(pair.prepare, pair.refit)
         process = _both(pair)[number]
         process.tape.gate = lambda: _ignored(next(calls))
         with world.process(process.tape) as app:
@@ -252,11 +280,15 @@ class Interleaver:
                 settle(app)
                 problems = [*broken(app, {}), *unsettled(app)]
                 seen = {} if problems else view(app)
+                if world.platforms.twins and not problems:
+                    problems = self.lab.caught_up(app, seen)
                 return (both[0].told, both[1].told, seen), problems
         finally:
             world.removed()
 
     def _not_serial(self, pair: Pair, outcome: Outcome) -> list[str]:
+        if not pair.serial:
+            return []
         allowed = self.serial(pair)
         if outcome in allowed:
             return []
@@ -288,6 +320,13 @@ def _thread(
     return threading.Thread(
         target=process.all, args=(app, world, lambda: baton.ended(number)), daemon=True
     )
+
+
+def _overslept(world: World) -> None:
+    """Time passes while one process sleeps; it may still send what it has in its hands."""
+    world.clock.sleep(ROUND_SECONDS)
+    world.platforms.witness.deaths += 1
+    world.platforms.witness.sleepers += 1
 
 
 def _ignored(_value: object) -> None:

@@ -29,6 +29,7 @@ from activation.ports import (
     Query,
     Revision,
 )
+from tests.faults.witness import Witness
 
 T = TypeVar("T")
 
@@ -127,10 +128,10 @@ class Tape:
         raise Crash
 
 
-def attach(app: App, tape: Tape) -> App:
+def attach(app: App, tape: Tape, witness: Witness) -> App:
     """Put the wrappers between an App that was not used yet and its stores."""
     ports: dict[str, Any] = {area: TapedBlobs(getattr(app, area), area, tape) for area in AREAS}
-    ports["documents"] = TapedDocuments(app.documents, tape)
+    ports["documents"] = TapedDocuments(app.documents, tape, witness)
     ports["bus"] = TapedBus(app.bus, tape)
     app.__dict__.update(ports)
     return app
@@ -142,6 +143,7 @@ class TapedDocuments:
 
     inner: DocumentStore
     tape: Tape
+    witness: Witness
 
     def get(self, key: Key) -> Document | None:
         return self.tape.read(f"get {key.collection}", lambda: self.inner.get(key))
@@ -160,9 +162,12 @@ class TapedDocuments:
 
     def commit(self, batch: Batch) -> list[Revision]:
         touched = ", ".join(dict.fromkeys(write.key.collection for write in batch.writes))
-        return self.tape.effect(
-            f"commit {touched or OUTBOX_ONLY}", lambda: self.inner.commit(batch)
-        )
+        return self.tape.effect(f"commit {touched or OUTBOX_ONLY}", lambda: self._commit(batch))
+
+    def _commit(self, batch: Batch) -> list[Revision]:
+        revisions = self.inner.commit(batch)
+        self.witness.committed(batch)
+        return revisions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

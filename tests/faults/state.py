@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any
 
 from activation.app import App
 from activation.documents import Collection
 from activation.domain.audience import Audience
 from activation.domain.audit import AuditEntry
-from activation.domain.distribution import Distribution
-from activation.domain.entity import Entity
 from activation.domain.job import Job
-from activation.domain.ledger import Ledger
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
@@ -27,11 +24,16 @@ from activation.domain.webhook import WebhookDelivery
 from activation.errors import ActivationError
 from activation.ports import BlobKey, Query
 from activation.services.quotas import GUARDS
-from tests.faults.world import ANN, unfinished
+from tests.faults.deliveries import (
+    broken_deliveries,
+    deliveries,
+    lost_documents,
+    named_by_deliveries,
+)
+from tests.faults.world import ANN, LOOKS_AGAIN, MANY, unfinished
+from tests.faults.world import all_of as _all
 
-E = TypeVar("E", bound=Entity)
 ORGANIZATION = ANN.organization_id
-MANY = 1000
 PAGE = 5
 
 Members = frozenset[tuple[Any, ...]]
@@ -40,6 +42,8 @@ Members = frozenset[tuple[Any, ...]]
 UPKEEP = (
     *("job:", "sweep:", "function:members:"),
     *("function:version:backup", "function:audience:derive", "function:platform:"),
+    *("function:distribution:match-results", "function:audience:match-rate"),
+    "function:ledger:",
 )
 """Actions that the system takes when it comes to them, or not at all."""
 
@@ -55,10 +59,6 @@ def view(app: App) -> dict[str, Any]:
         "imports": sorted(_import_seen(job) for job in _all(app, "imports", MemberImport)),
         "jobs": sorted(_job_seen(job) for job in _all(app, "jobs", Job)),
         "limits": sorted(_limit_seen(limit) for limit in _all(app, "quota_limits", QuotaLimit)),
-        "distributions": sorted(
-            (one.status.value, *one.progress.model_dump(include=_ROWS).values())
-            for one in _all(app, "distributions", Distribution)
-        ),
         "events": Counter(
             (one.event_type, one.status.value)
             for one in _all(app, "webhook_deliveries", WebhookDelivery)
@@ -69,6 +69,7 @@ def view(app: App) -> dict[str, Any]:
             if not entry.action.startswith(UPKEEP)
         ),
         "suppressed": _suppressed(app),
+        **deliveries(app),
     }
 
 
@@ -91,9 +92,6 @@ def _suppressed(app: App) -> tuple[Any, ...]:
     if status.size != len(hits) or sum(status.by_reason.values()) != status.size:
         raise BrokenError("I19 a suppression list is miscounted")
     return status.size, status.by_reason, reasons
-
-
-_ROWS = {"planned", "sent", "rejected", "pending"}
 
 
 def _seen(app: App, audience: Audience) -> dict[str, Any]:
@@ -209,7 +207,7 @@ def broken(app: App, before: Mapping[str, Mapping[int, Members]]) -> list[str]:
     guards = app.documents.count(Query(ORGANIZATION, "quota_guards"))
     if guards != GUARDS * len(_all(app, "quota_limits", QuotaLimit)):
         found.append("I15 a limit is not guarded, or what is guarded has none")
-    return found
+    return [*found, *broken_deliveries(app)]
 
 
 def _audience_broken(app: App, audience: Audience, before: Mapping[int, Members]) -> list[str]:
@@ -266,7 +264,7 @@ def _walked(app: App, manifest: Manifest) -> set[tuple[int, bytes]]:
 
 def unsettled(app: App) -> list[str]:
     """What is stuck, though all deliveries were made (I16), or buried."""
-    found = [f"I16 stuck: {what}" for what in unfinished(app)]
+    found = [f"I16 stuck: {what}" for what in unfinished(app) if what != LOOKS_AGAIN]
     for function in ("import_members", "run_job", "dispatch_distribution"):
         found += [f"I16 dead letter: {d.reason}" for d in app.bus.dead_letters(function)]
     return found
@@ -278,6 +276,8 @@ def unsettled(app: App) -> list[str]:
 def orphans(app: App) -> list[str]:
     """Stored objects and documents with members that no record names (I17)."""
     named = {part.path for manifest in _all(app, "manifests", Manifest) for part in manifest.parts}
+    named |= named_by_deliveries(app)
+    named |= {str(one.details.get("location")) for one in _all(app, "audit", AuditEntry)}
     for audience in _audiences(app):
         named |= {audience.archive.location} if audience.archive else set()
         named |= {v.backup.location for v in versions_of(app, audience) if v.backup}
@@ -285,9 +285,6 @@ def orphans(app: App) -> list[str]:
         named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
     for head in app.suppressions.lists.heads(ORGANIZATION):
         named |= {part.path for part in head.entity.parts}
-    rosters = [ledger.accepted for ledger in _all(app, "ledgers", Ledger)]
-    rosters += [one.roster for one in _all(app, "distributions", Distribution)]
-    named |= {part.path for roster in rosters if roster for part in roster.partitions}
     stored = [
         (collection, document.key.id)
         for collection in ("member_parts", "suppression_parts")
@@ -301,7 +298,8 @@ def orphans(app: App) -> list[str]:
     }
     for area, blobs in areas.items():
         stored += [(area, info.key.path) for info in blobs.list(ORGANIZATION)]
-    return [f"I17 {area}: {path}" for area, path in stored if path not in named]
+    unnamed = [f"I17 {area}: {path}" for area, path in stored if path not in named]
+    return [*unnamed, *lost_documents(app)]
 
 
 def members_by_version(app: App) -> dict[str, dict[int, Members]]:
@@ -333,8 +331,3 @@ def versions_of(app: App, audience: Audience) -> list[AudienceVersion]:
 
 def _audiences(app: App) -> list[Audience]:
     return sorted(_all(app, "audiences", Audience), key=lambda audience: audience.name)
-
-
-def _all(app: App, name: str, kind: type[E]) -> list[E]:
-    query = Query(ORGANIZATION, name, limit=MANY)
-    return list(Collection(app.documents, name, kind).page(query).items)

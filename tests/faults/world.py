@@ -7,19 +7,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from activation.adapters.clock import MovableClock
 from activation.api import messages
 from activation.app import App
+from activation.documents import Collection
 from activation.domain.caller import Caller, Claim
+from activation.domain.distribution import FINAL as ENDED
+from activation.domain.distribution import ApprovalStatus, Distribution, DistributionStatus
+from activation.domain.entity import Entity
+from activation.domain.job import FINAL, JobStatus
+from activation.domain.lane import FINAL as LANE_ENDED
+from activation.domain.lane import Lane
+from activation.domain.ledger import Ledger
+from activation.domain.member_import import FINAL as IMPORT_FINAL
+from activation.domain.member_import import ImportStatus
 from activation.errors import ActivationError
-from activation.ports import Message
+from activation.ports import OUTBOX, Message, Query
 from activation.settings import Settings
 from tests.conftest import START, caller_of
+from tests.faults.platforms import Platforms, TapedConnectors
 from tests.faults.ports import Tape, attach
 
-ANN = caller_of()
+E = TypeVar("E", bound=Entity)
+
+ANN, BEN = caller_of(), caller_of(user="ben")
+MANY = 1000
 DATABASE_THRESHOLD, SEGMENTED_THRESHOLD = 8, 40
 MAX_DELTAS, DELTA_FROM = 2, 16
 MAX_SUPPRESSION_PARTS, SUPPRESSION_DOCUMENT_BYTES = 3, 200
@@ -58,14 +72,18 @@ class World:
     folder: Path
     clock: MovableClock
     scene: Scene
+    platforms: Platforms
+    refit: Callable[[App], None] = lambda _app: None
+    """What makes each process another one than it should be."""
 
     @classmethod
     def made(cls, folder: Path, prepare: Callable[[App], Scene]) -> World:
         """A new installation with what `prepare` puts into it."""
-        world = cls(folder, MovableClock(START), Scene("", {}))
+        clock = MovableClock(START)
+        world = cls(folder, clock, Scene("", {}), Platforms(clock))
         with world.process(Tape()) as app:
             scene = prepare(app)
-        settled = cls(folder, world.clock, scene)
+        settled = replace(world, scene=scene)
         with settled.process(Tape()) as app:
             settle(app)
         return settled
@@ -73,7 +91,8 @@ class World:
     def copied_to(self, folder: Path) -> World:
         """The same installation once more, with a clock of its own."""
         shutil.copytree(self.folder, folder)
-        return World(folder, MovableClock(self.clock.now()), self.scene)
+        clock = MovableClock(self.clock.now())
+        return replace(self, folder=folder, clock=clock, platforms=self.platforms.copied(clock))
 
     @contextmanager
     def process(self, tape: Tape) -> Iterator[App]:
@@ -84,7 +103,8 @@ class World:
             segmented_threshold=SEGMENTED_THRESHOLD,
             allow_private_hosts=True,
         )
-        app = attach(App(settings, self.clock), tape)
+        app = attach(App(settings, self.clock), tape, self.platforms.witness)
+        app.__dict__["connectors"] = TapedConnectors(self.platforms, tape, app)
         app.__dict__["store"] = replace(app.store, max_deltas=MAX_DELTAS, delta_from=DELTA_FROM)
         lists = replace(
             app.suppressions.lists,
@@ -92,6 +112,7 @@ class World:
             max_document_bytes=SUPPRESSION_DOCUMENT_BYTES,
         )
         app.__dict__["suppressions"] = replace(app.suppressions, lists=lists)
+        self.refit(app)
         try:
             yield app
         finally:
@@ -166,10 +187,6 @@ def settle(app: App) -> None:
 
 def unfinished(app: App) -> Sequence[str]:
     """Work that is under way, and messages that wait."""
-    from activation.domain.job import FINAL, JobStatus
-    from activation.domain.member_import import FINAL as IMPORT_FINAL
-    from activation.domain.member_import import ImportStatus
-    from activation.ports import OUTBOX, Query
 
     def listed(collection: str, status: str) -> int:
         return app.documents.count(Query(ANN.organization_id, collection, {"status": status}))
@@ -177,9 +194,47 @@ def unfinished(app: App) -> Sequence[str]:
     waiting = [
         *(("jobs", status) for status in JobStatus if status not in FINAL),
         *(("imports", status) for status in ImportStatus if status not in IMPORT_FINAL),
-        *(("distributions", "processing"), ("webhook_deliveries", "pending")),
+        ("webhook_deliveries", "pending"),
     ]
     found = [f"{kind} {status}" for kind, status in waiting if listed(kind, status)]
     found += ["outbox"] * app.documents.count(Query(ANN.organization_id, OUTBOX))
     found += ["audience processing"] * listed("audiences", "processing")
+    return [*found, *_undelivered(app)]
+
+
+def _undelivered(app: App) -> list[str]:
+    """Distributions and lanes that are not where they may stay, and turns that nobody gives back.
+
+    A distribution may stay held, unapproved, or scheduled for later.
+    """
+    found = []
+    jobs = {job.distribution_id: job for job in all_of(app, "distributions", Distribution)}
+    for job in jobs.values():
+        if job.status in ENDED:
+            found += ["distribution unsettled"] * (not job.settled)
+            awaited = job.match_results.total_records and not job.match_results.final
+            found += [LOOKS_AGAIN if job.next_at else "matches forgotten"] * bool(awaited)
+        elif job.hold is not None:
+            found += ["held, and due"] * (job.stored()["due_at"] is not None)
+        elif job.metadata.approval_status is ApprovalStatus.APPROVED:
+            later = job.next_at is not None and job.next_at > app.clock.now()
+            waits = job.status is DistributionStatus.SCHEDULED and later and job.waiting_for is None
+            found += [f"distribution {job.status}"] * (not waits)
+    for lane in all_of(app, "lanes", Lane):
+        job_of = jobs.get(lane.distribution_id)
+        over = job_of is None or (job_of.status in ENDED and job_of.settled)
+        found += [f"lane {lane.status}"] * (over and lane.status not in LANE_ENDED)
+    for ledger in all_of(app, "ledgers", Ledger):
+        active = jobs.get(ledger.active or "")
+        lost = ledger.active is not None and (active is None or active.settled)
+        found += ["turn never given back"] * lost
     return found
+
+
+LOOKS_AGAIN = "matches to come"
+
+
+def all_of(app: App, name: str, kind: type[E]) -> list[E]:
+    """All records of the organization in a collection."""
+    query = Query(ANN.organization_id, name, limit=MANY)
+    return list(Collection(app.documents, name, kind).page(query).items)

@@ -59,6 +59,7 @@ from activation.twins.server import RunningTwins, serve
 from activation.twins.wsgi import Twin
 from tests.conftest import START, caller_of
 from tests.faults.ports import Crash, Fault, Tape, When, attach
+from tests.faults.witness import Witness
 from tests.services.desk import Adjusted
 from tests.working import handle
 
@@ -159,7 +160,7 @@ class Town:
 
     def _opened(self) -> App:
         self.tape = Tape(gate=self._between)
-        app = attach(App(self._settings, self.clock), self.tape)
+        app = attach(App(self._settings, self.clock), self.tape, Witness())
         transport = None if self._server else _Interrupted(self._direct, self._between_requests)
         connectors = Counted(self.clock, transport=transport, allow_private_hosts=True)
         connectors.changes = {"max_rows": 8, "minimum_size": 0}

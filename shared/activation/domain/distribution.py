@@ -231,9 +231,11 @@ class Distribution(Entity):
     trace_id: str | None = None
 
     def stored(self) -> dict[str, Any]:
-        """The stored form; `due_at` is when `run_due` has to look at it."""
+        """The stored form; `due_at` is when `run_due` has to look at it: what is held waits for
+        people."""
         data = self.model_dump(mode="json")
-        return {**data, "due_at": data["lease_until"] or data["next_at"]}
+        due = None if data["hold"] else data["lease_until"] or data["next_at"]
+        return {**data, "due_at": due}
 
     @classmethod
     def restored(cls, data: Any) -> Distribution:
@@ -281,6 +283,8 @@ class BatchRecord(Entity):
     """(row of its step's list, 1-based; reason), at most MAX_REJECTED_ROWS of them."""
     receipt: str | None = None
     attempts: int = 0
+    again: bool = False
+    """Whether a worker before may have sent it, with all its rows."""
 
 
 MAX_REJECTED_ROWS = 10_000

@@ -58,6 +58,8 @@ class BatchOutcome:
     """Of its rows, but for the rejected ones."""
     rejected: Sequence[int] = ()
     """Positions of rejected rows in the batch, from 0."""
+    doubtful: Sequence[int] = ()
+    """Of these, those that an earlier try may have brought to the platform all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ def _of_list(blobs: BlobStore, outcome: ListOutcome) -> Iterator[Any]:
             keys, positions = reader.keys(batch.number)
             effects = np.full(keys.num_rows, batch.effect, np.uint8)
             effects[np.isin(positions, batch.rejected)] = outcome.refused
+            effects[np.isin(positions, batch.doubtful)] = Effect.DOUBT
             table = keys.append_column("effect", pa.array(effects)).cast(_exception_schema())
             if batch.effect is Effect.UNTOUCHED:
                 table = table.filter(pa.array(effects != Effect.UNTOUCHED))

@@ -24,7 +24,6 @@ from activation.domain.distribution import (
     ApprovalStatus,
     Distribution,
     DistributionStatus,
-    ErrorDetails,
     Hold,
     HoldReason,
 )
@@ -191,9 +190,10 @@ class Dispatcher:
             waiting = job.changed(waiting_for=active, next_at=now + timedelta(seconds=TURN_SECONDS))
             self.documents.commit(Batch([stored.replaced_by(waiting)]))
             return
+        ledger, write = turn
         fresh = job.status is not DistributionStatus.PROCESSING
-        if fresh and is_overtaken(job, turn[0]):
-            self._refuse(caller, stored, overtaken())
+        if fresh and is_overtaken(job, ledger):
+            self.settling.refuse(caller, stored, overtaken())
             return
         taken = job.changed(
             status=job.moved_to(DistributionStatus.PROCESSING) if fresh else job.status,
@@ -205,27 +205,7 @@ class Dispatcher:
             settled=False,
             updated_at=now,
         )
-        self._guarded(caller, self._leased(caller, stored, taken, turn[1]), self._start)
-
-    def _refuse(self, caller: Caller, stored: Stored[Distribution], error: ActivationError) -> None:
-        """End a distribution that has not begun anew; the ledger stays as it is."""
-        job, now = stored.entity, self.clock.now()
-        details = ErrorDetails(error_code=error.code, error_message=error.message)
-        after = job.changed(
-            status=job.moved_to(DistributionStatus.FAILED),
-            completed_at=now,
-            updated_at=now,
-            next_at=None,
-            waiting_for=None,
-            error_details=details,
-        )
-        self.distributions.commits.commit(
-            caller,
-            "function:distribution:failed",
-            [stored.replaced_by(after)],
-            before=job,
-            after=after,
-        )
+        self._guarded(caller, self._leased(caller, stored, taken, write), self._start)
 
     def _leased(
         self, caller: Caller, stored: Stored[Distribution], taken: Distribution, turn: Write
@@ -283,13 +263,13 @@ class Dispatcher:
         spec = self.distributions.spec_of(platform)
         if holder[0].job.roster is None:
             self._freeze(holder, platform, spec)
-            if self._is_too_much(caller, holder[0], platform, spec):
-                return
         job = holder[0].job
+        unasked = job.stage is None and job.released_by is None
+        if unasked and self._is_too_much(caller, holder[0], platform, spec):
+            return
         if job.stages:
             self._audience_at_platform(holder, platform)
-        first = job.stage if job.stage is not None else 0
-        self._go_to(caller, holder[0], first, spec)
+        self._go_to(caller, holder[0], self._first_left(job), spec)
 
     def _usable_platform(self, job: Distribution) -> Platform:
         platform = self.platforms.records.get(job.organization_id, job.platform_id).entity
@@ -390,6 +370,13 @@ class Dispatcher:
         holder[0] = holder[0].committed([ledger.replaced_by(known)], match_results=results)
 
     # stages -------------------------------------------------------------------------------------
+
+    def _first_left(self, job: Distribution) -> int:
+        """The first stage with anything left to send; a run that is retried goes on there."""
+        lanes = self.distributions.lanes_of(job)
+        begun = {number for number, stage in enumerate(job.stages) if stage.lanes}
+        left = {lane.entity.stage for lane in lanes if lane.entity.status is not LaneStatus.DONE}
+        return len(begun - left)
 
     def _go_to(
         self, caller: Caller, lease: Lease[Distribution], number: int, spec: ConnectorSpec

@@ -89,19 +89,23 @@ class DistributionArchive:
 
     def finish(self, caller: Caller, moving: Mapping[str, Any]) -> None:
         """Delete the documents of what was archived, where they are still as they were then;
-        nothing when the archive was not written."""
+        nothing when the archive was not written, or not whole: then it is made again."""
         location, sha256 = moving["location"], moving["sha256"]
+        key = BlobKey(caller.organization_id, location)
         try:
-            packed = self.blobs.get(BlobKey(caller.organization_id, location))
+            packed = self.blobs.get(key)
         except NotFoundError:
             return
+        found = [self.records.find(caller.organization_id, name) for name in moving["revisions"]]
         if hashlib.sha256(packed).hexdigest() != sha256:
-            raise StorageUnavailableError(
-                "The archive of distributions is damaged.", reason=location
-            )
-        for id, revision in moving["revisions"].items():  # noqa: A001 — of the record
-            one = self.records.find(caller.organization_id, id)
-            if one is not None and one.revision == revision:
+            if None in found:
+                raise StorageUnavailableError(
+                    "The archive of distributions is damaged.", reason=location
+                )
+            self.blobs.delete(key)
+            return
+        for one in found:
+            if one is not None and one.revision == moving["revisions"][one.key.id]:
                 self._delete(caller, one, {"location": location, "sha256": sha256})
 
     def _delete(self, caller: Caller, one: Stored[Distribution], details: dict[str, str]) -> None:

@@ -66,6 +66,13 @@ OPERATOR_MAY_SET = frozenset({DistributionStatus.CANCELLED})
 LIVE = frozenset(PlatformType) - {PlatformType.FILE_DROP, PlatformType.WEBHOOK}
 """Platforms where people are reached, other than receivers of the customer's own."""
 
+Also = Callable[[Distribution], Sequence[Write]]
+
+
+def nothing_else(_distribution: Distribution) -> Sequence[Write]:
+    """No more writes."""
+    return ()
+
 
 @dataclass(frozen=True, slots=True)
 class DistributionService(Records[Distribution]):
@@ -112,9 +119,11 @@ class DistributionService(Records[Distribution]):
         )
         return planned(prepared, spec, platform)
 
-    def create(self, caller: Caller, draft: DistributionDraft) -> Stored[Distribution]:
+    def create(
+        self, caller: Caller, draft: DistributionDraft, also: Also = nothing_else
+    ) -> Stored[Distribution]:
         """Request a distribution of the audience as it is now; it starts at once or as scheduled,
-        where approval is asked for not before it is given.
+        where approval is asked for not before it is given. `also` gives more writes for its commit.
 
         InvalidStateError when the audience or the platform is not fit for sending,
         QuotaExceededError when the caller or the organization may request no more this month.
@@ -151,9 +160,12 @@ class DistributionService(Records[Distribution]):
             visible_to=tuple(sorted({caller.user_id, *visible_to(audience)})),
             trace_id=caller.trace_id,
         )
-        return retry_conflicts(lambda: self.requested(caller, distribution))
+        more = also(distribution)
+        return retry_conflicts(lambda: self.requested(caller, distribution, more))
 
-    def requested(self, caller: Caller, distribution: Distribution) -> Stored[Distribution]:
+    def requested(
+        self, caller: Caller, distribution: Distribution, more: Sequence[Write] = ()
+    ) -> Stored[Distribution]:
         """Commit a new distribution, and wake the dispatcher when its time has come.
 
         ConflictError when there is one of this id, QuotaExceededError when its owner or the
@@ -167,7 +179,7 @@ class DistributionService(Records[Distribution]):
             return self.commits.commit(
                 caller,
                 "api:distribution:create",
-                [write, *counted],
+                [write, *counted, *more],
                 after=distribution,
                 messages=messages,
                 answer=distribution.public(),
@@ -309,6 +321,7 @@ class DistributionService(Records[Distribution]):
                 raise overtaken()
             return job.changed(
                 status=status,
+                stage=None,
                 next_at=now,
                 completed_at=None,
                 lease_until=None,
@@ -415,14 +428,15 @@ class DistributionService(Records[Distribution]):
 
 
 def is_overtaken(job: Distribution, ledger: Ledger | None) -> bool:
-    """Whether the lists of a distribution are of a time before another one ended."""
-    if job.roster is None or ledger is None:
+    """Whether the ledger has changed since the lists of a distribution were made: then they say
+    nothing any more."""
+    if job.roster is None:
         return False
-    return ledger.last_distribution_id != job.distribution_id
+    return ledger is None or ledger.last_distribution_id != job.distribution_id
 
 
 def overtaken() -> InvalidStateError:
-    """The error of a distribution whose lists are no longer exact."""
+    """The error for a retry that would not be exact."""
     return InvalidStateError(
         "Another distribution has ended since; request a new one.", reason="overtaken"
     )

@@ -193,6 +193,8 @@ class _Run:
         self._worker, self._caller, self._job = worker, caller, job
         self._lease, self._platform = lease, platform
         self._clock = worker.clock
+        self._stated = False
+        """Whether the intent of the next batch is this worker's own."""
 
     @property
     def _lane(self) -> Lane:
@@ -277,6 +279,7 @@ class _Run:
     ) -> None:
         """Intent, act, record; the record also holds the intent for the next batch."""
         seq = self._lane.done + 1
+        again = self._lane.intent == seq and not self._stated
         if self._lane.intent != seq:
             self._lease = self._lease.committed(intent=seq)
         number = self._lane.first_of_stage + seq
@@ -293,7 +296,7 @@ class _Run:
                 columns,
                 self._keep,
             )
-        record = done(self._record(seq, columns), sent, offset, self._clock)
+        record = done(self._record(seq, columns, again), sent, offset, self._clock)
         lane = self._lane
         reasons = dict(lane.rejected_by_reason)
         for reason, count in record.rejected_by_reason.items():
@@ -310,11 +313,12 @@ class _Run:
             receipts=(*lane.receipts, sent.receipt) if sent.receipt else lane.receipts,
             pauses=0,
         )
+        self._stated = True
 
     def _keep(self) -> None:
         self._lease = self._lease.kept()
 
-    def _record(self, seq: int, columns: dict[str, list[str | None]]) -> BatchRecord:
+    def _record(self, seq: int, columns: dict[str, list[str | None]], again: bool) -> BatchRecord:
         now = self._clock.now()
         return BatchRecord(
             organization_id=self._lane.organization_id,
@@ -326,6 +330,7 @@ class _Run:
             state=BatchState.INTENT,
             rows=len(next(iter(columns.values()))),
             attempts=self._lane.pauses,
+            again=again,
         )
 
     # ends ---------------------------------------------------------------------------------------

@@ -110,6 +110,9 @@ class Matching:
             next_at=None if final else self.next_look(spec, now),
             updated_at=now,
         )
+        if final and results.match_rate is not None:
+            # Before the last look is over: after a crash it is taken, and noted, again.
+            retry_conflicts(partial(self._note_rate, caller, after, results.match_rate))
         self.commits.commit(
             caller,
             "function:distribution:match-results",
@@ -117,8 +120,6 @@ class Matching:
             before=job,
             after=after,
         )
-        if final and results.match_rate is not None:
-            retry_conflicts(partial(self._note_rate, caller, after, results.match_rate))
 
     def _note_rate(self, caller: Caller, job: Distribution, rate: float) -> None:
         stored = self.audiences.records.find(caller.organization_id, job.audience_id)

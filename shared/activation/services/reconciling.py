@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
 from activation.domain.delivery import Delivery, PlatformSize
-from activation.domain.distribution import DistributionDraft, DistributionType
+from activation.domain.distribution import (
+    Distribution,
+    DistributionDraft,
+    DistributionType,
+)
 from activation.domain.entity import new_id
 from activation.domain.ledger import Drift, Ledger, SeenSize
-from activation.domain.platform import Platform
 from activation.domain.roster import roster_partitions
-from activation.errors import ActivationError, ConflictError, InvalidStateError
-from activation.ports import Clock, Message
+from activation.errors import ActivationError, InvalidStateError
+from activation.ports import Clock, Message, Write
 from activation.services.accounts import Accounts
 from activation.services.distributions import DistributionService
 from activation.services.platforms import DISTRIBUTION_REQUESTS
@@ -97,10 +98,10 @@ class Reconciler:
         delivery = _delivery(stored.entity)
         if connector.spec.lists_members:
             listed = connector.listing(account, delivery)
-            self._compare_listing(caller, stored, found.entity, listed)
+            self._compare_listing(caller, stored, listed)
         elif connector.spec.tells_size:
             size = connector.size(account, delivery)
-            self._compare_size(caller, stored, found.entity, size)
+            self._compare_size(caller, stored, size)
 
     # by listing ---------------------------------------------------------------------------------
 
@@ -108,7 +109,6 @@ class Reconciler:
         self,
         caller: Caller,
         stored: Stored[Ledger],
-        platform: Platform,
         listed: Iterator[tuple[str, str]],
     ) -> None:
         from activation.members.listing import roster_of_listing
@@ -119,17 +119,13 @@ class Reconciler:
         found = roster_of_listing(
             store, ledger, new_id(self.clock.now()), roster_partitions(ledger.accepted.size), listed
         )
-        drift = Drift(
-            checked_at=self.clock.now(),
-            method="listing",
-            missing=found.missing,
-            extra=found.extra,
-        )
+        now = self.clock.now()
+        drift = Drift(checked_at=now, method="listing", missing=found.missing, extra=found.extra)
         if not (found.missing or found.extra):
-            self._note(caller, stored, drift=drift)
+            self._note(caller, stored, ledger.changed(drift=drift, updated_at=now))
             return
-        known = self._note(caller, stored, drift=drift, accepted=found.roster)
-        self._heal(caller, known, platform, DistributionType.INCREMENTAL)
+        known = ledger.changed(accepted=found.roster, updated_at=now)
+        self._heal(caller, stored, known, drift, DistributionType.INCREMENTAL)
 
     # by size ------------------------------------------------------------------------------------
 
@@ -137,7 +133,6 @@ class Reconciler:
         self,
         caller: Caller,
         stored: Stored[Ledger],
-        platform: Platform,
         size: PlatformSize | None,
     ) -> None:
         ledger, now = stored.entity, self.clock.now()
@@ -145,56 +140,56 @@ class Reconciler:
         if size is None:
             message = "The platform does not say yet."
             drift = Drift(checked_at=now, method="size", message=message)
-            self._note(caller, stored, drift=drift)
+            self._note(caller, stored, ledger.changed(drift=drift, updated_at=now))
             return
         seen = SeenSize(at=now, low=size.low, high=size.high, accepted=ledger.accepted.size)
         drift = Drift(checked_at=now, method="size", size_low=size.low, size_high=size.high)
         moved = _moved(ledger.seen, seen)
         if not moved:
-            self._note(caller, stored, drift=drift, seen=seen)
+            self._note(caller, stored, ledger.changed(drift=drift, seen=seen, updated_at=now))
             return
-        known = self._note(
-            caller, stored, drift=drift.model_copy(update={"message": moved}), seen=None
-        )
-        self._heal(caller, known, platform, DistributionType.REFRESH)
+        known = ledger.changed(seen=None, updated_at=now)
+        drift = drift.model_copy(update={"message": moved})
+        self._heal(caller, stored, known, drift, DistributionType.REFRESH)
 
-    def _note(self, caller: Caller, stored: Stored[Ledger], **fields: Any) -> Stored[Ledger]:
-        after = stored.entity.changed(updated_at=self.clock.now(), **fields)
-        revision = self.distributions.commits.commit(
+    def _note(self, caller: Caller, stored: Stored[Ledger], after: Ledger) -> None:
+        self.distributions.commits.commit(
             caller,
             "function:ledger:reconcile",
             [stored.replaced_by(after)],
             before=stored.entity,
             after=after,
         )
-        return Stored(after, stored.key, revision)
 
     def _heal(
         self,
         caller: Caller,
         stored: Stored[Ledger],
-        platform: Platform,
+        after: Ledger,
+        drift: Drift,
         kind: DistributionType,
     ) -> None:
-        """Request the distribution that brings the platform back in step."""
-        ledger = stored.entity
+        """Request the distribution that brings the platform back in step, in the commit that notes
+        what was found: found again, it would be no drift any more."""
         draft = DistributionDraft(
-            audience_id=ledger.audience_id,
-            platform_id=platform.platform_id,
+            audience_id=after.audience_id,
+            platform_id=after.platform_id,
             distribution_type=kind,
-            segments_distributed=ledger.segments,
+            segments_distributed=after.segments,
             force=True,
         )
+
+        def noted(made: Distribution) -> list[Write]:
+            healing = drift.model_copy(update={"healed_by": made.distribution_id})
+            return [stored.replaced_by(after.changed(drift=healing))]
+
         try:
-            made = self.distributions.create(caller, draft).entity
+            self.distributions.create(caller, draft, noted)
         except ActivationError as error:
-            log.warning("ledger %s cannot be healed: %s", ledger.ledger_id, error.code)
-            return
-        with suppress(ConflictError):
-            drift = (ledger.drift or Drift(checked_at=self.clock.now(), method="size")).model_copy(
-                update={"healed_by": made.distribution_id}
-            )
-            self._note(caller, stored, drift=drift)
+            if error.retryable:
+                raise
+            log.warning("ledger %s cannot be healed: %s", after.ledger_id, error.code)
+            self._note(caller, stored, after.changed(drift=drift))
 
 
 def _moved(before: SeenSize | None, now: SeenSize) -> str:

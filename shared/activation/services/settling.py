@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 PAGE = 200
 OWN_DECISIONS = frozenset({SUPPRESSED})
-"""Reasons for rows that were not sent, and that are no fault of anybody."""
+"""Reasons for rows that were not sent, and that are no fault of anybody. Where the batch may have
+been sent before, they may have been, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,26 @@ class Settling:
         ledger = self.distributions.ledgers.of(stored.entity)
         accepted = self._accepted(lease, ledger.entity, [lane.entity for lane in lanes])
         self._end(caller, lease, ledger, accepted, [lane.entity for lane in lanes], spec, error)
+
+    def refuse(self, caller: Caller, stored: Stored[Distribution], error: ActivationError) -> None:
+        """End a distribution whose turn has not come: it sends nothing, the ledger stays."""
+        job, now = stored.entity, self.clock.now()
+        after = job.changed(
+            status=job.moved_to(DistributionStatus.FAILED),
+            completed_at=now,
+            updated_at=now,
+            next_at=None,
+            waiting_for=None,
+            error_details=_details(job, error),
+        )
+        self.distributions.commits.commit(
+            caller,
+            "function:distribution:failed",
+            [stored.replaced_by(after)],
+            before=job,
+            after=after,
+        )
+        self._wake_next(after)
 
     def _is_sent(self, lane: Lane) -> bool:
         return lane.status not in LANE_FINAL and is_held(lane.lease_until, self.clock)
@@ -178,11 +199,16 @@ class Settling:
                 number = lane.first_of_stage + record.seq - lane.first
                 first = record.first_row
                 rejected = [row - 1 - first for row, _ in record.rejected_rows]
+                doubtful = [
+                    row - 1 - first
+                    for row, reason in record.rejected_rows
+                    if record.again and reason in OWN_DECISIONS
+                ]
                 if record.rejected > len(rejected):
                     # The platform tells how many rows it refused, but not all of them by number.
                     yield BatchOutcome(number, Effect.DOUBT)
                 elif rejected or not complete:
-                    yield BatchOutcome(number, usual, rejected)
+                    yield BatchOutcome(number, usual, rejected, doubtful)
         if lane.done < lane.intent:
             yield BatchOutcome(lane.first_of_stage + lane.intent, Effect.DOUBT)
 
@@ -243,6 +269,8 @@ class Settling:
             platform_audience_id=job.match_results.platform_audience_id
             or ledger.entity.platform_audience_id,
         )
+        # Before the end: after a crash it is noted again.
+        self.matching.record_sync(caller.organization_id, after.platform_id, _sync(status))
         self.distributions.commits.commit(
             caller,
             f"function:distribution:{after.status}",
@@ -250,10 +278,6 @@ class Settling:
             before=lease.job,
             after=after,
         )
-        sync = SyncStatus.SUCCESS
-        if status in (DistributionStatus.FAILED, DistributionStatus.CANCELLED):
-            sync = SyncStatus.FAILED
-        self.matching.record_sync(caller.organization_id, after.platform_id, sync)
         self._wake_next(after)
 
     def _wake_next(self, ended: Distribution) -> None:
@@ -292,6 +316,12 @@ def _status(job: Distribution, error: ActivationError | None) -> DistributionSta
         return job.moved_to(DistributionStatus.COMPLETED)
     partial = DistributionStatus.PARTIAL if job.progress.sent else DistributionStatus.FAILED
     return job.moved_to(partial)
+
+
+def _sync(status: DistributionStatus) -> SyncStatus:
+    """How an end counts for the account."""
+    bad = status in (DistributionStatus.FAILED, DistributionStatus.CANCELLED)
+    return SyncStatus.FAILED if bad else SyncStatus.SUCCESS
 
 
 def _details(job: Distribution, error: ActivationError) -> Any:

@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from activation.documents import Stored
-from activation.domain.distribution import CLEAR, Distribution, Plan, Progress, Stage
+from activation.domain.distribution import (
+    CLEAR,
+    Distribution,
+    ErrorDetails,
+    Plan,
+    Progress,
+    Stage,
+)
 from activation.domain.lane import Lane, LaneStatus, lane_id
 from activation.ports import ABSENT, Clock, Key, Message, Write
 from activation.services.distributions import lane_message
@@ -89,7 +96,12 @@ def lanes_of_stage(
             continue
         if old is not None:
             lane = old.entity.changed(
-                status=LaneStatus.WAITING, next_at=now, lease_until=None, updated_at=now, pauses=0
+                status=LaneStatus.WAITING,
+                next_at=now,
+                lease_until=None,
+                pauses=0,
+                error_details=ErrorDetails(),
+                updated_at=now,
             )
         else:
             lane = _new_lane(job, number, place, first, batches, now)
