@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
-    parser.add_argument("--rate", type=float, default=0.06, help="Share of requests that fail.")
+    parser.add_argument("--rate", type=float, default=0.15, help="Share of requests that fail.")
     parser.add_argument("--sockets", action="store_true", help="Connections really break.")
     parser.add_argument("--scratch", type=Path, help="Where files are made; default: temporary.")
     arguments = parser.parse_args()

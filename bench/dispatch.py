@@ -80,6 +80,7 @@ def fill(folder: Path, rows: int) -> Result:
 
 def send(folder: Path, target: str, url: str, kind: str) -> Result:
     """Distribute the audience to one place; seconds and rows of each part of it."""
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # the runtime has none
     use_lean_pool()
     app = opened(folder)
     audience_id = (folder / "audience").read_text()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from activation import observability
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 PREFIXES = ("/api/v1", "/api")
 DELIVERERS = 4
+"""Threads for messages of every kind."""
+SENDERS = 12
+"""More of them for distributions alone, which mostly wait for platforms: more than one tenant may
+have at once (`lanes_per_organization`), so that no tenant waits for another one's platform."""
+SENDING = ("dispatch_distribution",)
 REQUEST_THREADS = 16
 LOOK_SECONDS = 0.5
 """How often a deliverer looks for messages of other processes and for the end."""
@@ -97,9 +102,10 @@ class LocalServer:
 
     # background -------------------------------------------------------------------------------
 
-    def deliver(self, limit: int = 100) -> int:
-        """Hand out up to `limit` messages that are ready; returns how many there were."""
-        return self._bus.deliver_due(self._hand_over, limit)
+    def deliver(self, limit: int = 100, only: Sequence[str] = ()) -> int:
+        """Hand out up to `limit` messages that are ready (of `only` these functions); returns how
+        many there were."""
+        return self._bus.deliver_due(self._hand_over, limit, only)
 
     def tick(self) -> None:
         """Do the jobs of the clock: what runs every minute, and each slot of a schedule that has
@@ -121,7 +127,8 @@ class LocalServer:
         """Start delivering messages and doing the clock's jobs, in threads."""
         observability.configure(self.app.settings.log_level)
         self._stop.clear()
-        jobs = [*[self._deliver_or_wait] * DELIVERERS, self._tick_and_wait]
+        deliver, send = self._deliver_or_wait, partial(self._deliver_or_wait, SENDING)
+        jobs = [*[deliver] * DELIVERERS, *[send] * SENDERS, self._tick_and_wait]
         for number, job in enumerate(jobs):
             thread = threading.Thread(
                 target=self._repeat, args=(job,), name=f"activation-{number}", daemon=True
@@ -151,10 +158,10 @@ class LocalServer:
                 f"{subscription} answered {status}.", retry_after_seconds=wait
             )
 
-    def _deliver_or_wait(self) -> None:
+    def _deliver_or_wait(self, only: Sequence[str] = ()) -> None:
         """One message at a time: a long import holds up one deliverer, not the others."""
-        if not self.deliver(limit=1):
-            self._bus.wait(LOOK_SECONDS)
+        if not self.deliver(1, only):
+            self._bus.wait(LOOK_SECONDS, only)
 
     def _tick_and_wait(self) -> None:
         self.tick()

@@ -180,6 +180,20 @@ def test_the_limit_bounds_a_call(queue: SqliteBus) -> None:
     assert recorder.ids() == [f"m{n}" for n in range(5)]
 
 
+def test_a_deliverer_may_look_at_some_subscriptions_only(
+    queue: SqliteBus, clock: MovableClock
+) -> None:
+    """Who has time for the rest only is not woken by what others have to do."""
+    queue.publish([message("a", topic="member-imports"), message("b")])
+    sender, rest = Recorder(), Recorder()
+    assert queue.deliver_due(sender, only=["dispatch"]) == 1
+    assert sender.calls == [("dispatch", "b", 1)]
+    assert not queue.wait(0.01, ["dispatch"])
+    assert queue.wait(0.01)
+    assert queue.deliver_due(rest) == 2
+    assert {name for name, _, _ in rest.calls} == {"import-members", "count-imports"}
+
+
 def test_many_deliverers_keep_each_key_in_order(path: Path) -> None:
     bus = SqliteBus(path, SystemClock(), TOPICS)
     bus.publish([message(f"{n:03d}-{n % 7}", f"key-{n % 7}") for n in range(210)])

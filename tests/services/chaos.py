@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,6 @@ class Counted(Adjusted):
 
     tally: Tally
 
-    def adjusted(self, spec: ConnectorSpec) -> ConnectorSpec:
-        """As many lanes as the platform takes, two at most."""
-        return replace(super().adjusted(spec), lanes=min(2, spec.lanes))
-
     def connector(self, platform_type: Any, config: Mapping[str, Any]) -> Any:
         connector = super().connector(platform_type, config)
         send = connector.send
@@ -163,7 +159,7 @@ class Town:
         app = attach(App(self._settings, self.clock), self.tape, Witness())
         transport = None if self._server else _Interrupted(self._direct, self._between_requests)
         connectors = Counted(self.clock, transport=transport, allow_private_hosts=True)
-        connectors.changes = {"max_rows": 8, "minimum_size": 0}
+        connectors.changes = {"max_rows": 8, "minimum_size": 0, "lanes": 2}
         connectors.tally = self.tally
         app.__dict__["connectors"] = connectors
         if self._wild:
@@ -173,7 +169,7 @@ class Town:
     def _mortal(self) -> None:
         """Let the process die at one of its next calls."""
         when = self.dice.choice([When.BEFORE, When.AFTER])
-        self.tape.fault = Fault(len(self.tape.effects) + self.dice.randint(1, 600), when)
+        self.tape.fault = Fault(len(self.tape.effects) + self.dice.randint(1, 500), when)
 
     def _restarted(self) -> None:
         self.tally.happened["workers killed"] += 1
@@ -228,7 +224,7 @@ class Town:
 
     # living -------------------------------------------------------------------------------------
 
-    def live(self, runs: int, rate: float = 0.06) -> None:
+    def live(self, runs: int, rate: float = 0.15) -> None:
         """Ask for so many distributions while everything fails, then let all of it end."""
         with self._no_waiting():
             self.build()
@@ -375,6 +371,7 @@ class Town:
             "approve": lambda: service.approve(bob, name, ApprovalDraft(status=word)),
             "retry": lambda: self._retry(job),
             "check": lambda: self.app.platforms.test(ann, job.platform_id),
+            "look": self._looked,
         }
         act = self.dice.choice([*acts, *[_sensible(job)] * 6])
         if self.dice.random() < 0.04:
@@ -677,7 +674,7 @@ def _sensible(job: Distribution) -> str:
     if job.hold is not None:
         acts = {HoldReason.BLAST_RADIUS: "release", HoldReason.PAUSED: "resume"}
         return acts.get(job.hold.reason, "check")
-    return "retry" if job.status is DistributionStatus.FAILED else "pause"
+    return "retry" if job.status is DistributionStatus.FAILED else "look"
 
 
 def _short(job: Distribution) -> str:

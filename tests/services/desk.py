@@ -48,8 +48,9 @@ class Adjusted(ConnectorRegistry):
         return connector
 
     def adjusted(self, spec: ConnectorSpec) -> ConnectorSpec:
-        """The spec with other limits."""
-        return replace(spec, **self.changes)
+        """The spec with other limits, but no more lanes than the platform takes."""
+        lanes = min(self.changes.get("lanes", spec.lanes), spec.lanes)
+        return replace(spec, **{**self.changes, "lanes": lanes})
 
 
 @dataclass(frozen=True)

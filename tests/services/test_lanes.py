@@ -25,7 +25,7 @@ FAILED = DistributionStatus.FAILED
 
 @pytest.fixture
 def at(app: App, ann: Caller) -> Iterator[Desk]:
-    """Batches of 8 rows, two lanes."""
+    """Batches of 8 rows, two lanes where the platform takes them."""
     twins = {
         "google_ads": GoogleAdsTwin(app.clock),
         "webhook": OFFERS["webhook"].make(app.clock, 0.5),
@@ -153,3 +153,25 @@ def test_nobody_takes_a_lane_over_while_its_request_may_still_arrive(at: Desk) -
     done = at.sent(at.audience(emails(1, 2, 3)), at.account("google_ads"))
     assert done.status is COMPLETED
     assert len(calls) == 1
+
+
+def test_lanes_take_turns(at: Desk) -> None:
+    """A long lane on a slow platform gives way to what waits, though nothing fails."""
+    order: list[str] = []
+
+    def slowly(fault: Fault | None, request: Request) -> Response | None:
+        order.append(request.get_data().partition(b'"audience_name":"')[2][:8].decode())
+        at.app.clock.sleep(25)
+        return None
+
+    at.twins["webhook"]._before = slowly
+    jobs = [
+        at.request(at.audience(emails(*range(n, n + 64))), at.account("webhook")) for n in (0, 100)
+    ]
+    while PROCESSING in {at.current(job).status for job in jobs} or not order:
+        work(at.app)
+        at.app.clock.sleep(61)
+    assert {at.current(job).status for job in jobs} == {COMPLETED}
+    first_of_second = order.index("Buyers 1")
+    assert 3 <= first_of_second <= 4
+    assert len(order) == 16

@@ -56,7 +56,10 @@ log = logging.getLogger(__name__)
 
 MAX_PAUSES = 50
 """Pauses in a row that a platform may ask for before the lane has failed."""
-MAX_ATTEMPTS = 1_000
+TURN_SECONDS = 60.0
+"""How long a worker sends for one lane before it gives others a turn: tenants whose platforms are
+slow, or whose audiences are large, keep nobody waiting longer."""
+MAX_ATTEMPTS = 10_000
 """Workers that may take up one lane, hand-overs and pauses included."""
 CALL_SECONDS = 90
 """How long one call to a platform may take, tries included: while a request may still arrive, no
@@ -234,7 +237,8 @@ class _Run:
             self._lane.organization_id, self._lane.platform_id, per_minute
         )
         delivery = delivery_of(self._job, self._lane)
-        deadline = self._clock.monotonic() + self._worker.work_seconds
+        turn = min(self._worker.work_seconds, TURN_SECONDS)
+        deadline = self._clock.monotonic() + turn
         frozen = DeliveryList(self._lane.organization_id, stage.path or "", stage.sha256 or "")
         with opened(self._worker.distributions.store.blobs, frozen) as reader:
             while self._lane.done < self._lane.batches:

@@ -128,34 +128,41 @@ class SqliteBus:
 
     # The delivering side --------------------------------------------------------------------
 
-    def deliver_due(self, handler: Handler, limit: int = 100) -> int:
+    def deliver_due(self, handler: Handler, limit: int = 100, only: Sequence[str] = ()) -> int:
         """Call `handler` for up to `limit` (at least 1) ready messages; returns the calls made.
+        `only`: those of these subscriptions.
 
         Messages of one ordering key are handled one at a time and in order. When the handler
         raises, the message comes again after the subscription's back-off (or what the error's
         `retry_after_seconds` says), and is a dead letter after its last attempt. A deliverer that
         dies, or takes longer than the ack deadline, is taken for failed.
         """
-        delivered = 0
-        lease = self._database.write(self._lease)
+        delivered, names = 0, self._asked(only)
+        lease = self._database.write(partial(self._lease, names))
         while lease is not None:
             settle = self._handled(lease, handler)
             delivered += 1
-            lease = self._database.write(partial(self._go_on, settle, delivered < limit))
+            more = names if delivered < limit else None
+            lease = self._database.write(partial(self._go_on, settle, more))
             self._announce()
         return delivered
 
-    def wait(self, timeout_seconds: float) -> bool:
-        """Block until a message may be ready, `timeout_seconds` at most; whether one may be.
+    def wait(self, timeout_seconds: float, only: Sequence[str] = ()) -> bool:
+        """Block until a message (of `only` these subscriptions) may be ready, `timeout_seconds` at
+        most; whether one may be.
 
         Messages published by other processes are not announced here: bound the time.
         """
+        names = self._asked(only)
         with self._news:
-            delay = self._seconds_to_next()
+            delay = self._seconds_to_next(names)
             if delay > 0:
                 self._news.wait(min(delay, timeout_seconds))
-                delay = self._seconds_to_next()
+                delay = self._seconds_to_next(names)
         return delay <= 0
+
+    def _asked(self, only: Sequence[str]) -> str:
+        return orjson.dumps(sorted(only)).decode() if only else self._names
 
     def _handled(self, lease: _Lease, handler: Handler) -> Callable[[sqlite3.Connection], object]:
         """Call the handler; returns what is to be written of it."""
@@ -168,18 +175,18 @@ class SqliteBus:
     def _go_on(
         self,
         settle: Callable[[sqlite3.Connection], object],
-        more: bool,
+        more: str | None,
         connection: sqlite3.Connection,
     ) -> _Lease | None:
         """Settle one message and take the next, with one sync of the disk for both."""
         settle(connection)
-        return self._lease(connection) if more else None
+        return None if more is None else self._lease(more, connection)
 
-    def _lease(self, connection: sqlite3.Connection) -> _Lease | None:
+    def _lease(self, names: str, connection: sqlite3.Connection) -> _Lease | None:
         """Take the next message; one that was taken for the last time and not answered is dead."""
         while True:
             now = self._now()
-            row = connection.execute(_NEXT, (now, self._names)).fetchone()
+            row = connection.execute(_NEXT, (now, names)).fetchone()
             if row is None:
                 return None
             last = _Lease(*row)
@@ -235,9 +242,9 @@ class SqliteBus:
             for subscription in self._topics[message.topic]
         ]
 
-    def _seconds_to_next(self) -> float:
+    def _seconds_to_next(self, names: str) -> float:
         with self._database.read() as connection:
-            row = connection.execute(_NEXT_READY, (self._names,)).fetchone()
+            row = connection.execute(_NEXT_READY, (names,)).fetchone()
         return float("inf") if row is None else float(row[0]) - self._now()
 
     def _announce(self) -> None:
