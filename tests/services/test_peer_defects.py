@@ -44,13 +44,18 @@ class Google(GoogleAdsTwin):
         self.calls: list[tuple[str, int]] = []
         """Verb and rows."""
         self.sizes: list[int] = []
+        self.said: dict[str, Any] = {}
+        """What was declared for each hash that was added."""
 
     def respond(self, request: Request) -> Response:
         response = super().respond(request)
         verb = request.path.rpartition(":")[2]
         if verb in ("ingest", "remove"):
-            rows = len(orjson.loads(request.get_data())["audienceMembers"])
-            self.calls.append((verb, rows))
+            body = orjson.loads(request.get_data())
+            self.calls.append((verb, len(body["audienceMembers"])))
+            for member in body["audienceMembers"] if verb == "ingest" else ():
+                (identifier,) = member["userData"]["userIdentifiers"]
+                self.said[identifier["emailAddress"]] = body.get("consent")
             self.sizes.append(sum(len(held.keys) for held in self.lists.values()))
         return response
 
@@ -438,6 +443,40 @@ def test_refused_credentials_hold_the_run_and_are_told(at: Desk) -> None:
     assert health.status is HealthStatus.NEEDS_REAUTH
     at.app.platforms.test(at.caller, account)
     assert at.run(job).status is COMPLETED
+
+
+# consent ----------------------------------------------------------------------------------------
+
+
+def test_consent_of_single_rows_is_neither_lost_nor_widened(at: Desk) -> None:
+    """Tightlock, `_update_consent_metadata`: consent is per request, and becomes empty for all of
+    its rows when they disagree."""
+    words: list[dict[str, Any]] = [
+        {"consent": "granted"},
+        {"ad_user_data": "granted", "ad_personalization": "denied"},
+        {"ad_user_data": "granted"},
+        {},
+    ]
+    expected = [
+        {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"},
+        {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_DENIED"},
+        {"adUserData": "CONSENT_GRANTED"},
+        None,
+    ]
+    people = [
+        MemberInput(**{**dict(person), **words[number % 4]})
+        for number, person in enumerate(emails(*range(40)))
+    ]
+    people += [MemberInput(**{**dict(person), "consent": "denied"}) for person in emails(40, 41)]
+    config = OFFERS["google_ads"].account("google_ads", at.transport.url_of("google_ads"))
+    silent = {**config["settings"]["config"], "consent_granted": False}
+    done = at.sent(at.audience(people), at.account("google_ads", config=silent))
+    assert done.plan is not None
+    assert done.plan.withheld == {"consent_denied": 2}
+    assert at.twins["google_ads"].said == {
+        hashlib.sha256(f"p{number}@example.com".encode()).hexdigest(): expected[number % 4]
+        for number in range(40)
+    }
 
 
 # hashing ----------------------------------------------------------------------------------------
