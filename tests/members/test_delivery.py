@@ -62,7 +62,7 @@ def list_of(prepared: Prepared) -> DeliveryList:
     return step.frozen
 
 
-def batches_of(bench: Workbench, prepared: Prepared) -> list[dict[str, list[str | None]]]:
+def batches_of(bench: Workbench, prepared: Prepared) -> list[dict[str, Sequence[str | None]]]:
     if not prepared.steps:
         return []
     with opened(bench.blobs, list_of(prepared)) as reader:

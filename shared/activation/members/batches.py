@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from activation.domain.identifier import IdentifierType, key_digest
 from activation.errors import NotFoundError, StorageUnavailableError
-from activation.members.layout import KEY_COLUMNS, TYPES, fields_of
+from activation.members.layout import KEY_COLUMNS, TYPES, digests_of, fields_of
+from activation.members.texts import HashTexts
 from activation.ports import BlobKey, BlobStore
 
 
@@ -46,7 +47,7 @@ class BatchReader:
         """How many rows of the list stand before batch `number` (from 1)."""
         return self._starts[number - 1]
 
-    def columns(self, number: int) -> dict[str, list[str | None]]:
+    def columns(self, number: int) -> dict[str, Sequence[str | None]]:
         """Batch `number` (from 1): per identifier type that it has the values of its rows, hashes
         as lower-case hex, None where a row has none."""
         columns = self._columns(number)
@@ -103,30 +104,18 @@ def opened(blobs: BlobStore, frozen: DeliveryList) -> Iterator[BatchReader]:
         yield BatchReader(file)
 
 
-def _texts(column: Any) -> list[str | None]:
+def _texts(column: Any) -> Sequence[str | None]:
+    import numpy as np
     import pyarrow as pa
 
     if pa.types.is_string(column.type):
         texts: list[str | None] = column.to_pylist()
         return texts
-    width = column.type.byte_width
-    start = column.offset * width
-    digits = column.buffers()[1].to_pybytes()[start : start + len(column) * width].hex()
-    step = 2 * width
-    if column.null_count:
-        return _texts_between(column, digits, step)
-    return [digits[i : i + step] for i in range(0, len(digits), step)]
-
-
-def _texts_between(column: Any, digits: str, step: int) -> list[str | None]:
-    """The texts of a column that has none in some rows."""
-    import numpy as np
-
-    there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-    values = np.full(len(column), None, object)
-    values[there] = [digits[i : i + step] for i in (there * step).tolist()]
-    found: list[str | None] = values.tolist()
-    return found
+    octets = digests_of(column)
+    if not column.null_count:
+        return HashTexts(octets, np.arange(len(column)), len(column))
+    at = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+    return HashTexts(octets[at], at, len(column))
 
 
 def _digests(column: Any) -> Any:

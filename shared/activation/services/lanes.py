@@ -9,6 +9,7 @@ the same key; adding and removing are idempotent on every platform.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -322,7 +323,9 @@ class _Run:
     def _keep(self) -> None:
         self._lease = self._lease.kept()
 
-    def _record(self, seq: int, columns: dict[str, list[str | None]], again: bool) -> BatchRecord:
+    def _record(
+        self, seq: int, columns: Mapping[str, Sequence[str | None]], again: bool
+    ) -> BatchRecord:
         now = self._clock.now()
         return BatchRecord(
             organization_id=self._lane.organization_id,

@@ -17,6 +17,7 @@ from activation.adapters.connectors import webhook_listing
 from activation.adapters.connectors.config import invalid, require_choice, resolved
 from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.http import PlatformHTTP, Reply, http_refusal
+from activation.adapters.connectors.json_rows import rows_of_one
 from activation.domain.delivery import AccountCheck, Delivery, SendOutcome
 from activation.domain.identifier import HASHED_TYPES, IdentifierType, Variant
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
@@ -147,7 +148,6 @@ def batch_body(
     delivery: Delivery, seq: int, columns: Mapping[str, Sequence[Any]], form: str
 ) -> bytes:
     """One JSON object, or a line that describes the batch and then a line per person."""
-    people = list(_people(columns))
     head: dict[str, Any] = {
         "distribution_id": delivery.distribution_id,
         "audience_id": delivery.external_id,
@@ -155,13 +155,20 @@ def batch_body(
         "operation": delivery.operation,
         "batch_seq": seq,
         "last": seq == delivery.batches,
-        "rows": len(people),
+        "rows": len(next(iter(columns.values()))),
     }
     if form == "json":
-        members = "},{".join(people)
-        return orjson.dumps({**head, "members": orjson.Fragment(f"[{{{members}}}]")})
-    members = "}\n{".join(people)
-    return orjson.dumps(head) + f"\n{{{members}}}\n".encode()
+        members = _members(columns, b",")
+        return orjson.dumps({**head, "members": orjson.Fragment(b"[%b]" % members)})
+    return b"%b\n%b\n" % (orjson.dumps(head), _members(columns, b"\n"))
+
+
+def _members(columns: Mapping[str, Sequence[Any]], between: bytes) -> bytes:
+    """People as JSON objects."""
+    alone = rows_of_one(columns, lambda kind: (f'{{"{kind}":"', '"}'), between)
+    if alone is not None:
+        return alone
+    return b"{%b}" % f"}}{between.decode()}{{".join(_people(columns)).encode()
 
 
 def _people(columns: Mapping[str, Sequence[Any]]) -> Iterable[str]:
