@@ -67,8 +67,10 @@ ORGANIZATIONS = ("acme", "globex", "initech")
 PLATFORMS = tuple(name for name in OFFERS if name not in ("amazon_dsp", "liveramp"))
 HASHED_DEVICES = ("tiktok", "snapchat", "pinterest")
 AUDIENCES = 40
-STEPS = 60
+STEPS = 40
 """Things that happen after each request, at most."""
+STORM = 40
+"""Rounds in which what is left is worked on while everything still fails."""
 MAX_DRAIN = 4_000
 FAR = START + timedelta(days=3650)
 
@@ -239,6 +241,10 @@ class Town:
                 self._safely(self._requested)
                 for _ in range(self.dice.randint(0, STEPS)):
                     self._safely(self.dice.choice(self._steps()))
+            for _ in range(STORM):
+                self._safely(self._tidied)
+                for _ in range(4):
+                    self._safely(self._operated)
             self._calm()
             self._drained()
             self._settled()
@@ -431,16 +437,22 @@ class Town:
         """Operators tidy up, time passes; in the end everything is over."""
         left: list[Distribution] = []
         for _ in range(MAX_DRAIN):
-            self._worked()
-            left = self._unfinished()
+            left = self._tidied()
             if not left:
                 return
-            for job in left:
-                self._judged(job)
-                with suppress(ActivationError):
-                    self._helped(job)
-            self.clock.sleep(61)
         raise Broken(f"something is stuck: {[_short(job) for job in left][:5]}")
+
+    def _tidied(self) -> list[Distribution]:
+        """One round: all that is due, then what operators do for the rest; returns the rest."""
+        self._worked()
+        left = self._unfinished()
+        for job in left:
+            self._judged(job)
+            with suppress(ActivationError):
+                self._helped(job)
+        if left:
+            self.clock.sleep(61)
+        return left
 
     def _worked(self) -> None:
         def handed(_to: str, message: Message, _attempt: int) -> None:
