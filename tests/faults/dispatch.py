@@ -25,6 +25,7 @@ from tests.faults.flows import (
     filled,
     member,
     reference,
+    retain,
     suppressed,
     sweep,
 )
@@ -41,14 +42,15 @@ LAST = sorted(HELD, key=key_digest)[-2:-1]
 # what flows find ------------------------------------------------------------------------------
 
 
-def connect(app: App, kind: str, credentials: Mapping[str, str] = {}, **settings: Any) -> str:
-    """An account at a twin."""
+def connect(app: App, kind: str, token: str | None = None, **settings: Any) -> str:
+    """An account at a twin; `token` instead of the one that it takes."""
     platforms_of(app).opened(kind)
     offered = KINDS[kind]
+    credentials = offered.credentials if token is None else {"access_token": token}
     body = {
         "platform_type": kind,
         "name": kind,
-        "credentials": {**offered.credentials, **credentials},
+        "credentials": credentials,
         "settings": {"config": offered.config, "max_removal_share": 1.0, **settings},
     }
     return app.platforms.create(ANN, PlatformDraft.model_validate(body)).entity.platform_id
@@ -221,7 +223,7 @@ def scheduled(app: App) -> Scene:
 def shut_out(app: App) -> Scene:
     """A platform that refuses the credentials."""
     scene = filled(app)
-    account = connect(app, "facebook", {"access_token": "old-token"})
+    account = connect(app, "facebook", "old-token")
     return Scene(scene.audience_id, {"platform": account})
 
 
@@ -257,7 +259,14 @@ def long_ago(app: App) -> Scene:
     return scene
 
 
-def refreshed_daily(app: App) -> Scene:
+def idle_and_sent(app: App) -> Scene:
+    """The platform holds an audience that nobody has used for more than a year."""
+    scene = changed(app)
+    app.clock.sleep(days(366))
+    return scene
+
+
+def refreshed_monthly(app: App) -> Scene:
     """An account that is refreshed by the clock, before its slot."""
     scene = ready(app, auto_refresh=True, refresh_frequency="monthly")
     request(app, scene)
@@ -349,7 +358,7 @@ def give_credentials(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.platforms.update(caller, scene.ids["platform"], changes).entity.public()
 
 
-def tests_credentials(app: App, scene: Scene, _answer: Answer) -> None:
+def have_them_tested(app: App, scene: Scene, _answer: Answer) -> None:
     """The client has the new credentials tested, unless that was asked for."""
     account = app.platforms.get(ANN, scene.ids["platform"]).entity
     if account.health is None:
@@ -416,13 +425,14 @@ DISPATCH: Mapping[str, Flow] = {
         Flow("send by the clock", scheduled, let_time_pass, asks=by_the_system),
         Flow("retry", failed, retry),
         Flow("send and be refused", shut_out, distribute),
-        Flow("new credentials", waiting_for_credentials, give_credentials, tests_credentials),
+        Flow("new credentials", waiting_for_credentials, give_credentials, have_them_tested),
         Flow("reconcile", drifted, reconcile),
         Flow("sweep after sending", changed, sweep),
         Flow("look at matches", unmatched, let_time_pass, asks=by_the_system),
         Flow("archive distributions", long_ago, retain_monthly),
+        Flow("archive the idle", idle_and_sent, retain),
         Flow("opt out", changed, opt_out),
-        Flow("refresh by the schedule", refreshed_daily, let_time_pass, asks=by_the_system),
+        Flow("refresh by the schedule", refreshed_monthly, let_time_pass, asks=by_the_system),
     )
 }
 """By name."""

@@ -8,7 +8,6 @@ their messages gives: answers, refusals, and all that the stores say.
 from __future__ import annotations
 
 import itertools
-import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,12 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from activation.app import App
-from tests.faults.lab import Flow, Lab, Report, differences
+from tests.faults.lab import Flow, Lab, Report, differences, drawn
 from tests.faults.ports import Crash, Fault, Tape, When
 from tests.faults.state import broken, unsettled, view
 from tests.faults.world import ROUND_SECONDS, Answer, Refused, Scene, World, handle_own, settle
 
-SEED = 20261121
 PATIENCE = 60.0
 """Seconds after which two processes that wait for each other are a failure."""
 TOLD = (
@@ -180,21 +178,17 @@ class Interleaver:
         """All schedules, or `at_most` of them, drawn with a fixed seed."""
         calls = [self._calls(pair, number) for number in (0, 1)]
         schedules = [*itertools.product(range(calls[0] + 1), range(calls[1] + 1))]
-        if at_most is not None and len(schedules) > at_most:
-            schedules = sorted(random.Random(SEED).sample(schedules, at_most))
         report = Report(pair.name, sum(calls))
-        for first, second in schedules:
+        for first, second in drawn(schedules, at_most):
             report.add(f"({first}, {second})", self.scheduled(pair, first, second))
         return report
 
     def explored_sleeps(self, pair: Pair, at_most: int | None = None) -> Report:
         """The first falls asleep before each of its calls, for longer than every lease; the
         second happens; then the first goes on as if nothing had been."""
-        calls = [*range(1, self._calls(pair, 0) + 1)]
+        calls = range(1, self._calls(pair, 0) + 1)
         report = Report(f"{pair.first.name} sleeps, then {pair.second.name}", len(calls))
-        if at_most is not None and len(calls) > at_most:
-            calls = sorted(random.Random(SEED).sample(calls, at_most))
-        for call in calls:
+        for call in drawn(calls, at_most):
             report.add(f"before call {call}", self.scheduled(pair, call - 1, 10**9, asleep=True))
         return report
 
@@ -222,9 +216,9 @@ class Interleaver:
         outcome, problems = self._outcome(world, both)
         return problems or self._not_serial(pair, outcome)
 
-    def explored_deaths(self, pair: Pair) -> Report:
-        """The first dies after each of its effects; the second happens; then the first is done
-        again: a client's retry, a redelivery."""
+    def explored_deaths(self, pair: Pair, at_most: int | None = None, *, at: str = "") -> Report:
+        """The first dies after each of its effects (`at_most` of them, those named so); the second
+        happens; then the first is done again: a client's retry, a redelivery."""
         tape = Tape()
         world = self.lab.world(pair.prepare, pair.refit)
         with world.process(tape) as app:
@@ -233,7 +227,8 @@ class Interleaver:
             process.work(app)
         world.removed()
         report = Report(f"{pair.first.name} dies, then {pair.second.name}", len(tape.effects))
-        for call in range(1, len(tape.effects) + 1):
+        calls = [call for call, name in enumerate(tape.effects, 1) if at in name]
+        for call in drawn(calls, at_most):
             fault = Fault(call, When.AFTER)
             report.add(f"{fault} ({tape.effects[call - 1]})", self.death(pair, fault))
         return report

@@ -10,10 +10,11 @@ crash disturbed.
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from activation.app import App
 from activation.domain.job import JobKind
@@ -43,6 +44,9 @@ from tests.faults.world import (
     settle,
 )
 
+T = TypeVar("T")
+
+SEED = 20261121
 KEY = "key-1"
 AFTER_GRACE = GRACE.total_seconds() + 3600
 
@@ -180,10 +184,23 @@ class Lab:
 
     # with a crash -----------------------------------------------------------------------------
 
-    def explored(self, flow: Flow, expected: Expected, *, reads: bool = False) -> Report:
-        """Die everywhere, once each."""
+    def explored(
+        self,
+        flow: Flow,
+        expected: Expected,
+        *,
+        reads: bool = False,
+        at_most: int | None = None,
+        at: str = "",
+    ) -> Report:
+        """Die everywhere, once each; or in so many ways, or where the call is named so."""
         report = Report(flow.name, len(expected.effects) + len(expected.reads))
-        for fault in self.faults(expected, reads=reads):
+        faults = [
+            fault
+            for fault in self.faults(expected, reads=reads)
+            if at in self._named(fault, expected)
+        ]
+        for fault in drawn(faults, at_most):
             report.add(self._named(fault, expected), self.crashed(flow, expected, [fault]))
         return report
 
@@ -326,6 +343,14 @@ class _Run:
         repeated = self.flow.asks(app, self.world.scene, KEY, self.flow.act)
         if dict(repeated) != dict(self.answers[0]):
             raise BrokenError("I5 the same key has another answer")
+
+
+def drawn(all_of_them: Sequence[T], at_most: int | None) -> Sequence[T]:
+    """All, or so many of them in their order, drawn with a fixed seed."""
+    if at_most is None or len(all_of_them) <= at_most:
+        return all_of_them
+    chosen = random.Random(SEED).sample(range(len(all_of_them)), at_most)
+    return [all_of_them[number] for number in sorted(chosen)]
 
 
 def members_view(seen: Mapping[str, Any]) -> Any:

@@ -128,10 +128,10 @@ class Tape:
         raise Crash
 
 
-def attach(app: App, tape: Tape, witness: Witness) -> App:
+def attach(app: App, tape: Tape, witness: Witness | None = None) -> App:
     """Put the wrappers between an App that was not used yet and its stores."""
     ports: dict[str, Any] = {area: TapedBlobs(getattr(app, area), area, tape) for area in AREAS}
-    ports["documents"] = TapedDocuments(app.documents, tape, witness)
+    ports["documents"] = TapedDocuments(app.documents, tape, witness or Witness())
     ports["bus"] = TapedBus(app.bus, tape)
     app.__dict__.update(ports)
     return app

@@ -9,7 +9,7 @@ from tests.faults.ports import Fault, When
 
 
 def died(lab: Lab, name: str, effect: str, place: int = -1, when: When = When.AFTER) -> list[str]:
-    """What is wrong when the process dies at an effect, of those of this name at `place`."""
+    """What is wrong when the process dies at an effect: the one at `place` of those named so."""
     expected = lab.expected(DISPATCH[name])
     return lab.crashed(DISPATCH[name], expected, [fault_at(expected, effect, place, when)])
 
