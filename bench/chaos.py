@@ -3,8 +3,8 @@
 Audiences change and go to twins that answer 429, 401, 5xx, half or nothing, workers die in the
 middle, messages come twice and late, operators interfere. At the end every count, ledger and
 platform is compared with a model of plain sets; a seed that breaks an invariant says which. The
-same seed is nearly the same story (ids made in one instant have no order). Tests run 200; a thousand
-take a quarter of an hour.
+same seed is nearly the same story (ids made in one instant have no order). Tests run 200; a
+thousand take a quarter of an hour.
 """
 
 from __future__ import annotations
