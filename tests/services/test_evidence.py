@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -262,10 +263,12 @@ def ended(world: Deliveries, end: str) -> Distribution:
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """The log lines of a test, whoever else has switched logging on."""
-    kept = Lines()
+    kept, level = Lines(), LOGGER.level
     LOGGER.addHandler(kept)
+    LOGGER.setLevel(logging.INFO)
     yield kept
     LOGGER.removeHandler(kept)
+    LOGGER.setLevel(level)
 
 
 def test_a_list_that_cannot_be_read_costs_the_digest_only(world: Deliveries, lines: Lines) -> None:
