@@ -9,7 +9,8 @@ lists: so the run is what the plan said.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -243,9 +244,10 @@ class _Preparation:
         prepared = self._prepared
         if isinstance(self._sink, Stored):
             self._sink.begin(self._count)
-        for number, (wanted_range, rows) in enumerate(self._wanted()):
-            self._sink.part(number, rows)
-            self._compare(wanted_range, rows)
+        with closing(self._wanted()) as parts:  # whatever stops it: nothing is left set aside
+            for number, (wanted_range, rows) in enumerate(parts):
+                self._sink.part(number, rows)
+                self._compare(wanted_range, rows)
         touched = self._touched()
         for step in self._steps():
             prepared.steps.append(step)
@@ -259,7 +261,7 @@ class _Preparation:
             prepared.restated = prepared.kept
         return prepared
 
-    def _wanted(self) -> Iterator[tuple[range, Any]]:
+    def _wanted(self) -> Generator[tuple[range, Any], None, None]:
         counts = self._prepared.counts
         return wanted(self._store, self._manifest, self._spec, self._selection, counts, self._count)
 

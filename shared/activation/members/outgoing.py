@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ def wanted(
     selection: Selection,
     counts: DeliveryCounts,
     partition_count: int,
-) -> Iterator[tuple[range, Any]]:
+) -> Generator[tuple[range, Any], None, None]:
     """What the platform should hold: for each of `partition_count` ranges of first bytes the rows
     of a roster, sorted and distinct.
 
