@@ -22,7 +22,13 @@ from activation.domain.exchange import ExchangeLog
 from activation.domain.identifier import HASHED_TYPES, IdentifierType, key_digest
 from activation.domain.lane import Lane
 from activation.domain.ledger import Ledger
-from activation.domain.platform import HealthStatus, Platform, PlatformType, Replacement
+from activation.domain.platform import (
+    HealthStatus,
+    Platform,
+    PlatformStatus,
+    PlatformType,
+    Replacement,
+)
 from activation.domain.roster import Roster
 from activation.errors import ActivationError
 from activation.members.layout import TYPES
@@ -131,23 +137,20 @@ def broken_deliveries(app: App) -> list[str]:
     found = platforms_of(app).witness.told()
     jobs = {job.distribution_id: job for job in all_of(app, "distributions", Distribution)}
     ledgers = all_of(app, "ledgers", Ledger)
-    known = set()
     for ledger in ledgers:
         platform = app.platforms.records.find(ANN.organization_id, ledger.platform_id)
         if platform is None or platform.entity.platform_type not in platforms_of(app).twins:
             continue  # nobody sees what such a one holds
-        known.add((platform.entity.platform_type.value, ledger.platform_audience_id))
         try:
             found += _ledger_broken(app, ledger, platform.entity, jobs)
         except (ActivationError, ValueError) as error:
             found.append(f"I1 a roster or a list cannot be read: {error}")
     for job in jobs.values():
         found += _job_broken(app, job)
-    filled = [name for name, keys in platforms_of(app).held().items() if keys]
-    found += [
-        f"{name[0]} holds an audience that no ledger knows" for name in filled if name not in known
-    ]
-    return found
+    known = {ledger.platform_audience_id for ledger in ledgers}
+    held = platforms_of(app).held()
+    strange = [name for (name, audience), keys in held.items() if keys and audience not in known]
+    return [*found, *(f"{name} holds an audience that no ledger knows" for name in strange)]
 
 
 def _ledger_broken(
@@ -292,6 +295,8 @@ def _caught_up(app: App, ledger: Ledger) -> list[str]:
     if platform is None or platform.entity.platform_type not in platforms_of(app).twins:
         return []
     if audience is None or audience.entity.status is not AudienceStatus.ACTIVE:
+        return []
+    if platform.entity.status is not PlatformStatus.ACTIVE:
         return []
     health = platform.entity.health
     if health is not None and health.status is HealthStatus.NEEDS_REAUTH:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from activation.domain.identifier import key_digest
 from activation.domain.member_change import MemberReference
 from activation.domain.platform import PlatformChanges, PlatformDraft
 from activation.domain.retention_run import RetentionJob, RunDraft
+from activation.errors import NotFoundError
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.members import member_key
@@ -381,6 +383,18 @@ def opt_out(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.suppressions.add(caller, suppressed([FRESH[1], HELD[3]])).public()
 
 
+def disconnect(app: App, caller: Caller, scene: Scene) -> Answer:
+    """The account goes, with its credentials."""
+    with suppress(NotFoundError):
+        app.platforms.delete(caller, scene.ids["platform"])
+    return {}
+
+
+def switch_off(app: App, caller: Caller, scene: Scene) -> Answer:
+    account = scene.ids["platform"]
+    return app.platforms.set_status(caller, account, "inactive").entity.public()
+
+
 def let_time_pass(app: App, caller: Caller, scene: Scene) -> Answer:
     """The clock's tick, when the time of the scene has come."""
     del caller
@@ -431,6 +445,8 @@ DISPATCH: Mapping[str, Flow] = {
         Flow("look at matches", unmatched, let_time_pass, asks=by_the_system),
         Flow("archive distributions", long_ago, retain_monthly),
         Flow("archive the idle", idle_and_sent, retain),
+        Flow("disconnect", changed, disconnect, asks=by_the_system),
+        Flow("switch off", changed, switch_off),
         Flow("opt out", changed, opt_out),
         Flow("refresh by the schedule", refreshed_monthly, let_time_pass, asks=by_the_system),
     )

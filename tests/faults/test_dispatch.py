@@ -56,6 +56,8 @@ SOUND = (
 FURTHER_SOUND = (
     ("approve", "delete"),
     ("approve", "archive"),
+    ("approve", "disconnect"),
+    ("go on after a pause", "switch off"),
     ("release", "cancel in the middle"),
     ("resume", "cancel in the middle"),
     ("resume", "pause in the middle"),
@@ -152,16 +154,16 @@ def test_a_second_crash_during_recovery_changes_nothing(lab: Lab, name: str, tel
 
 # two processes --------------------------------------------------------------------------------
 
-PAIRS = marked((*EXACT, *SOUND), (*FURTHER_EXACT, *FURTHER_SOUND))
+PAIRS, FURTHER = (*EXACT, *SOUND), (*FURTHER_EXACT, *FURTHER_SOUND)
 
 
-@pytest.mark.parametrize("names", PAIRS, ids=" x ".join)
+@pytest.mark.parametrize("names", marked(PAIRS, FURTHER), ids=" x ".join)
 def test_two_at_once(interleaver: Interleaver, names: Names, tell: Tell) -> None:
     tell(interleaver.explored(pair_of(names), DRAWN))
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("names", PAIRS, ids=" x ".join)
+@pytest.mark.parametrize("names", [*PAIRS, *FURTHER], ids=" x ".join)
 def test_two_at_once_in_many_more_ways(interleaver: Interleaver, names: Names, tell: Tell) -> None:
     tell(interleaver.explored(pair_of(names), MANY))
 
