@@ -318,7 +318,7 @@ class Town:
                 self.tally.happened["messages delivered twice"] += 1
                 self._handled(message)
 
-        self.app.bus.deliver_due(handed, 1)  # type: ignore[attr-defined]
+        self.app.bus.deliver_due(handed, self.dice.randint(1, 8))  # type: ignore[attr-defined]
 
     def _handled(self, message: Message) -> None:
         """What a function does; the bus would hide a fault of ours."""
