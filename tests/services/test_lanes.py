@@ -175,3 +175,46 @@ def test_lanes_take_turns(at: Desk) -> None:
     first_of_second = order.index("Buyers 1")
     assert 3 <= first_of_second <= 4
     assert len(order) == 16
+
+
+def refreshed_badly(at: Desk, *faults: Fault) -> tuple[str, str, Distribution]:
+    """Of twenty people five have left; the refresh meets faults."""
+    audience, account = at.audience(emails(*range(20))), at.account("google_ads")
+    assert at.sent(audience, account).status is COMPLETED
+    at.remove(audience, emails(*range(5)))
+    at.app.clock.sleep(3600)
+    for fault in faults:
+        at.twins["google_ads"].faults.plan(fault)
+    return audience, account, at.sent(audience, account, "refresh")
+
+
+def held_by(at: Desk) -> int:
+    (audience,) = at.twins["google_ads"].contents()["audiences"]
+    return int(audience["members"])
+
+
+def test_who_was_taken_out_before_a_refresh_failed_is_out(at: Desk) -> None:
+    """The last step, which clears the rest, was never reached; the first one was through."""
+    audience, account, job = refreshed_badly(at, Fault("status", path=":ingest", status=403))
+    assert job.status is FAILED
+    shown = at.ledger(audience, account).public()
+    assert shown["accepted"] + shown["doubtful"] == held_by(at) == 15
+
+
+def test_who_cannot_be_taken_out_is_in_doubt_once_the_rest_may_be_cleared(at: Desk) -> None:
+    violation = {"field": "audience_members[0]"}
+    details = [{"reason": "INVALID_SHA256_FORMAT"}, {"fieldViolations": [violation]}]
+    refused = {"error": {"status": "INVALID_ARGUMENT", "details": details}}
+    audience, account, job = refreshed_badly(
+        at,
+        Fault("status", path=":remove", status=400, body=refused),
+        Fault("status", path=":removeAll", status=403),
+    )
+    assert (job.status, held_by(at)) == (FAILED, 16)
+    shown = at.ledger(audience, account).public()
+    assert (shown["accepted"], shown["doubtful"]) == (15, 1)
+    at.app.distributions.retry(at.caller, job.distribution_id)
+    at.run(job)
+    assert held_by(at) == 15
+    shown = at.ledger(audience, account).public()
+    assert (shown["accepted"], shown["doubtful"]) == (15, 0)

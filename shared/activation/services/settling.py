@@ -147,14 +147,15 @@ class Settling:
             mine = [lane for lane in lanes if lane.stage == number]
             complete = bool(mine) and all(lane.status is LaneStatus.DONE for lane in mine)
             if stage.operation == CLEAR:
-                of_unwanted = Effect.GONE if cleared else Effect.UNTOUCHED
+                of_unwanted = Effect.GONE if cleared else of_unwanted
             elif stage.operation == "replace" and not complete:
                 sent = any(lane.intent for lane in mine)
                 usual = Effect.DOUBT if sent else Effect.UNTOUCHED
                 return Outcome(usual, usual)
             elif stage.operation == "remove":
                 of_unwanted = Effect.GONE if complete else Effect.UNTOUCHED
-                lists += self._list(job, stage, mine, Effect.GONE, Effect.UNTOUCHED, complete)
+                kept = self._kept_by_clearing(job)
+                lists += self._list(job, stage, mine, Effect.GONE, kept, complete)
             else:
                 of_wanted = Effect.HELD if complete else Effect.UNTOUCHED
                 replaced = stage.operation == "replace"
@@ -162,6 +163,16 @@ class Settling:
                 refused = Effect.GONE if replaced or cleared else Effect.REFUSED
                 lists += self._list(job, stage, mine, Effect.HELD, refused, complete)
         return Outcome(of_wanted, of_unwanted, lists)
+
+    def _kept_by_clearing(self, job: Distribution) -> Effect:
+        """What becomes of people who could not be taken out one by one."""
+        from activation.members.settlement import Effect
+
+        if self._is_cleared(job):
+            return Effect.GONE
+        under_way = () if job.stage is None else job.stages[job.stage : job.stage + 1]
+        clears = any(stage.operation == CLEAR for stage in under_way)
+        return Effect.DOUBT if clears else Effect.UNTOUCHED
 
     def _is_cleared(self, job: Distribution) -> bool:
         """Whether the last step, which clears the rest, is done: it alone ends the run."""
