@@ -173,7 +173,7 @@ def _account(target: str, url: str) -> dict[str, Any]:
         return {
             "platform_type": "webhook",
             "credentials": {"signing_secret": SECRET},
-            "settings": {"config": {"url": url}},
+            "settings": {"config": {"url": url, "rows_per_request": NAIVE_BATCH}},
         }
     return OFFERS[target].account(target, url)
 

@@ -277,6 +277,7 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("webhook", KEY, {"url": "https://10.0.0.1/"}, "settings.url"),
     ("webhook", KEY, {**HOOK, "format": "xml"}, "settings.format"),
     ("webhook", KEY, {**HOOK, "list_url": "http://hooks.example.com/"}, "settings.list_url"),
+    ("webhook", KEY, {**HOOK, "rows_per_request": 100_001}, "settings.rows_per_request"),
     ("file_drop", {}, {"folder": "../up"}, "settings.folder"),
     ("file_drop", {"password": "x"}, {}, "credentials.password"),
 ]

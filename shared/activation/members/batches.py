@@ -1,4 +1,8 @@
-"""Frozen lists of batches: Parquet objects whose row groups are what is sent."""
+"""Frozen lists of batches: Parquet objects whose rows, so many at a time, are what is sent.
+
+A list of people has a column per identifier type; one in which every row is a single identifier has
+its type and its hash or value, as they stand in a roster.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,22 @@ from typing import Any
 
 from activation.domain.identifier import IdentifierType, key_digest
 from activation.errors import NotFoundError, StorageUnavailableError
-from activation.members.layout import KEY_COLUMNS, TYPES, digests_of, fields_of
-from activation.members.texts import HashTexts
+from activation.members.layout import (
+    KEY_COLUMNS,
+    TYPES,
+    digests_of,
+    fields_of,
+    roster_schema,
+    whole,
+)
+from activation.members.texts import HashTexts, PlainTexts
 from activation.ports import BlobKey, BlobStore
+
+SINGLE_COLUMNS = ("identifier_type", "digest", "value")
+BATCH_ROWS = b"batch_rows"
+"""Entry of a list's metadata: rows of each batch but the last of its row group."""
+GROUP_ROWS = 80_000
+"""Rows of a row group at most, where that is at least one batch."""
 
 
 @dataclass(slots=True)
@@ -38,19 +55,28 @@ class BatchReader:
     def __init__(self, file: Any) -> None:
         self._file = file
         metadata = file.metadata
-        sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        self._starts = [0]
-        for size in sizes:
-            self._starts.append(self._starts[-1] + size)
+        rows = int(file.schema_arrow.metadata[BATCH_ROWS])
+        self._first_rows = [0]
+        self._places: list[tuple[int, int]] = []
+        """The row group of each batch and its first row there."""
+        for group in range(metadata.num_row_groups):
+            size = metadata.row_group(group).num_rows
+            for start in range(0, size, rows):
+                self._places.append((group, start))
+                self._first_rows.append(self._first_rows[-1] + min(rows, size - start))
+        self._last: tuple[int, Any] | None = None
 
     def first_row(self, number: int) -> int:
         """How many rows of the list stand before batch `number` (from 1)."""
-        return self._starts[number - 1]
+        return self._first_rows[number - 1]
 
     def columns(self, number: int) -> dict[str, Sequence[str | None]]:
         """Batch `number` (from 1): per identifier type that it has the values of its rows, hashes
         as lower-case hex, None where a row has none."""
-        columns = self._columns(number)
+        rows = self._rows(number)
+        if rows.schema.names == list(SINGLE_COLUMNS):
+            return _of_singles(rows)
+        columns = {name: rows.column(name).combine_chunks() for name in rows.schema.names}
         held = {name: c for name, c in columns.items() if c.null_count < len(c)}
         return {name: _texts(column) for name, column in (held or columns).items()}
 
@@ -59,8 +85,13 @@ class BatchReader:
         import numpy as np
         import pyarrow as pa
 
+        rows = self._rows(number)
+        if rows.schema.names == list(SINGLE_COLUMNS):
+            keys = rows.select(KEY_COLUMNS).cast(fields_of(KEY_COLUMNS))
+            return keys.combine_chunks(), np.arange(rows.num_rows)
         tables, positions = [fields_of(KEY_COLUMNS).empty_table()], [np.zeros(0, np.int64)]
-        for name, column in self._columns(number).items():
+        for name in rows.schema.names:
+            column = rows.column(name).combine_chunks()
             at = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
             digests = _digests(column.take(pa.array(at)))
             code = TYPES.index(IdentifierType(name))
@@ -69,14 +100,36 @@ class BatchReader:
             positions.append(at)
         return pa.concat_tables(tables).combine_chunks(), np.concatenate(positions)
 
-    def _columns(self, number: int) -> dict[str, Any]:
+    def _rows(self, number: int) -> Any:
+        """The rows of a batch; the row group read last is kept."""
         import pyarrow as pa
 
-        try:
-            table = self._file.read_row_group(number - 1, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
-            raise damaged(number) from error
-        return {name: table.column(name).combine_chunks() for name in table.schema.names}
+        group, start = self._places[number - 1]
+        if self._last is None or self._last[0] != group:
+            try:
+                table = self._file.read_row_group(group, use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(number) from error
+            self._last = group, table.combine_chunks()
+        size = self._first_rows[number] - self._first_rows[number - 1]
+        return self._last[1].slice(start, size)
+
+
+def single_schema() -> Any:
+    """Columns of a list of single identifiers."""
+    import pyarrow as pa
+
+    return pa.schema([roster_schema().field(name) for name in SINGLE_COLUMNS])
+
+
+def list_schema(columns: Any, batch_rows: int) -> Any:
+    """The schema of a list of these columns whose batches have so many rows."""
+    return columns.with_metadata({BATCH_ROWS: str(batch_rows)})
+
+
+def group_rows(batch_rows: int) -> int:
+    """Rows of a row group: as many whole batches as fit."""
+    return batch_rows * max(1, GROUP_ROWS // batch_rows)
 
 
 def damaged(number: int) -> StorageUnavailableError:
@@ -104,18 +157,32 @@ def opened(blobs: BlobStore, frozen: DeliveryList) -> Iterator[BatchReader]:
         yield BatchReader(file)
 
 
+def _of_singles(rows: Any) -> dict[str, Sequence[str | None]]:
+    import numpy as np
+    import pyarrow as pa
+
+    kinds = rows.column("identifier_type").to_numpy()
+    values, octets = whole(rows.column("value")), digests_of(whole(rows.column("digest")))
+    columns: dict[str, Sequence[str | None]] = {}
+    for code in np.flatnonzero(np.bincount(kinds)).tolist():
+        at = np.flatnonzero(kinds == code)
+        given = values[int(at[0])].is_valid
+        columns[TYPES[code].value] = (
+            PlainTexts(values.take(pa.array(at)), at, len(kinds))
+            if given
+            else HashTexts(octets[at], at, len(kinds))
+        )
+    return columns
+
+
 def _texts(column: Any) -> Sequence[str | None]:
     import numpy as np
     import pyarrow as pa
 
-    if pa.types.is_string(column.type):
-        texts: list[str | None] = column.to_pylist()
-        return texts
-    octets = digests_of(column)
-    if not column.null_count:
-        return HashTexts(octets, np.arange(len(column)), len(column))
     at = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-    return HashTexts(octets[at], at, len(column))
+    if pa.types.is_string(column.type):
+        return PlainTexts(column.drop_null(), at, len(column))
+    return HashTexts(digests_of(column)[at], at, len(column))
 
 
 def _digests(column: Any) -> Any:

@@ -21,8 +21,15 @@ from activation.domain.identifier import Variant
 from activation.domain.manifest import Manifest
 from activation.domain.platform import ConnectorSpec, Replacement
 from activation.domain.roster import Roster, roster_partitions
-from activation.members.batches import Cut, DeliveryList
-from activation.members.layout import TYPES, digests_of, leading, whole
+from activation.members.batches import (
+    SINGLE_COLUMNS,
+    Cut,
+    DeliveryList,
+    group_rows,
+    list_schema,
+    single_schema,
+)
+from activation.members.layout import TYPES, digests_of, leading, where, whole
 from activation.members.outgoing import wanted
 from activation.members.parquet_stream import ParquetStream, exact_groups
 from activation.members.partitions import CONTENT_TYPE
@@ -37,6 +44,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Mask = npt.NDArray[np.bool_]
+
+Rows = Generator[Any, None, None]
+"""Tables; what they hold open is closed with them."""
+Parts = Generator[tuple[range, Any], None, None]
+"""Rows of a roster, a range of first bytes at a time."""
 
 __all__ = ["DeliveryCounts", "Prepared", "Selection", "Step", "Stored", "freeze", "plan_delivery"]
 
@@ -86,7 +98,7 @@ class Sink(Protocol):
     def part(self, number: int, rows: Any) -> None:
         """Take the wanted rows of one partition."""
 
-    def source(self) -> Iterator[tuple[range, Any]]:
+    def source(self) -> Parts:
         """The wanted rows again, once all parts were taken."""
 
     def listed(self, step: Step, groups: Iterator[Any]) -> None:
@@ -106,7 +118,7 @@ def plan_delivery(
     """What `freeze` would store; stores nothing that stays."""
     count = roster_partitions(manifest.size)
 
-    def again() -> Iterator[tuple[range, Any]]:
+    def again() -> Parts:
         return wanted(store, manifest, spec, selection, DeliveryCounts(), count)
 
     preparation = _Preparation(
@@ -139,7 +151,7 @@ def freeze(
 class Counted:
     """A sink that keeps nothing."""
 
-    source: Callable[[], Iterator[tuple[range, Any]]]
+    source: Callable[[], Parts]
 
     def part(self, number: int, rows: Any) -> None:
         """Nothing is kept."""
@@ -189,7 +201,7 @@ class Stored:
         assert self._writer is not None
         return self._writer.finished()
 
-    def source(self) -> Iterator[tuple[range, Any]]:
+    def source(self) -> Parts:
         """What was stored, read again."""
         return RosterView(self.store.parts, self.organization_id, self.roster()).ranges()
 
@@ -199,8 +211,8 @@ class Stored:
         if first is None:
             return
         path = f"{self.folder}/{step.operation}.parquet"
-        groups = self._kept(first, groups)
-        stream = ParquetStream(groups, first.schema, self.max_rows)
+        schema = list_schema(first.schema, self.max_rows)
+        stream = ParquetStream(self._kept(first, groups), schema, group_rows(self.max_rows))
         key = BlobKey(self.organization_id, path)
         reader = io.BufferedReader(stream, PIECE_BYTES)
         self.store.blobs.put(key, reader, content_type=CONTENT_TYPE)
@@ -232,6 +244,9 @@ class _Preparation:
         self._asked = restate or kind is not DistributionType.INCREMENTAL
         """Whether to send also what would change nothing."""
         self._sends_all = self._asked or not spec.adds
+        self._groups_people = spec.multi_key and manifest.linked
+        self._operation = _sending(spec, kind)
+        self._row_schema = row_schema(spec) if self._groups_people else single_schema()
         self._held = RosterView(store.parts, manifest.organization_id, held)
         self._count = roster_partitions(manifest.size)
         self._cuts: set[tuple[int, int]] = set()
@@ -244,16 +259,22 @@ class _Preparation:
         prepared = self._prepared
         if isinstance(self._sink, Stored):
             self._sink.begin(self._count)
-        with closing(self._wanted()) as parts:  # whatever stops it: nothing is left set aside
-            for number, (wanted_range, rows) in enumerate(parts):
-                self._sink.part(number, rows)
-                self._compare(wanted_range, rows)
+        whole = Step(self._operation)
+        if self._is_one_pass:
+            self._list(whole, self._compared, [(-1, -1)])
+        else:
+            for _ in self._compared():
+                pass
         touched = self._touched()
         for step in self._steps():
             prepared.steps.append(step)
             if step.operation == Operation.REMOVE:
                 self._list(step, self._removals, sorted(self._held_cuts))
-            elif step.operation != CLEAR:
+            elif step.operation == CLEAR:
+                continue
+            elif self._is_one_pass:
+                prepared.steps[-1] = whole
+            else:
                 self._list(step, partial(self._additions, touched), sorted(self._cuts))
         prepared.steps = [step for step in prepared.steps if step.batches]
         prepared.states_all = self._asked or (self._sends_all and bool(prepared.steps))
@@ -261,15 +282,32 @@ class _Preparation:
             prepared.restated = prepared.kept
         return prepared
 
-    def _wanted(self) -> Generator[tuple[range, Any], None, None]:
+    def _wanted(self) -> Parts:
         counts = self._prepared.counts
         return wanted(self._store, self._manifest, self._spec, self._selection, counts, self._count)
 
+    def _made(self, parts: Parts) -> Parts:
+        """The same parts; of many, the next one is made while one is stored."""
+        from activation.members.ahead import ahead
+
+        return ahead(parts) if self._count > 1 else parts
+
+    @property
+    def _is_one_pass(self) -> bool:
+        """Whether all that is wanted is sent, in one cut: then its list is written on the way."""
+        return self._asked and not (self._spec.carries_consent or self._spec.one_type)
+
     # comparing ----------------------------------------------------------------------------------
 
-    def _compare(self, wanted_range: range, rows: Any) -> None:
-        import pyarrow as pa
+    def _compared(self) -> Rows:
+        """The wanted rows, part by part, each stored and compared with what is held."""
+        with closing(self._wanted()) as wanted_parts, closing(self._made(wanted_parts)) as parts:
+            for number, (wanted_range, rows) in enumerate(parts):
+                self._sink.part(number, rows)
+                self._compare(wanted_range, rows)
+                yield rows
 
+    def _compare(self, wanted_range: range, rows: Any) -> None:
         held = self._held.slice(wanted_range)
         to_send, to_remove = differing(rows, held)
         prepared = self._prepared
@@ -277,7 +315,7 @@ class _Preparation:
         prepared.kept += int((~to_send).sum())
         prepared.removes += int(to_remove.sum())
         self._cuts |= self._cuts_of(rows)
-        leaving = held.filter(pa.array(to_remove))
+        leaving = where(held, to_remove)
         self._held_cuts |= self._cuts_of(leaving)
         if self._spec.multi_key and self._removes and not self._sends_all:
             self._leaving.append(_people_of(leaving))
@@ -312,54 +350,51 @@ class _Preparation:
         audience empty. A platform that only takes whole audiences gets one when it differs. Known
         ones are removed also where the rest is cleared: what an earlier run added a moment ago may
         not be old enough for that."""
-        replacement, prepared = self._spec.replacement, self._prepared
-        refresh = self._kind is DistributionType.REFRESH
-        if not self._spec.adds:
-            if prepared.counts.identifiers and (self._asked or prepared.adds or prepared.removes):
+        prepared = self._prepared
+        anybody = prepared.counts.identifiers > 0
+        if self._operation == Operation.REPLACE and (anybody or not self._spec.adds):
+            if anybody and (self._asked or prepared.adds or prepared.removes):
                 yield Step(Operation.REPLACE)
             return
-        if refresh and replacement is Replacement.SESSION and prepared.counts.identifiers:
-            yield Step(Operation.REPLACE)
-            return
-        clears = refresh and replacement is Replacement.AS_OF
+        refresh = self._kind is DistributionType.REFRESH
+        clears = refresh and self._spec.replacement is Replacement.AS_OF
         takes_out = self._kind is not DistributionType.INITIAL
         if takes_out and self._removes and prepared.removes:
             yield Step(Operation.REMOVE)
-        if prepared.counts.identifiers:
+        if anybody:
             yield Step(Operation.ADD)
         if clears:
             yield Step(CLEAR, batches=1)
 
     # lists --------------------------------------------------------------------------------------
 
-    def _removals(self) -> Iterator[Any]:
-        import pyarrow as pa
+    def _removals(self) -> Rows:
+        with closing(self._sink.source()) as parts:
+            for wanted_range, rows in parts:
+                held = self._held.slice(wanted_range)
+                _, to_remove = differing(rows, held)
+                yield where(held, to_remove)
 
-        for wanted_range, rows in self._sink.source():
-            held = self._held.slice(wanted_range)
-            _, to_remove = differing(rows, held)
-            yield held.filter(pa.array(to_remove))
-
-    def _additions(self, touched: Any) -> Iterator[Any]:
-        import pyarrow as pa
-
-        for wanted_range, rows in self._sink.source():
-            if self._sends_all:
-                yield rows
-                continue
-            to_send, _ = differing(rows, self._held.slice(wanted_range))
-            again = ~to_send & _among(rows, touched)
-            self._prepared.restated += int(again.sum())
-            yield rows.filter(pa.array(to_send | again))
+    def _additions(self, touched: Any) -> Rows:
+        with closing(self._sink.source()) as parts:
+            for wanted_range, rows in parts:
+                if self._sends_all:
+                    yield rows
+                    continue
+                to_send, _ = differing(rows, self._held.slice(wanted_range))
+                again = ~to_send & _among(rows, touched)
+                self._prepared.restated += int(again.sum())
+                yield where(rows, to_send | again)
 
     def _list(
         self,
         step: Step,
-        rows: Callable[[], Iterator[Any]],
+        rows: Callable[[], Rows],
         cuts: Sequence[tuple[int, int]],
     ) -> None:
         made: list[Cut] = []
-        self._sink.listed(step, self._groups(step, rows, cuts, made))
+        with closing(self._groups(step, rows, cuts, made)) as groups:
+            self._sink.listed(step, groups)
         step.cuts = tuple(cut for cut in made if cut.batches)
         step.rows = sum(cut.rows for cut in step.cuts)
         step.batches = sum(cut.batches for cut in step.cuts)
@@ -367,41 +402,47 @@ class _Preparation:
     def _groups(
         self,
         step: Step,
-        rows: Callable[[], Iterator[Any]],
+        rows: Callable[[], Rows],
         cuts: Sequence[tuple[int, int]],
         made: list[Cut],
-    ) -> Iterator[Any]:
+    ) -> Rows:
         """The batches of a step, those of one cut after the other; one pass over the rows each."""
-        again = self._prepared.restated
+        again, most = self._prepared.restated, self._spec.max_rows
         for basis, kind in cuts:
             self._prepared.restated = again
             cut = Cut(basis=max(0, basis))
             made.append(cut)
-            tables = self._tables(step, rows(), basis, kind)
-            for group in exact_groups(tables, row_schema(self._spec), self._spec.max_rows):
-                cut.batches += 1
-                cut.rows += group.num_rows
-                yield group
+            with closing(self._tables(step, rows(), basis, kind)) as tables:
+                for group in exact_groups(tables, self._row_schema, group_rows(most)):
+                    cut.batches += -(-group.num_rows // most)
+                    cut.rows += group.num_rows
+                    yield group
 
-    def _tables(self, step: Step, rows: Iterator[Any], basis: int, kind: int) -> Iterator[Any]:
+    def _tables(self, step: Step, rows: Rows, basis: int, kind: int) -> Rows:
         """Rows to send: identifiers on their own in the order of their digests, then people in
         the order of their names."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        groups_people = self._spec.multi_key and self._manifest.linked
-        with scratch(self._store.blobs, self._manifest.organization_id) as aside:
+        place = scratch(self._store.blobs, self._manifest.organization_id)
+        with closing(rows), place as aside:
             for table in rows:
-                alone = table.filter(pa.array(_of_cut(table, basis, kind)))
+                alone = where(table, _of_cut(table, basis, kind))
                 step.identifiers += alone.num_rows
-                if groups_people:
-                    tied = pc.is_valid(alone.column("person"))
-                    aside.add(alone.filter(tied))
-                    alone = alone.filter(pc.invert(tied))
-                yield single_rows(alone.combine_chunks(), self._spec)
+                if not self._groups_people:
+                    yield alone.select(SINGLE_COLUMNS)
+                    continue
+                tied = pc.is_valid(alone.column("person"))
+                aside.add(alone.filter(tied))
+                yield single_rows(alone.filter(pc.invert(tied)).combine_chunks(), self._spec)
             for people in aside.people(PEOPLE_AT_ONCE):
                 positions, count = person_rows(people)
                 yield placed(people, self._spec, positions, count)
+
+
+def _sending(spec: ConnectorSpec, kind: DistributionType) -> Operation:
+    """How all that is wanted is sent, where anything is."""
+    in_sessions = kind is DistributionType.REFRESH and spec.replacement is Replacement.SESSION
+    return Operation.REPLACE if in_sessions or not spec.adds else Operation.ADD
 
 
 def _of_cut(table: Any, basis: int, kind: int) -> Mask:

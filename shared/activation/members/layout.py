@@ -135,6 +135,13 @@ def whole(column: Any) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def where(rows: Any, mask: Any) -> Any:
+    """The rows of a table where the mask holds; the table itself when it does everywhere."""
+    import pyarrow as pa
+
+    return rows if mask.all() else rows.filter(pa.array(mask))
+
+
 def digests_of(column: Any) -> Digests:
     """A fixed-size binary array as an (n, width) view of its bytes; nulls are zero or garbage."""
     import numpy as np

@@ -79,6 +79,13 @@ def grouped(table: Any) -> tuple[Order, Order]:
     return order, np.concatenate(([0], np.flatnonzero(differs) + 1))
 
 
+def is_ascending(table: Any) -> bool:
+    """Whether a table of one chunk is sorted by digest and no two digests begin alike: then it is
+    what `grouped` would make of it."""
+    prefix = leading(digests_of(table.column("digest").chunk(0)))
+    return bool((prefix[1:] > prefix[:-1]).all())
+
+
 def _tied(prefix: Any) -> Order:
     """Positions whose neighbour has the same prefix."""
     import numpy as np

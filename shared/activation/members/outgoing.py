@@ -16,11 +16,12 @@ from activation.members.layout import (
     digests_of,
     first_bytes,
     roster_schema,
+    where,
     whole,
 )
-from activation.members.merge import grouped
+from activation.members.merge import grouped, is_ascending
 from activation.members.runs import Runs, write_run
-from activation.members.selection import DeliveryCounts, Selection, columns_needed, selected
+from activation.members.selection import DeliveryCounts, Selection, columns_needed, moves, selected
 from activation.members.store import MemberStore
 from activation.ports import BlobKey, BlobStore
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     Mask = npt.NDArray[np.bool_]
 
-MOVING = frozenset({Variant.GOOGLE, Variant.DIGITS, Variant.UID2})
-"""Forms whose hash may differ from the key that members are sorted by."""
 SAME_IDENTIFIER = "same_identifier"
 """Withheld because another member is sent as the very same identifier."""
 RUN_ROWS = 400_000
@@ -46,7 +45,7 @@ def outgoing_rows(members: Any, spec: ConnectorSpec) -> tuple[Any, Mask]:
     kinds = members.column("identifier_type").to_numpy()
     digests = digests_of(whole(members.column("digest")))
     moved = np.zeros(count, bool)
-    if MOVING & set(spec.identifiers.values()):
+    if moves(spec):
         moved = _moved(members, spec, kinds)
         if moved.any():
             digests = digests.copy()
@@ -95,7 +94,7 @@ def wanted(
 
     from activation.members.view import View
 
-    columns = columns_needed(selection, values=True)
+    columns = columns_needed(selection, spec)
     width = 256 // partition_count
     count = max(partition_count, manifest.partition_count)
     with (
@@ -107,7 +106,7 @@ def wanted(
             rows, elsewhere = outgoing_rows(
                 selected(view.slice(held), spec, selection, counts), spec
             )
-            stays = rows.filter(pa.array(~elsewhere)) if elsewhere.any() else rows
+            stays = where(rows, ~elsewhere)
             pieces.append(pa.concat_tables([stays, *_tables(moved.batches(held))]))
             if held.stop % width == 0:
                 yield range(held.stop - width, held.stop), distinct(pieces, counts)
@@ -126,7 +125,7 @@ def distinct(pieces: Sequence[Any], counts: DeliveryCounts) -> Any:
     import pyarrow as pa
 
     table = pa.concat_tables(pieces).combine_chunks()
-    if not table.num_rows:
+    if not table.num_rows or is_ascending(table):
         return table
     order, starts = grouped(table)
     again = np.delete(order, starts)
@@ -150,9 +149,9 @@ def _set_aside(
 
     keys: list[BlobKey] = []
     try:
-        if MOVING & set(spec.identifiers.values()):
+        if moves(spec):
             waiting: list[Any] = []
-            for members in store.iter_batches(manifest, columns_needed(selection, values=True)):
+            for members in store.iter_batches(manifest, columns_needed(selection, spec)):
                 chosen = selected(members, spec, selection, DeliveryCounts())
                 rows, moved = outgoing_rows(chosen, spec)
                 if moved.any():

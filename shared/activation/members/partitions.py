@@ -38,14 +38,14 @@ def parquet_options(names: Sequence[str], level: int = USUAL_LEVEL) -> dict[str,
     }
 
 
-def encoded(rows: Any, level: int = USUAL_LEVEL) -> Any:
-    """Sorted members or changes as a buffer of Parquet."""
+def encoded(rows: Any, level: int = USUAL_LEVEL, row_group: int = ROW_GROUP) -> Any:
+    """Sorted members or changes as a buffer of Parquet; small row groups are for lookups."""
     import pyarrow as pa
     from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
     options = parquet_options(rows.schema.names, level)
-    parquet.write_table(spelled(rows), sink, row_group_size=ROW_GROUP, **options)
+    parquet.write_table(spelled(rows), sink, row_group_size=row_group, **options)
     return sink.getvalue()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ class RosterWriter:
 
         if not rows.num_rows:
             return
-        content = encoded(rows)
+        content = encoded(rows, row_group=rows.num_rows)
         folder = roster_folder(self.ledger_id, self.roster_id)
         path = f"{folder}/part-{number:03d}.parquet"
         key = BlobKey(self.organization_id, path)
@@ -96,7 +96,7 @@ class RosterView:
         """What is stored of a partition; None when nothing is in it."""
         return self._parts.get(number)
 
-    def ranges(self) -> Iterator[tuple[range, Any]]:
+    def ranges(self) -> Generator[tuple[range, Any], None, None]:
         """All rows, a partition at a time."""
         count = self.roster.partition_count if self.roster else 0
         for number in range(count):

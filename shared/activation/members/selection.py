@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from activation.domain.consent import BASIS_WEIGHTS, PLATFORM_VENDORS, SAID_NO, SAID_YES
-from activation.domain.identifier import IdentifierType
+from activation.domain.identifier import IdentifierType, Variant
 from activation.domain.member_import import HashRule
 from activation.domain.platform import ConnectorSpec
-from activation.members.layout import RULES, TYPES
+from activation.members.layout import RULES, TYPES, where
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
     Codes = npt.NDArray[np.uint8]
 
-SENT_COLUMNS = ("digest", "value", "alternate", "uid2_alternate")
-"""Columns that hold what is sent, in one form or another."""
+MOVING = frozenset({Variant.GOOGLE, Variant.DIGITS, Variant.UID2})
+"""Forms whose hash may differ from the key that members are sorted by."""
 
 BASIS = "basis"
 """Column of selected members: the code of what they consented to (`domain.consent.basis_of`)."""
@@ -71,16 +71,21 @@ class DeliveryCounts:
     rows: int = 0
 
 
-def columns_needed(selection: Selection, *, values: bool) -> list[str]:
-    """Columns of members that a selection looks at; with `values` also those that are sent."""
-    columns = ["identifier_type", "hash_rule", "consent", "person"]
+def moves(spec: ConnectorSpec) -> bool:
+    """Whether a platform wants something in a form whose hash may be another than the key."""
+    return not MOVING.isdisjoint(spec.identifiers.values())
+
+
+def columns_needed(selection: Selection, spec: ConnectorSpec) -> list[str]:
+    """Columns of members that a selection looks at, and those that are sent."""
+    columns = ["identifier_type", "hash_rule", "consent", "person", "digest", "value"]
     if selection.now is not None:
         columns.append("expires_at")
     if selection.segments:
         columns.append("segments")
-    if values:
-        return [*columns, *SENT_COLUMNS]
-    return [*columns, "digest", "alternate"] if selection.suppressions else columns
+    if moves(spec):
+        return [*columns, "alternate", "uid2_alternate"]
+    return [*columns, "alternate"] if selection.suppressions else columns
 
 
 def selected(
@@ -92,13 +97,14 @@ def selected(
     import pyarrow as pa
 
     kept = np.ones(members.num_rows, bool)
-    for reason, holds in _reasons(members, spec, selection).items():
+    said = _said(members)
+    for reason, holds in _reasons(members, said, spec, selection).items():
         hit = kept & holds
         if hit.any():
             counts.withheld[reason] += int(hit.sum())
             kept &= ~hit
-    chosen = members.append_column(BASIS, pa.array(_basis(members, spec)))
-    chosen = chosen.filter(pa.array(kept)).combine_chunks()
+    chosen = members.append_column(BASIS, pa.array(_basis(said, spec)))
+    chosen = where(chosen, kept).combine_chunks()
     counts.members += members.num_rows
     counts.identifiers += chosen.num_rows
     codes = chosen.column("identifier_type").to_numpy()
@@ -108,7 +114,9 @@ def selected(
     return chosen
 
 
-def _reasons(members: Any, spec: ConnectorSpec, selection: Selection) -> Mapping[str, Mask]:
+def _reasons(
+    members: Any, said: Parts, spec: ConnectorSpec, selection: Selection
+) -> Mapping[str, Mask]:
     import numpy as np
 
     from activation.members.reading import expired, labelled
@@ -120,7 +128,7 @@ def _reasons(members: Any, spec: ConnectorSpec, selection: Selection) -> Mapping
         reasons[EXPIRED] = expired(members, selection.now)
     if selection.suppressions is not None:
         reasons[SUPPRESSED] = selection.suppressions.mask(members)
-    reasons |= _withheld_by_consent(_said(members), spec, selection)
+    reasons |= _withheld_by_consent(said, spec, selection)
     kinds = members.column("identifier_type").to_numpy()
     taken = np.isin(kinds, [TYPES.index(kind) for kind in spec.identifiers])
     reasons[UNSUPPORTED_IDENTIFIER] = ~taken
@@ -165,15 +173,14 @@ def _denying_vendors(spec: ConnectorSpec) -> Mask:
     return np.array([vendor is not None and vendor in denied for denied in VENDOR_SETS])
 
 
-def _basis(members: Any, spec: ConnectorSpec) -> Codes:
+def _basis(said: Parts, spec: ConnectorSpec) -> Codes:
     """What requests to the platform can say of each member, as the code of a ConsentBasis."""
     import numpy as np
 
     from activation.members.consents import LIMITED, PERSONALIZATION, USER_DATA
 
-    said = _said(members)
     user_data, personalization, limited = BASIS_WEIGHTS
-    basis: Codes = np.zeros(members.num_rows, np.uint8)
+    basis: Codes = np.zeros(len(said), np.uint8)
     if spec.carries_both_kinds:
         basis += user_data * said[:, USER_DATA] + personalization * said[:, PERSONALIZATION]
     if spec.carries_limited_use:

@@ -1,7 +1,8 @@
-"""The hashes of a batch, as text for whoever looks, and as bytes for whoever can do without."""
+"""The columns of a batch: text for whoever looks, and bytes for whoever can do without."""
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -17,26 +18,27 @@ HEX = 64
 """Digits of a SHA-256."""
 
 
-class HashTexts(Sequence[str | None]):
-    """One column: lower-case hex digits, None in rows that have no hash. The texts are made when
+class Texts(Sequence[str | None]):
+    """One column of a batch, None in rows that have nothing of its type. The texts are made when
     they are first looked at; most of a large batch needs none."""
 
-    def __init__(self, octets: Octets, at: Positions, rows: int) -> None:
-        self.octets = octets
-        """(hashes, 32) bytes."""
+    def __init__(self, at: Positions, rows: int) -> None:
         self.at = at
-        """The row of each."""
+        """The row of each value."""
         self._rows = rows
+
+    def _made(self) -> list[str | None]:
+        """The values that there are."""
+        raise NotImplementedError
 
     @cached_property
     def texts(self) -> list[str | None]:
         """The column as a list."""
         import numpy as np
 
-        digits = self.octets.tobytes().hex()
-        texts = [digits[i : i + HEX] for i in range(0, len(digits), HEX)]
+        texts = self._made()
         if len(texts) == self._rows:
-            return list[str | None](texts)
+            return texts
         values = np.full(self._rows, None, object)
         values[self.at] = texts
         found: list[str | None] = values.tolist()
@@ -61,11 +63,44 @@ class HashTexts(Sequence[str | None]):
     __hash__ = None  # type: ignore[assignment]  # as of lists
 
     def __repr__(self) -> str:
-        return f"HashTexts({len(self.at)} of {self._rows})"
+        return f"{type(self).__name__}({len(self.at)} of {self._rows})"
+
+
+class HashTexts(Texts):
+    """Hashes, as lower-case hex digits."""
+
+    def __init__(self, octets: Octets, at: Positions, rows: int) -> None:
+        super().__init__(at, rows)
+        self.octets = octets
+        """(hashes, 32) bytes."""
+
+    def _made(self) -> list[str | None]:
+        digits = self.octets.tobytes().hex()
+        return [digits[i : i + HEX] for i in range(0, len(digits), HEX)]
 
     def digits(self) -> Any:
         """(hashes, 64) ASCII digits."""
         import numpy as np
 
-        packed = self.octets.tobytes().hex().encode()
-        return np.frombuffer(packed, np.uint8).reshape(-1, HEX)
+        return np.frombuffer(hexlify(self.octets.data), np.uint8).reshape(-1, HEX)
+
+
+class PlainTexts(Texts):
+    """Values that are sent as they are; `values` is an Arrow array of strings without nulls."""
+
+    def __init__(self, values: Any, at: Positions, rows: int) -> None:
+        super().__init__(at, rows)
+        self.values = values
+
+    def _made(self) -> list[str | None]:
+        made: list[str | None] = self.values.to_pylist()
+        return made
+
+    def octets(self) -> tuple[Octets, Positions]:
+        """All values one after the other as UTF-8, and the bytes of each."""
+        import numpy as np
+
+        _, ends, data = self.values.buffers()
+        places = np.frombuffer(ends, np.int32)[self.values.offset :][: len(self.values) + 1]
+        text = np.frombuffer(data or b"", np.uint8)[places[0] : places[-1]]
+        return text, np.diff(places).astype(np.int64)

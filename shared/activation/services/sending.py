@@ -54,7 +54,8 @@ class Sender:
         called between two requests.
         """
         out = self._opted_out(organization_id, delivery, columns)
-        rows = [row for row in range(len(next(iter(columns.values())))) if row not in out]
+        every = range(len(next(iter(columns.values()))))
+        rows = [row for row in every if row not in out] if out else every
         if not rows and delivery.operation == Operation.REPLACE:
             raise PlatformError("Nobody is left in a batch of a replacement.", reason=SUPPRESSED)
         sent = _Pieces(connector, account, delivery, seq, columns, keep).sent(rows)

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from activation.adapters.connectors.http import Reply, json_refusal
+from activation.adapters.connectors.json_rows import rows_of_one
 from activation.domain.delivery import Delivery, Operation, SendOutcome
 from activation.domain.identifier import HASHED_TYPES, IdentifierType
 from activation.errors import PlatformAuthError, PlatformError, PlatformTransientError
@@ -47,13 +48,8 @@ def request_body(
     if delivery.consent.limited_data_use:
         schema += [OPTIONS, f"{OPTIONS}_COUNTRY", f"{OPTIONS}_STATE"]
         ends = f',["LDU"],{settings["ldu_country"]},{settings["ldu_state"]}'
-    texts = [_json_texts(kind, columns[kind]) for kind in given]
-    rows = map('","'.join, zip(*texts, strict=True))
     return {
-        "payload": {
-            "schema": schema,
-            "data": orjson.Fragment('[["' + f'"{ends}],["'.join(rows) + f'"{ends}]]'),
-        },
+        "payload": {"schema": schema, "data": orjson.Fragment(_rows(given, columns, ends))},
         "session": {
             "session_id": session_id(delivery),
             "batch_seq": seq,
@@ -61,6 +57,24 @@ def request_body(
             "estimated_num_total": delivery.rows,
         },
     }
+
+
+def _rows(
+    given: Sequence[IdentifierType], columns: Mapping[str, Sequence[Any]], ends: str
+) -> bytes | str:
+    """All rows as a JSON list of lists, with `ends` at the end of each."""
+
+    def around(kind: str) -> tuple[str, str]:
+        place = given.index(IdentifierType(kind))
+        return '["' + '","' * place, '","' * (len(given) - 1 - place) + f'"{ends}]'
+
+    # Devices are sent in lower case.
+    alone = None if IdentifierType.MAID in given else rows_of_one(columns, around, b",")
+    if alone is not None:
+        return b"[%b]" % alone
+    texts = [_json_texts(kind, columns[kind]) for kind in given]
+    rows = map('","'.join, zip(*texts, strict=True))
+    return '[["' + f'"{ends}],["'.join(rows) + f'"{ends}]]'
 
 
 def _json_texts(kind: IdentifierType, column: Sequence[Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from activation.adapters.connectors.http import Reply, json_refusal
+from activation.adapters.connectors.json_rows import rows_of_one
 from activation.domain.consent import NOTHING_SAID, ConsentBasis
 from activation.domain.delivery import Delivery, PlatformSize
 from activation.domain.identifier import IdentifierType
@@ -120,17 +121,26 @@ def _members(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]] | orj
     return orjson.Fragment(_contacts(columns))
 
 
-def _contacts(columns: Mapping[str, Sequence[Any]]) -> str:
+CONTACTS = {IdentifierType.EMAIL: "emailAddress", IdentifierType.PHONE: "phoneNumber"}
+START, END = '{"userData":{"userIdentifiers":[', "]}}"
+
+
+def _contacts(columns: Mapping[str, Sequence[Any]]) -> bytes | str:
     """Members as JSON text: hexadecimal digits need no escapes, and objects are slow."""
-    names = {IdentifierType.EMAIL: "emailAddress", IdentifierType.PHONE: "phoneNumber"}
+    alone = rows_of_one(columns, _around_contact, b",")
+    if alone is not None:
+        return b"[%b]" % alone
     given = [
         _digests(name, columns[kind])
-        for kind, name in names.items()
+        for kind, name in CONTACTS.items()
         if kind in columns and any(columns[kind])
     ]
     people = given[0] if len(given) == 1 else map(_joined, zip(*given, strict=True))
-    start, end = '{"userData":{"userIdentifiers":[', "]}}"
-    return f"[{start}{f'{end},{start}'.join(people)}{end}]"
+    return f"[{START}{f'{END},{START}'.join(people)}{END}]"
+
+
+def _around_contact(kind: str) -> tuple[str, str]:
+    return f'{START}{{"{CONTACTS[IdentifierType(kind)]}":"', f'"}}{END}'
 
 
 def _joined(identifiers: Sequence[str]) -> str:

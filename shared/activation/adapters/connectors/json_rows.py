@@ -3,70 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from activation.members.texts import HEX
+
 if TYPE_CHECKING:
-    from activation.members.texts import HashTexts
+    import numpy as np
+    import numpy.typing as npt
+
+    from activation.members.texts import HashTexts, PlainTexts
+
+    Octets = npt.NDArray[np.uint8]
+    Positions = npt.NDArray[np.int64]
 
 Around = Callable[[str], tuple[str, str]]
 """What stands before and behind the value of a row that has an identifier of this type."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """The whole texts of the rows that have an identifier of one type."""
+
+    at: Positions
+    """The row of each."""
+    octets: Octets
+    """(cells, widest) bytes, filled up at the end."""
+    lengths: Positions | int
 
 
 def rows_of_one(
     columns: Mapping[str, Sequence[Any]], around: Around, between: bytes
 ) -> bytes | None:
     """The rows as JSON texts with one byte `between` them, where every row has exactly one
-    identifier and hashes come as `HashTexts`; None for all other batches."""
+    identifier and values come as `Texts`; None for all other batches."""
     import numpy as np
 
-    found = (_cells(kind, column, around) for kind, column in columns.items())
-    cells = [cell for cell in found if len(cell[0])]
+    from activation.members.texts import Texts
+
     rows = len(next(iter(columns.values())))
-    met, lengths = np.zeros(rows, np.uint8), np.zeros(rows, np.int64)
-    for at, _, long in cells:
-        met[at] += 1
-        lengths[at] = long
+    met, held = np.zeros(rows, np.uint8), []
+    for kind, column in columns.items():
+        if not isinstance(column, Texts):
+            return None
+        met[column.at] += 1
+        if len(column.at):
+            held.append((kind, column))
     if not (met == 1).all():
         return None
-    width = int(lengths.max()) + 1
-    text = np.zeros((rows, width), np.uint8)
-    for at, octets, _ in cells:
-        text[at, : octets.shape[1]] = octets
-    text[np.arange(rows), lengths] = ord(between)
-    if int(lengths.min()) + 1 == width:
-        return text.tobytes()[:-1]
-    return text[np.arange(width) <= lengths[:, None]].tobytes()[:-1]
+    return _joined([_cells(kind, column, around, between) for kind, column in held], rows)
 
 
-def _cells(kind: str, column: Sequence[Any], around: Around) -> tuple[Any, Any, Any]:
-    """Which rows have an identifier of this type, their whole texts as bytes, and their lengths."""
+def _joined(cells: Sequence[_Cells], rows: int) -> bytes:
+    """All cells in the order of their rows, without what stands between two after the last."""
+    import numpy as np
+
+    if len(cells) == 1 and isinstance(cells[0].lengths, int):
+        return cells[0].octets.reshape(-1)[:-1].tobytes()
+    text = np.empty((rows, max(cell.octets.shape[1] for cell in cells)), np.uint8)
+    lengths = np.empty(rows, np.int64)
+    for cell in cells:
+        text[cell.at, : cell.octets.shape[1]] = cell.octets
+        lengths[cell.at] = cell.lengths
+    if (lengths == text.shape[1]).all():
+        return text.reshape(-1)[:-1].tobytes()
+    return text[np.arange(text.shape[1]) < lengths[:, None]][:-1].tobytes()
+
+
+def _cells(kind: str, column: Any, around: Around, between: bytes) -> _Cells:
+    import numpy as np
+
     from activation.members.texts import HashTexts
 
     before, behind = (part.encode() for part in around(kind))
-    if isinstance(column, HashTexts):
-        return _of_hashes(column, before, behind)
-    return _of_texts(column, before, behind)
+    behind += between
+    values, lengths = _digits(column) if isinstance(column, HashTexts) else _escaped(column)
+    start, width = len(before), values.shape[1]
+    octets = np.empty((len(values), start + width + len(behind)), np.uint8)
+    octets[:, :start] = np.frombuffer(before, np.uint8)
+    octets[:, start : start + width] = values
+    if isinstance(lengths, int):
+        octets[:, start + width :] = np.frombuffer(behind, np.uint8)
+        return _Cells(column.at, octets, octets.shape[1])
+    ends = start + lengths
+    for place, octet in enumerate(behind):
+        octets[np.arange(len(values)), ends + place] = octet
+    return _Cells(column.at, octets, ends + len(behind))
 
 
-def _of_hashes(column: HashTexts, before: bytes, behind: bytes) -> tuple[Any, Any, Any]:
+def _digits(column: HashTexts) -> tuple[Octets, Positions | int]:
+    return column.digits(), HEX
+
+
+def _escaped(column: PlainTexts) -> tuple[Octets, Positions | int]:
+    """Values as the inside of JSON strings, a row each, and how long they are."""
     import numpy as np
 
-    digits = column.digits()
-    parts = [np.frombuffer(before, np.uint8), digits, np.frombuffer(behind, np.uint8)]
-    wide = [np.broadcast_to(part, (len(digits), part.shape[-1])) for part in parts]
-    return column.at, np.concatenate(wide, axis=1), len(before) + digits.shape[1] + len(behind)
-
-
-def _of_texts(column: Sequence[Any], before: bytes, behind: bytes) -> tuple[Any, Any, Any]:
-    """Values that are sent as they are; they may need escapes."""
-    import numpy as np
-
-    at = [row for row, value in enumerate(column) if value]
-    if not at:
-        return np.zeros(0, np.int64), np.zeros((0, 1), np.uint8), np.zeros(0, np.int64)
-    texts = [before + orjson.dumps(column[row])[1:-1] + behind for row in at]
-    packed = np.array(texts)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    return np.array(at), packed.view(np.uint8).reshape(len(at), -1), lengths
+    text, lengths = column.octets()
+    if ((text < 0x20) | (text == ord('"')) | (text == ord("\\"))).any():
+        inside = [orjson.dumps(value)[1:-1] for value in column.texts if value is not None]
+        text = np.frombuffer(b"".join(inside), np.uint8)
+        lengths = np.fromiter(map(len, inside), np.int64, len(inside))
+    width = int(lengths.max())
+    if (lengths == width).all():
+        return text.reshape(-1, width), width
+    octets = np.zeros((len(lengths), width), np.uint8)
+    octets[np.arange(width) < lengths[:, None]] = text
+    return octets, lengths

@@ -132,7 +132,7 @@ _KINDS: Mapping[PlatformType, Kind] = {
         webhook.SPEC,
         webhook.validate,
         lambda tools, spec: webhook.Webhook(tools.http, spec),
-        lambda settings: webhook.spec_for_list_url(settings["list_url"]),
+        webhook.spec_under,
     ),
     PlatformType.FILE_DROP: Kind(
         file_drop.SPEC, file_drop.validate, lambda tools, _spec: file_drop.FileDrop(tools.drop_root)

@@ -18,6 +18,7 @@ from activation.adapters.connectors.config import invalid, require_choice, resol
 from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.http import PlatformHTTP, Reply, http_refusal
 from activation.adapters.connectors.json_rows import rows_of_one
+from activation.adapters.connectors.row_limits import require_rows, rows_field, with_rows
 from activation.domain.delivery import AccountCheck, Delivery, SendOutcome
 from activation.domain.identifier import HASHED_TYPES, IdentifierType, Variant
 from activation.domain.platform import ConnectorSpec, PlatformType, SettingField
@@ -39,11 +40,14 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 — a marker of the scheme, not a secret
 SECRETS = ("signing_secret", "signing_secret_previous")
 FORMATS = {"ndjson": "application/x-ndjson", "json": "application/json"}
 
+USUAL_ROWS = 5_000
+"""Bodies stay below a megabyte, which many web servers take and no more."""
+
 SPEC = ConnectorSpec(
     platform_type=PlatformType.WEBHOOK,
     title="Webhook",
     identifiers=IDENTIFIERS,
-    max_rows=5_000,
+    max_rows=USUAL_ROWS,
     max_bytes=None,
     requests_per_minute=600,
     credentials=(
@@ -53,6 +57,7 @@ SPEC = ConnectorSpec(
     settings=(
         SettingField("url", "Address that receives the batches", required=True, kind="url"),
         SettingField("format", " | ".join(FORMATS), default="ndjson"),
+        rows_field(USUAL_ROWS),
         SettingField("list_url", "Address that tells which members the receiver holds", kind="url"),
     ),
     multi_key=True,
@@ -60,14 +65,16 @@ SPEC = ConnectorSpec(
 )
 
 
-def spec_for_list_url(list_url: str | None) -> ConnectorSpec:
-    """The spec of a receiver that tells its members, or does not."""
-    return dataclasses.replace(SPEC, lists_members=bool(list_url))
+def spec_under(settings: Mapping[str, Any]) -> ConnectorSpec:
+    """The spec by how many people go into a batch and whether the receiver tells its members."""
+    return dataclasses.replace(with_rows(SPEC, settings), lists_members=bool(settings["list_url"]))
 
 
 def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raise ValidationError for what single fields do not show."""
-    require_choice("settings.format", resolved(SPEC, config)["format"], FORMATS)
+    settings = resolved(SPEC, config)
+    require_choice("settings.format", settings["format"], FORMATS)
+    require_rows(settings)
     for name in SECRETS:
         try:
             size = len(signing_key(credentials[name])) if credentials.get(name) else 24
@@ -208,9 +215,9 @@ def signed(keys: Sequence[bytes], message_id: str, now: datetime, body: bytes) -
 
 def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """One entry of the `webhook-signature` header."""
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    digest = hmac.new(key, signed, hashlib.sha256).digest()
-    return "v1," + base64.b64encode(digest).decode()
+    digest = hmac.new(key, f"{message_id}.{timestamp}.".encode(), hashlib.sha256)
+    digest.update(body)
+    return "v1," + base64.b64encode(digest.digest()).decode()
 
 
 def refusal(reply: Reply, now: datetime) -> PlatformError | None:
