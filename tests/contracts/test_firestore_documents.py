@@ -117,4 +117,6 @@ def test_what_expires_says_so_in_firestores_own_kind_of_timestamp() -> None:
         write = Write(Key(ORG, collection, "a"), {"due_at": "2026-11-22T09:00:00.000000Z"})
         (change,) = changes(Batch([write]), NOON, 2**20)
         expires = _fields(change).get("expire_at")
-        assert expires == (datetime(2026, 11, 22, 9, tzinfo=UTC) if collection in EXPIRING else None)
+        assert expires == (
+            datetime(2026, 11, 22, 9, tzinfo=UTC) if collection in EXPIRING else None
+        )
