@@ -23,7 +23,7 @@ locals {
       reducer   = "REDUCE_SUM"
       group_by  = ["resource.labels.subscription_id"]
       above     = 0
-      for       = "0s"
+      lasting   = "0s"
       meaning   = "A message failed on every try and waits as a dead letter; its work is not done."
       to_do     = "Read it with `activation dead-letters list`, mend the cause, send it again with `redrive`."
       alignment = "60s"
@@ -36,7 +36,7 @@ locals {
       reducer   = "REDUCE_MAX"
       group_by  = ["resource.labels.subscription_id"]
       above     = 1800
-      for       = "300s"
+      lasting   = "300s"
       meaning   = "A function has not finished a message for half an hour: it fails, or there are too few instances."
       to_do     = "Look at its errors and its number of instances."
       alignment = "60s"
@@ -49,7 +49,7 @@ locals {
       reducer   = "REDUCE_MAX"
       group_by  = ["resource.labels.backend_target_name"]
       above     = 2000
-      for       = "600s"
+      lasting   = "600s"
       meaning   = "One of twenty requests takes more than two seconds."
       to_do     = "Compare with the number of instances and the latency of the database."
       alignment = "300s"
@@ -62,7 +62,7 @@ locals {
       reducer   = "REDUCE_MAX"
       group_by  = ["resource.labels.service_name"]
       above     = 0.9
-      for       = "300s"
+      lasting   = "300s"
       meaning   = "Instances that need more are stopped; their messages are delivered again."
       to_do     = "Give the function more memory in the function manifest."
       alignment = "60s"
@@ -75,7 +75,7 @@ locals {
       reducer   = "REDUCE_MAX"
       group_by  = ["resource.labels.service_name"]
       above     = 0.95
-      for       = "1800s"
+      lasting   = "1800s"
       meaning   = "Its work takes longer than it need."
       to_do     = "Give the function more processor or less concurrency in the function manifest."
       alignment = "60s"
@@ -88,7 +88,7 @@ locals {
       reducer   = "REDUCE_SUM"
       group_by  = []
       above     = 1000
-      for       = "0s"
+      lasting   = "0s"
       meaning   = "An attack, or a rule that refuses what is meant well."
       to_do     = "Read the logs of the load balancer: the rule, the addresses, the paths."
       alignment = "300s"
@@ -101,7 +101,7 @@ locals {
       reducer   = "REDUCE_SUM"
       group_by  = []
       above     = 0
-      for       = "0s"
+      lasting   = "0s"
       meaning   = "It would have archived or deleted too large a share of the audiences of an organization."
       to_do     = "Look at its plan with `activation retention`, then release or cancel it."
       alignment = "300s"
@@ -115,7 +115,7 @@ locals {
       reducer   = "REDUCE_SUM"
       group_by  = []
       above     = function.max_instances * 0.9
-      for       = "900s"
+      lasting   = "900s"
       meaning   = "Almost all instances that it may have are running; more work has to wait."
       to_do     = "Raise max_instances in the function manifest if the work is meant well."
       alignment = "60s"
@@ -213,7 +213,7 @@ resource "google_monitoring_alert_policy" "threshold" {
       filter          = each.value.filter
       comparison      = "COMPARISON_GT"
       threshold_value = each.value.above
-      duration        = each.value.for
+      duration        = each.value.lasting
 
       aggregations {
         alignment_period     = each.value.alignment

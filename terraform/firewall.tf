@@ -10,8 +10,6 @@ locals {
     "rce-v33-stable"              = "Execution of code"
     "scannerdetection-v33-stable" = "Scanners"
     "protocolattack-v33-stable"   = "Attacks on the protocol"
-    "cve-canary"                  = "Vulnerabilities that became known, Log4j among them"
-    "json-sqli-canary"            = "SQL injection in JSON"
   }
 }
 
@@ -41,12 +39,34 @@ resource "google_compute_security_policy" "api" {
 
       match {
         expr {
-          expression = (
-            endswith(rule.key, "canary")
-            ? "evaluatePreconfiguredExpr('${rule.key}')"
-            : "evaluatePreconfiguredWaf('${rule.key}', {'sensitivity': 1})"
-          )
+          expression = "evaluatePreconfiguredWaf('${rule.key}', {'sensitivity': 1})"
         }
+      }
+    }
+  }
+
+  rule {
+    action      = "deny(403)"
+    priority    = 900
+    preview     = var.firewall_preview
+    description = "Vulnerabilities that became known, Log4j among them"
+
+    match {
+      expr {
+        expression = "evaluatePreconfiguredExpr('cve-canary')"
+      }
+    }
+  }
+
+  rule {
+    action      = "deny(403)"
+    priority    = 901
+    preview     = var.firewall_preview
+    description = "SQL injection in JSON"
+
+    match {
+      expr {
+        expression = "evaluatePreconfiguredExpr('json-sqli-canary')"
       }
     }
   }

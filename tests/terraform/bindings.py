@@ -49,7 +49,8 @@ READ_AS: tuple[tuple[str, Any], ...] = (
     ("cdktf.Token.asList", ["set", "string"]),
 )
 
-_CLASS = re.compile(r"^class (\w+) extends [\w.]+ \{(.*?)^\}", re.MULTILINE | re.DOTALL)
+_LINES = re.MULTILINE | re.DOTALL
+_CLASS = re.compile(r"^class (\w+) extends [\w.]+ \{(.*?)^\}", _LINES)
 _RESOURCE = re.compile(r"^(\w+)\.tfResourceType = \"(\w+)\"", re.MULTILINE)
 _FLAGS = re.compile(
     r"// ([a-z0-9_]+) - computed: (true|false), "
@@ -60,7 +61,7 @@ _FLAGS = re.compile(
 _STRUCT = re.compile(
     r"^function (\w+)ToHclTerraform\(struct\) \{(.*?)^\}", re.MULTILINE | re.DOTALL
 )
-_TOP_TABLE = re.compile(r"synthesizeHclAttributes\(\) \{(.*?)^    \}", re.MULTILINE | re.DOTALL)
+_TOP_TABLE = re.compile(r"synthesizeHclAttributes\(\) \{(.*?)^    \}", _LINES)
 _ENTRY = re.compile(
     r"^\s{4,12}([a-z0-9_]+): \{\n\s+value: .*?\n\s+isBlock: (true|false),\n"
     r"\s+type: \"(\w+)\",\n\s+storageClassType: \"(\w+)\",",

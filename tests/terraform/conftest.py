@@ -21,6 +21,8 @@ from tests.terraform.configuration import FOLDER, Configuration
 from tests.terraform.fetch_schema import SCHEMA
 from tests.terraform.trial import Applied, Trial
 
+CHECKOV = SCHEMA.with_name("checkov") / "bin" / "checkov"
+
 
 def missing(reason: str) -> NoReturn:
     """Skip, or fail where everything must run."""
@@ -50,6 +52,14 @@ def terraform() -> str:
 
 
 @pytest.fixture(scope="session")
+def checkov() -> Path:
+    """The program."""
+    if not CHECKOV.exists():
+        missing("`make check-terraform` has not been run")
+    return CHECKOV
+
+
+@pytest.fixture(scope="session")
 def applied(
     terraform: str, provider_schema: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Applied:
@@ -66,6 +76,8 @@ def applied_as(environment: str, root: Path) -> Applied:
     made, findings = Trial.of(FOLDER, root).apply(environment)
     assert findings == []
     assert made is not None
+    for old in kept.parent.glob(f"trial-{environment}-*.pickle"):
+        old.unlink(missing_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
     partial.write_bytes(pickle.dumps(made))
     partial.rename(kept)

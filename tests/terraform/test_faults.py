@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from activation.function_manifest import functions
-from tests.terraform import agreement, policies, references, rights, schema_check
+from tests.terraform import (
+    agreement,
+    policies,
+    references,
+    rights,
+    run_checkov,
+    schema_check,
+)
 from tests.terraform.configuration import FOLDER, Configuration
 from tests.terraform.generate import GENERATED
 from tests.terraform.trial import Applied, Trial
@@ -703,3 +710,28 @@ def test_a_kind_of_right_that_no_grant_knows_is_refused(
     manifest.write_text(json.dumps(known))
     _, found = trial.apply("dev")
     assert "names a kind of resource that no grant" in "\n".join(map(str, found))
+
+
+# what Checkov says --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_checkov_names_faults_and_what_it_cannot_read(checkov: Path, tmp_path: Path) -> None:
+    open_bucket = POLICY_FAULTS["bucket with access lists"]
+    folder = planted(open_bucket, tmp_path).folder
+    old_tls = POLICY_FAULTS["old TLS"]
+    door = folder / old_tls.file
+    door.write_text(door.read_text().replace(old_tls.old, old_tls.new))
+    (folder / "outputs.tf").write_text("output {{\n")
+    found = sorted(map(str, run_checkov.scan(checkov, folder).findings))
+    assert [one for one in found if "storage.tf" in one and "CKV_GCP_29" in one], found
+    assert [one for one in found if "load_balancer.tf" in one and "CKV_GCP_4" in one], found
+    assert [one for one in found if "outputs.tf" in one and "was not read" in one], found
+    assert len(found) == 3
+
+
+@pytest.mark.slow
+def test_checkov_finds_nothing_else(checkov: Path) -> None:
+    report = run_checkov.scan(checkov)
+    assert list(map(str, report.findings)) == []
+    assert all(reason for reason in run_checkov.SET_ASIDE.values())
