@@ -93,19 +93,6 @@ locals {
       to_do     = "Read the logs of the load balancer: the rule, the addresses, the paths."
       alignment = "300s"
     }
-    retention-held = {
-      level     = "warning"
-      title     = "A retention run waits for a person"
-      filter    = local.metric_sources["activation_retention_holds_total"]
-      aligner   = "ALIGN_DELTA"
-      reducer   = "REDUCE_SUM"
-      group_by  = []
-      above     = 0
-      lasting   = "0s"
-      meaning   = "It would have archived or deleted too large a share of the audiences of an organization."
-      to_do     = "Look at its plan with `activation retention`, then release or cancel it."
-      alignment = "300s"
-    }
     }, {
     for name, function in local.functions : "instances-${replace(name, "_", "-")}" => {
       level     = "warning"
@@ -120,7 +107,69 @@ locals {
       to_do     = "Raise max_instances in the function manifest if the work is meant well."
       alignment = "60s"
     } if function.max_instances > 1
+    }, {
+    for name, alert in local.metric_alerts : name => merge(alert, {
+      filter    = local.metric_sources[alert.metric]
+      group_by  = []
+      lasting   = "0s"
+      alignment = "300s"
+    }) if contains(keys(local.metrics), alert.metric)
   })
+
+  # Of our own metrics: a counter's growth, or the latest of a gauge. Those that the catalogue does
+  # not have yet wait for it; a test says which they are.
+  metric_alerts = {
+    retention-held = {
+      level   = "warning"
+      title   = "A retention run waits for a person"
+      metric  = "activation_retention_holds_total"
+      aligner = "ALIGN_DELTA"
+      reducer = "REDUCE_SUM"
+      above   = 0
+      meaning = "It would have archived or deleted too large a share of the audiences of an organization."
+      to_do   = "Look at its plan with `activation retention`, then release or cancel it."
+    }
+    outbox-waits = {
+      level   = "critical"
+      title   = "Messages do not leave the outbox"
+      metric  = "activation_outbox_age_seconds"
+      aligner = "ALIGN_PERCENTILE_99"
+      reducer = "REDUCE_MAX"
+      above   = 600
+      meaning = "Work was promised ten minutes ago and its message was never published."
+      to_do   = "Look at Pub/Sub and at the errors of run_due, which sends what is left."
+    }
+    distributions-wait = {
+      level   = "warning"
+      title   = "Distributions wait past their time"
+      metric  = "activation_waiting_distribution_age_seconds"
+      aligner = "ALIGN_PERCENTILE_99"
+      reducer = "REDUCE_MAX"
+      above   = 3600
+      meaning = "The oldest should have begun an hour ago."
+      to_do   = "Look at the instances and errors of dispatch_distribution, and at pauses that platforms ask for."
+    }
+    imports-wait = {
+      level   = "warning"
+      title   = "Imports wait past their time"
+      metric  = "activation_waiting_import_age_seconds"
+      aligner = "ALIGN_PERCENTILE_99"
+      reducer = "REDUCE_MAX"
+      above   = 3600
+      meaning = "The oldest should have begun an hour ago."
+      to_do   = "Look at the instances and errors of import_members."
+    }
+    credentials-refused = {
+      level   = "warning"
+      title   = "A platform refuses credentials"
+      metric  = "activation_credentials_refused"
+      aligner = "ALIGN_PERCENTILE_99"
+      reducer = "REDUCE_MAX"
+      above   = 0.5
+      meaning = "Nothing is sent to that account until somebody signs in anew."
+      to_do   = "Ask the account's owner; `activation platforms list` names it."
+    }
+  }
 
   metric_sources = {
     for name in keys(local.metrics) :

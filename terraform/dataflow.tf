@@ -1,4 +1,5 @@
 # Segments past one machine: the same evaluation as a streaming job. Off unless `dataflow` is set.
+# What it writes lies in our bucket, under our key; its moving state is under Google's.
 
 locals {
   dataflow = var.dataflow == null ? {} : { segments = var.dataflow }
@@ -41,7 +42,6 @@ resource "google_dataflow_flex_template_job" "segments" {
   service_account_email   = google_service_account.dataflow[each.key].email
   temp_location           = "gs://${google_storage_bucket.bucket["events"].name}/dataflow/temp"
   staging_location        = "gs://${google_storage_bucket.bucket["events"].name}/dataflow/staging"
-  kms_key_name            = google_kms_crypto_key.wrapping["storage"].id
   ip_configuration        = "WORKER_IP_PRIVATE"
   enable_streaming_engine = true
   on_delete               = "drain"

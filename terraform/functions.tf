@@ -56,6 +56,18 @@ resource "google_storage_bucket_iam_member" "builder" {
   member = google_service_account.builder.member
 }
 
+# Google copies archives to a bucket of its own, which is there only after the first deployment.
+resource "google_project_iam_member" "builder_sources" {
+  project = var.project
+  role    = "roles/storage.objectViewer"
+  member  = google_service_account.builder.member
+
+  condition {
+    title      = "Only copies of archives"
+    expression = "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.current.number}-${var.region}\")"
+  }
+}
+
 # Logs have no resource that a right could be given on.
 resource "google_project_iam_member" "builder_logs" {
   project = var.project
@@ -124,7 +136,7 @@ resource "google_cloudfunctions2_function" "function" {
     ingress_settings                 = each.value.trigger == "http" ? "ALLOW_INTERNAL_AND_GCLB" : "ALLOW_INTERNAL_ONLY"
 
     environment_variables = merge(local.common_environment, var.settings, {
-      ACTIVATION_PUSH_AUDIENCE         = local.urls[each.key]
+      ACTIVATION_PUSH_AUDIENCE         = local.audiences[each.key]
       ACTIVATION_PUSH_SERVICE_ACCOUNTS = local.deliverers[each.value.trigger]
       THREADS                          = tostring(each.value.concurrency)
     })
@@ -146,6 +158,7 @@ resource "google_cloudfunctions2_function" "function" {
     google_kms_crypto_key_iam_member.agent,
     google_kms_crypto_key_iam_member.function,
     google_project_iam_member.builder_logs,
+    google_project_iam_member.builder_sources,
     google_secret_manager_secret_iam_member.function,
     google_storage_bucket_iam_member.builder,
   ]

@@ -14,9 +14,10 @@ locals {
 
   topics = toset([for function in values(local.topic_functions) : function.topic])
 
-  # Names are known before the functions are, so that each can be told its own address.
+  # Names are known before the functions are, so that each can be told its own address: the one that
+  # tokens name. Messages go to the other one, which Google takes for internal traffic.
   service_names = { for name in keys(local.functions) : name => "${var.name}-${replace(name, "_", "-")}" }
-  urls = {
+  audiences = {
     for name, service in local.service_names :
     name => "https://${var.region}-${var.project}.cloudfunctions.net/${service}"
   }

@@ -26,11 +26,12 @@ output "environment" {
 }
 
 output "functions" {
-  description = "Name, address and identity of every function."
+  description = "Of every function: name, address, what tokens for it must name as audience, identity."
   value = {
     for name, function in google_cloudfunctions2_function.function : name => {
       service  = function.name
-      url      = local.urls[name]
+      url      = function.service_config[0].uri
+      audience = local.audiences[name]
       identity = google_service_account.function[name].email
     }
   }

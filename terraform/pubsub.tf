@@ -15,7 +15,6 @@ resource "google_pubsub_topic" "topic" {
 
   message_storage_policy {
     allowed_persistence_regions = [var.region]
-    enforce_in_transit          = true
   }
 
   depends_on = [google_kms_crypto_key_iam_member.agent]
@@ -29,7 +28,6 @@ resource "google_pubsub_topic" "dead" {
 
   message_storage_policy {
     allowed_persistence_regions = [var.region]
-    enforce_in_transit          = true
   }
 
   depends_on = [google_kms_crypto_key_iam_member.agent]
@@ -45,11 +43,11 @@ resource "google_pubsub_subscription" "function" {
   message_retention_duration = "604800s"
 
   push_config {
-    push_endpoint = local.urls[each.key]
+    push_endpoint = google_cloudfunctions2_function.function[each.key].service_config[0].uri
 
     oidc_token {
       service_account_email = google_service_account.deliverer["topic"].email
-      audience              = local.urls[each.key]
+      audience              = local.audiences[each.key]
     }
   }
 
@@ -80,7 +78,6 @@ resource "google_pubsub_subscription" "dead" {
   name                       = google_pubsub_topic.dead[each.key].name
   topic                      = google_pubsub_topic.dead[each.key].id
   ack_deadline_seconds       = 60
-  enable_message_ordering    = true
   message_retention_duration = local.message_ttl
 
   expiration_policy {

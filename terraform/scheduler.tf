@@ -30,14 +30,14 @@ resource "google_cloud_scheduler_job" "job" {
   }
 
   http_target {
-    uri         = local.urls[each.value.function]
+    uri         = google_cloudfunctions2_function.function[each.value.function].service_config[0].uri
     http_method = "POST"
     headers     = { "Content-Type" = "application/json" }
     body        = base64encode(jsonencode(each.value.body))
 
     oidc_token {
       service_account_email = google_service_account.deliverer["schedule"].email
-      audience              = local.urls[each.value.function]
+      audience              = local.audiences[each.value.function]
     }
   }
 

@@ -49,6 +49,7 @@ def of_functions(applied: Applied) -> Iterator[Finding]:
             "timeout": (service["timeout_seconds"], function.timeout_seconds),
             "identity": (service["service_account_email"], accounts[function.name]["email"]),
             "output": (least["service"], values["name"]),
+            "url": (least["url"], service["uri"]),
             "threads": (service["environment_variables"]["THREADS"], str(function.concurrency)),
         }
         yield from _compared("function", function.name, wanted)
@@ -72,7 +73,7 @@ def of_settings(applied: Applied) -> Iterator[Finding]:
         buckets = applied.outputs["buckets"]
         wanted = {
             "backend": (settings.backend, "google"),
-            "push_audience": (settings.push_audience, _url(applied, function)),
+            "push_audience": (settings.push_audience, _audience(applied, function)),
             "push_service_accounts": (accounts, [sent] if sent else []),
             "uploads_bucket": (settings.uploads_bucket, buckets["uploads"]),
             "members_bucket": (settings.members_bucket, buckets["members"]),
@@ -102,11 +103,12 @@ def of_messages(applied: Applied) -> Iterator[Finding]:
     for function in functions():
         if not function.topic:
             continue
-        values, push = made.get(function.name), None
+        values = made.get(function.name)
         if values is None or function.topic not in topics:
             yield _wrong("subscription", function.name, "is not there")
             continue
         push, patience = values["push_config"][0], values["retry_policy"][0]
+        waits = waiting[function.name]
         dead = values["dead_letter_policy"][0]
         wanted = {
             "topic": (
@@ -119,14 +121,15 @@ def of_messages(applied: Applied) -> Iterator[Finding]:
             ),
             "dead name": (
                 bus._dead(function.name),
-                f"projects/p/subscriptions/{waiting[function.name]['name']}",
+                f"projects/p/subscriptions/{waits['name']}",
             ),
             "source": (values["topic"], topics[function.topic]["id"]),
             "dead letters": (dead["dead_letter_topic"], dead_topics[function.name]["id"]),
-            "they wait": (waiting[function.name]["topic"], dead_topics[function.name]["id"]),
+            "they wait": (waits["topic"], dead_topics[function.name]["id"]),
             "endpoint": (push["push_endpoint"], _url(applied, function)),
-            "audience": (push["oidc_token"][0]["audience"], _url(applied, function)),
+            "audience": (push["oidc_token"][0]["audience"], _audience(applied, function)),
             "ordered": (values["enable_message_ordering"], True),
+            "they wait in any order": (bool(waits["enable_message_ordering"]), False),
             "attempts": (dead["max_delivery_attempts"], function.max_attempts),
             "deadline": (values["ack_deadline_seconds"], function.ack_deadline_seconds),
             "first pause": (patience["minimum_backoff"], f"{function.min_backoff_seconds}s"),
@@ -158,7 +161,7 @@ def of_jobs(applied: Applied) -> Iterator[Finding]:
             "time zone": (values["time_zone"], "Etc/UTC"),
             "body": (json.loads(base64.b64decode(target["body"])), body),
             "uri": (target["uri"], _url(applied, function)),
-            "audience": (target["oidc_token"][0]["audience"], _url(applied, function)),
+            "audience": (target["oidc_token"][0]["audience"], _audience(applied, function)),
         }
         yield from _compared("job", name, compared)
 
@@ -293,8 +296,16 @@ CHECKS: tuple[Callable[[Applied], Iterator[Finding]], ...] = (
 
 
 def _url(applied: Applied, function: Function) -> str:
-    found: str = applied.outputs["functions"][function.name]["url"]
-    return found
+    (made,) = (
+        one.values["service_config"][0]["uri"]
+        for one in applied.of("google_cloudfunctions2_function")
+        if one.key == function.name
+    )
+    return str(made)
+
+
+def _audience(applied: Applied, function: Function) -> str:
+    return str(applied.outputs["functions"][function.name]["audience"])
 
 
 def _wrong(kind: str, name: str, what: str) -> Finding:

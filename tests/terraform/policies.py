@@ -21,11 +21,15 @@ from tests.terraform.configuration import (
 
 PROJECT_ROLES = {
     "google_project_iam_member.function_database": "each.value.role",
+    "google_project_iam_member.builder_sources": '"roles/storage.objectViewer"',
     "google_project_iam_member.builder_logs": '"roles/logging.logWriter"',
     "google_project_iam_member.dataflow_worker": '"roles/dataflow.worker"',
 }
 """The only rights on the whole project, as (address, role): these services have no resource that
-a right could be given on. The first holds for the named database by its condition."""
+a right could be given on. Conditions confine the first two."""
+
+CONFINED = frozenset({"function_database", "builder_sources"})
+"""Those that must have a condition."""
 
 UNGUARDED = frozenset({"firewall_preview", "audit_locked", "archives"})
 """Variables that need no validation beyond their type."""
@@ -63,8 +67,8 @@ def only_listed_project_roles(configuration: Configuration) -> Iterator[Finding]
             yield block.finding("a right on the whole project that the table does not have")
     granted = [b for b in configuration.of("resource") if b.address in PROJECT_ROLES]
     for block in granted:
-        if block.address.endswith("function_database") and not block.get("condition.expression"):
-            yield block.finding("counts for every database, not for ours alone")
+        if block.labels[1] in CONFINED and not block.get("condition.expression"):
+            yield block.finding("counts for everything of its kind, not for one alone")
 
 
 def buckets_are_closed(configuration: Configuration) -> Iterator[Finding]:

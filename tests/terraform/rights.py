@@ -114,7 +114,7 @@ def expected(applied: Applied, functions: tuple[Function, ...]) -> set[Right]:
             target = on.get(resource, resource)
             wanted.add(Right(who, f"roles/{role}", target))
         wanted |= _delivery(function)
-    return wanted | _keys() | _building()
+    return wanted | _keys() | _building(applied)
 
 
 def _delivery(function: Function) -> set[Right]:
@@ -144,9 +144,16 @@ def _keys() -> set[Right]:
     return {Right(f"agent {u}", role, f"key/{key}") for key, named in users.items() for u in named}
 
 
-def _building() -> set[Right]:
+def _building(applied: Applied) -> set[Right]:
     """Building, tokens of deliveries, and word of uploads."""
+    (number,) = (one.values["number"] for one in applied.of("google_project"))
+    copies = f"projects/_/buckets/gcf-v2-sources-{number}-{applied.outputs['region']}"
     return {
+        Right(
+            "builder",
+            "roles/storage.objectViewer",
+            f'project if resource.name.startsWith("{copies}")',
+        ),
         Right("builder", "roles/artifactregistry.writer", "repository/images"),
         Right("builder", "roles/storage.objectViewer", "bucket/sources"),
         Right("builder", "roles/logging.logWriter", "project"),

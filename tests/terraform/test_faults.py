@@ -233,7 +233,7 @@ POLICY_FAULTS = {
         "  condition {\n    title ",
         "  conditions {\n    title ",
         "google_project_iam_member.function_database",
-        "every database",
+        "everything of its kind",
     ),
     "bucket with access lists": Fault(
         "storage.tf",
@@ -319,7 +319,7 @@ POLICY_FAULTS = {
     "delivery that nobody signs": Fault(
         "pubsub.tf",
         "    oidc_token {\n      service_account_email = google_service_account.deliverer"
-        '["topic"].email\n      audience              = local.urls[each.key]\n    }\n',
+        '["topic"].email\n      audience              = local.audiences[each.key]\n    }\n',
         "",
         "google_pubsub_subscription.function",
         "push_config has no oidc_token",
