@@ -25,7 +25,7 @@ locals {
         metric.kind == "histogram"
         ? "histogram_quantile(0.95, sum by (${join(", ", concat(["le"], metric.labels))}) (increase(${local.series[name]}_bucket[10m])))"
         : metric.kind == "gauge"
-        ? "sum(increase(${local.series[name]}_sum[10m])) / sum(increase(${local.series[name]}_count[10m]))"
+        ? "sum(increase(${local.series[name]}_sum[2h])) / sum(increase(${local.series[name]}_count[2h]))"
         : "sum by (${join(", ", metric.labels)}) (increase(${local.series[name]}${metric.value == null ? "" : "_sum"}[10m]))"
       )
     }

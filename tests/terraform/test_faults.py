@@ -728,10 +728,3 @@ def test_checkov_names_faults_and_what_it_cannot_read(checkov: Path, tmp_path: P
     assert [one for one in found if "load_balancer.tf" in one and "CKV_GCP_4" in one], found
     assert [one for one in found if "outputs.tf" in one and "was not read" in one], found
     assert len(found) == 3
-
-
-@pytest.mark.slow
-def test_checkov_finds_nothing_else(checkov: Path) -> None:
-    report = run_checkov.scan(checkov)
-    assert list(map(str, report.findings)) == []
-    assert all(reason for reason in run_checkov.SET_ASIDE.values())
