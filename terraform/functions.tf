@@ -131,7 +131,7 @@ resource "google_cloudfunctions2_function" "function" {
     min_instance_count               = lookup(var.min_instances, each.key, try(each.value.min_instances, 0))
     max_instance_count               = each.value.max_instances
     timeout_seconds                  = each.value.timeout_seconds
-    all_traffic_on_latest_revision   = true
+    all_traffic_on_latest_revision   = !var.gradual_traffic
     service_account_email            = google_service_account.function[each.key].email
     ingress_settings                 = each.value.trigger == "http" ? "ALLOW_INTERNAL_AND_GCLB" : "ALLOW_INTERNAL_ONLY"
 

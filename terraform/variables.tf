@@ -154,6 +154,12 @@ variable "min_instances" {
   }
 }
 
+variable "gradual_traffic" {
+  description = "A new revision gets no traffic by itself: the rollout gives it, step by step."
+  type        = bool
+  default     = false
+}
+
 variable "settings" {
   description = "More settings of the functions, ACTIVATION_*; see the table in the README."
   type        = map(string)

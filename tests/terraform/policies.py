@@ -31,7 +31,7 @@ a right could be given on. Conditions confine the first two."""
 CONFINED = frozenset({"function_database", "builder_sources"})
 """Those that must have a condition."""
 
-UNGUARDED = frozenset({"firewall_preview", "audit_locked", "archives"})
+UNGUARDED = frozenset({"firewall_preview", "audit_locked", "gradual_traffic", "archives"})
 """Variables that need no validation beyond their type."""
 
 MAX_ROTATION_SECONDS = 90 * 24 * 3600
