@@ -45,6 +45,12 @@ def test_people_are_not_kept_in_buckets_after_erasure(applied: Applied) -> None:
     }
     lingering = {name for name, kept in seconds.items() if kept}
     assert lingering == {"exports", "sources"}
+    kept = [
+        rule["condition"][0]["age"]
+        for rule in buckets["exports"]["lifecycle_rule"]
+        if rule["action"][0]["type"] == "Delete"
+    ]
+    assert kept[0] + seconds["exports"] / 86_400 <= 28
     assert not any(values["versioning"][0]["enabled"] for values in buckets.values())
     assert {name for name, values in buckets.items() if values["retention_policy"]} == {"audit"}
     assert buckets["audit"]["retention_policy"][0]["is_locked"] is True
