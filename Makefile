@@ -5,8 +5,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+CHECKOV := build/terraform/checkov/bin/checkov
 
-.PHONY: help demo serve test test-emulators test-slow test-exhaustive check format lock clean
+.PHONY: help demo serve test test-emulators test-slow test-exhaustive check check-terraform \
+    terraform-schema terraform-data format lock clean
 
 help:            ## show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -35,6 +37,15 @@ check: $(VENV)/.dev  ## formatting, lint, types, import contracts
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+check-terraform: $(VENV)/.dev $(CHECKOV)  ## scan terraform/ with Checkov, in an environment of its own
+	$(BIN)/python -m tests.terraform.run_checkov $(CHECKOV)
+
+terraform-schema: $(VENV)/.dev  ## fetch the schema of the Google provider from npm (65 MB)
+	$(BIN)/python -m tests.terraform.fetch_schema
+
+terraform-data: $(VENV)/.dev  ## make the files of terraform/ that the code declares
+	$(BIN)/python -m tests.terraform.generate
+
 format: $(VENV)/.dev  ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -47,7 +58,12 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew, with hashes
 	    --no-annotate -c shared/requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build/terraform .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(CHECKOV):
+	@echo "Installing Checkov (280 MB) into build/terraform/checkov ..."
+	@$(PYTHON) -m venv build/terraform/checkov
+	@build/terraform/checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
 
 $(VENV)/.runtime: shared/requirements.txt pyproject.toml
 	@echo "Installing the locked dependencies into $(VENV) ..."

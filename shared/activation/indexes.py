@@ -39,6 +39,10 @@ SWEPT = (
 )
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
+EXPIRING = ("idempotency",)
+"""Swept collections whose documents mean nothing once `due_at` has come: Firestore may delete them
+by itself, by the field `expire_at`, should nobody sweep for long."""
+
 UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
+from activation.cli.api import http_client
 from activation.cli.group import COMMANDS, activation
+from activation.cli.options import Options
 from tests.cli.conftest import Program
 
 HEAVY = ("rich", "httpx", "flask", "pyarrow", "numpy", "cryptography", "grpc", "jwt", "pydantic")
@@ -58,6 +61,25 @@ def test_a_store_that_is_not_there_is_not_made_by_looking(program: Program) -> N
     said = program.fails(3, "audiences", "list")
     assert said == f"Error: There is no store in {program.folder}. (no_store)\n"
     assert not program.folder.exists()
+
+
+def test_a_proxy_gets_a_token_of_its_own(tmp_path: Path) -> None:
+    """Identity-Aware Proxy reads this header and hands the other one on."""
+    seen: list[httpx.Headers] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers)
+        return httpx.Response(200, json={})
+
+    file = tmp_path / "proxy.txt"
+    file.write_text("for-the-proxy\n")
+    given = Options(token="for-the-api", proxy_token=f"@{file}")
+    transport = httpx.MockTransport(answer)
+    for proxy_token in (given.proxy_bearer, Options().proxy_bearer):
+        with http_client("http://x", given.bearer, transport, proxy_token) as http:
+            http.get("/")
+    assert [one["authorization"] for one in seen] == ["Bearer for-the-api"] * 2
+    assert [one.get("proxy-authorization") for one in seen] == ["Bearer for-the-proxy", None]
 
 
 def test_an_unknown_setting_in_the_environment_is_refused(

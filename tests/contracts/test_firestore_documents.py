@@ -6,16 +6,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from activation.adapters.clock import MovableClock
-from activation.adapters.gcp.documents import FirestoreDocuments, firestore_indexes
+from activation.adapters.document_rules import changes
+from activation.adapters.gcp.documents import FirestoreDocuments, _fields, firestore_indexes
 from activation.errors import PayloadTooLargeError, StorageUnavailableError
-from activation.indexes import INDEXES, SWEPT
-from activation.ports import Batch, Query, Write
-from tests.contracts.documents import ORG, DocumentStoreContract, audience
+from activation.indexes import EXPIRING, INDEXES, SWEPT
+from activation.ports import Batch, Key, Query, Write
+from tests.contracts.documents import NOON, ORG, DocumentStoreContract, audience
 
 
 @pytest.mark.emulator
@@ -104,3 +106,17 @@ def test_the_index_file_names_the_fields_that_queries_use() -> None:
         assert by_field[collection, "organization_id"] == [("COLLECTION", "DESCENDING")]
     assert {c for c, field in by_field if field == "due_at"} == set(SWEPT)
     assert {tuple(by_field[c, "due_at"]) for c in SWEPT} == {(("COLLECTION_GROUP", "ASCENDING"),)}
+
+
+def test_what_expires_says_so_in_firestores_own_kind_of_timestamp() -> None:
+    """Its time to live looks at nothing else, and text would be kept for ever without a word."""
+    lists = [o for o in firestore_indexes()["fieldOverrides"] if o.get("ttl")]
+    assert {o["collectionGroup"] for o in lists} == set(EXPIRING) <= set(SWEPT)
+    assert {o["fieldPath"] for o in lists} == {"expire_at"}
+    for collection in SWEPT:
+        write = Write(Key(ORG, collection, "a"), {"due_at": "2026-11-22T09:00:00.000000Z"})
+        (change,) = changes(Batch([write]), NOON, 2**20)
+        expires = _fields(change).get("expire_at")
+        assert expires == (
+            datetime(2026, 11, 22, 9, tzinfo=UTC) if collection in EXPIRING else None
+        )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import orjson
 import pytest
+from google.api_core.exceptions import PermissionDenied
 
 from activation.adapters.gcp.bus import PubSubBus
 from activation.errors import ActivationError, StorageUnavailableError
@@ -167,3 +168,15 @@ def push_to(bus: PubSubBus, address: str) -> None:
         endpoint = {"push_endpoint": address + name} if address else {}
         request = {"subscription": bus._subscription(name), "push_config": endpoint}
         bus._subscriber.modify_push_config(request=request)
+
+
+class _Strict:
+    """A publisher that may publish and nothing else, as our functions may."""
+
+    def list_topics(self, **_: object) -> None:
+        raise PermissionDenied("pubsub.topics.list")
+
+
+def test_a_bus_whose_topics_we_may_not_list_answers() -> None:
+    """Else no function would ever be ready: the role of a publisher has no such right."""
+    PubSubBus("p", publisher=_Strict()).ping()

@@ -205,7 +205,7 @@ def connected(options: Options, *, create: bool = False, works: bool = False) ->
     that wait for them; without, nothing is started and answers come at once.
     """
     if options.url is not None:
-        with http_client(options.url, options.bearer) as http:
+        with http_client(options.url, options.bearer, proxy_token=options.proxy_bearer) as http:
             yield Api(http)
         return
     from activation.local import LocalServer
@@ -252,13 +252,18 @@ def _tokens(server: LocalServer, organization: str, user: str) -> Callable[[], s
 
 @contextmanager
 def http_client(
-    url: str, token: Callable[[], str], transport: httpx.BaseTransport | None = None
+    url: str,
+    token: Callable[[], str],
+    transport: httpx.BaseTransport | None = None,
+    proxy_token: Callable[[], str | None] = lambda: None,
 ) -> Iterator[httpx.Client]:
-    """A client that asks for its token at every call, so that a long job outlives one token."""
+    """A client that asks for its tokens at every call, so that a long job outlives one of them."""
     import httpx
 
     def signed(request: httpx.Request) -> httpx.Request:
         request.headers["Authorization"] = f"Bearer {token()}"
+        if passing := proxy_token():
+            request.headers["Proxy-Authorization"] = f"Bearer {passing}"
         return request
 
     with httpx.Client(

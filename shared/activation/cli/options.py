@@ -23,6 +23,7 @@ class Options:
     data: str | None = None
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    proxy_token: str | None = field(default=None, repr=False)
     organization: str = DEFAULT_ORGANIZATION
     user: str = DEFAULT_USER
     as_json: bool = False
@@ -40,17 +41,25 @@ class Options:
         """The token: as given, or read from the file behind `@`. Raises UsageError without one."""
         if not self.token:
             raise click.UsageError("--url needs --token: a token, or @FILE that holds one.")
-        if not self.token.startswith("@"):
-            return self.token
-        try:
-            return Path(self.token[1:]).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise click.UsageError(f"The token file cannot be read: {error.strerror}.") from error
+        return _token(self.token)
+
+    def proxy_bearer(self) -> str | None:
+        """The token for the proxy in front of the API, if one was given."""
+        return _token(self.proxy_token) if self.proxy_token else None
 
     def require_local(self, why: str) -> None:
         """Raise UsageError when the command was given an API: it works on a store."""
         if self.url is not None:
             raise click.UsageError(f"This works on a local store, not with --url: {why}")
+
+
+def _token(given: str) -> str:
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise click.UsageError(f"The token file cannot be read: {error.strerror}.") from error
 
 
 def options() -> Options:
@@ -79,6 +88,10 @@ def shared_options(*, hidden: bool) -> list[click.Option]:
         ),
         (["--url"], {"metavar": "URL", "help": "Work on the API at URL instead."}),
         (["--token"], {"metavar": "TOKEN|@FILE", "help": "Token for the API."}),
+        (
+            ["--proxy-token"],
+            {"metavar": "TOKEN|@FILE", "help": "Token for the proxy in front of the API, if any."},
+        ),
         (
             ["--organization"],
             {"metavar": "NAME", "help": f"Local: for whom. Default: {DEFAULT_ORGANIZATION}."},

@@ -7,6 +7,7 @@ subscription of the same name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -78,9 +79,14 @@ class PubSubBus:
         return len(received)
 
     def ping(self) -> None:
-        """Return when the bus answers; raise StorageUnavailableError otherwise."""
+        """Return when the bus answers; raise StorageUnavailableError otherwise.
+
+        That we may not look at its topics is an answer: nobody who only publishes may.
+        """
+        from google.api_core.exceptions import PermissionDenied
+
         request = {"project": f"projects/{self._project}", "page_size": 1}
-        with answered("Pub/Sub"):
+        with answered("Pub/Sub"), suppress(PermissionDenied):
             self._publisher.list_topics(request=request, **self._bounds)
 
     def close(self) -> None:

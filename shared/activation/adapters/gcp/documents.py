@@ -3,8 +3,10 @@
 A stored document has these fields: `data`, our JSON object as text (Firestore's own maps know no
 list in a list, no name like `__x__` and no more than 20 levels); `index`, a map with an entry for
 each term, because a query may combine any number of equalities but only one look into an array;
-`organization_id`; `due_at` where the collection is swept; and `nonce`, which makes every write a
-change: Firestore keeps the update time, which is our revision, when nothing changes.
+`organization_id`; `due_at` where the collection is swept, and the same instant as `expire_at` where
+Firestore may delete the document then (it looks only at timestamps of its own kind); and `nonce`,
+which makes every write a change: Firestore keeps the update time, which is our revision, when
+nothing changes.
 
 Commits are single batched writes with preconditions, never transactions: those wait for each
 other. Every query has an equality and goes by descending name, which single-field indexes serve.
@@ -33,7 +35,7 @@ from activation.adapters.document_rules import (
 )
 from activation.adapters.gcp.calls import answered, once, patient
 from activation.domain.entity import timestamp
-from activation.indexes import INDEXES, SWEPT, UNFILTERED
+from activation.indexes import EXPIRING, INDEXES, SWEPT, UNFILTERED
 from activation.ports import ABSENT, Batch, Clock, Document, Key, Query, Revision
 
 EMULATOR_MAX_COMMIT_BYTES = 4 * 1024 * 1024 - 64 * 1024
@@ -191,8 +193,11 @@ def firestore_indexes() -> dict[str, Any]:
         fields = {"data": [], "index": [listed], "nonce": [], "organization_id": [listed]}
         if collection in SWEPT:
             fields["due_at"] = [swept]
+        if collection in EXPIRING:
+            fields["expire_at"] = []
         overrides += [
             {"collectionGroup": collection, "fieldPath": field, "indexes": indexes}
+            | ({"ttl": True} if field == "expire_at" else {})
             for field, indexes in sorted(fields.items())
         ]
     return {"indexes": [], "fieldOverrides": overrides}
@@ -215,6 +220,8 @@ def _fields(change: Change) -> dict[str, Any]:
     }
     if change.key.collection in SWEPT:
         fields["due_at"] = change.due_at
+    if change.key.collection in EXPIRING and change.due_at:
+        fields["expire_at"] = datetime.fromisoformat(change.due_at)
     return fields
 
 

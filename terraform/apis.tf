@@ -1,0 +1,78 @@
+resource "google_project_service" "api" {
+  for_each = toset([
+    "artifactregistry.googleapis.com",
+    "bigquery.googleapis.com",
+    "cloudbuild.googleapis.com",
+    "cloudfunctions.googleapis.com",
+    "cloudkms.googleapis.com",
+    "cloudscheduler.googleapis.com",
+    "compute.googleapis.com",
+    "dataflow.googleapis.com",
+    "eventarc.googleapis.com",
+    "firestore.googleapis.com",
+    "iam.googleapis.com",
+    "iamcredentials.googleapis.com",
+    "iap.googleapis.com",
+    "logging.googleapis.com",
+    "monitoring.googleapis.com",
+    "pubsub.googleapis.com",
+    "run.googleapis.com",
+    "secretmanager.googleapis.com",
+    "storage.googleapis.com",
+  ])
+
+  service            = each.key
+  disable_on_destroy = false
+}
+
+data "google_project" "current" {
+  depends_on = [google_project_service.api]
+}
+
+# Google's own accounts act for us: they use our keys, deliver messages and call functions. They
+# come into being when they are first needed, which is too late for the rights they get here.
+resource "google_project_service_identity" "agent" {
+  provider = google-beta
+  for_each = toset([
+    "artifactregistry.googleapis.com",
+    "cloudfunctions.googleapis.com",
+    "eventarc.googleapis.com",
+    "firestore.googleapis.com",
+    "iap.googleapis.com",
+    "pubsub.googleapis.com",
+    "run.googleapis.com",
+  ])
+
+  service    = each.key
+  depends_on = [google_project_service.api]
+}
+
+data "google_storage_project_service_account" "agent" {
+  depends_on = [google_project_service.api]
+}
+
+data "google_bigquery_default_service_account" "agent" {
+  depends_on = [google_project_service.api]
+}
+
+# Who used a key or read a secret is written down by Google; nobody is exempt.
+resource "google_project_iam_audit_config" "reads" {
+  for_each = toset(["cloudkms.googleapis.com", "iam.googleapis.com", "secretmanager.googleapis.com"])
+
+  project = var.project
+  service = each.key
+
+  audit_log_config {
+    log_type = "ADMIN_READ"
+  }
+
+  audit_log_config {
+    log_type = "DATA_READ"
+  }
+
+  audit_log_config {
+    log_type = "DATA_WRITE"
+  }
+
+  depends_on = [google_project_service.api]
+}

@@ -1,0 +1,309 @@
+# Where ------------------------------------------------------------------------------------------
+
+variable "project" {
+  description = "Id of the Google Cloud project; it holds nothing else."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
+    error_message = "The project is an id: 6 to 30 lower-case letters, digits and hyphens."
+  }
+}
+
+variable "environment" {
+  description = "Which environment this is; a label on everything."
+  type        = string
+
+  validation {
+    condition     = contains(["dev", "prod"], var.environment)
+    error_message = "The environment is dev or prod."
+  }
+}
+
+variable "name" {
+  description = "Goes before the name of every resource."
+  type        = string
+  default     = "activation"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{2,15}$", var.name))
+    error_message = "The name has 3 to 16 lower-case letters, digits and hyphens."
+  }
+}
+
+variable "region" {
+  description = "Region of functions, topics and buckets."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    error_message = "The region is one like europe-west1."
+  }
+}
+
+variable "database_location" {
+  description = "Location of Firestore: a region, or eur3 or nam5 for several; it cannot be changed."
+  type        = string
+
+  validation {
+    condition     = can(regex("^([a-z]+-[a-z]+[0-9]+|eur3|nam5)$", var.database_location))
+    error_message = "The location is a region, eur3 or nam5."
+  }
+}
+
+variable "copies_location" {
+  description = "Location of backups, archives and the audit bucket: a region, or EU, US or ASIA."
+  type        = string
+
+  validation {
+    condition     = can(regex("^([a-z]+-[a-z]+[0-9]+|EU|US|ASIA)$", var.copies_location))
+    error_message = "The location is a region, EU, US or ASIA."
+  }
+}
+
+# The door ---------------------------------------------------------------------------------------
+
+variable "domains" {
+  description = "Host names of the API; their A records point to the output `address`."
+  type        = list(string)
+
+  validation {
+    condition = length(var.domains) > 0 && alltrue([
+      for domain in var.domains : can(regex("^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z]{2,}$", domain))
+    ])
+    error_message = "At least one host name, in lower case and without a final dot."
+  }
+}
+
+variable "api_callers" {
+  description = "Principals that Identity-Aware Proxy lets through to the API (group:…, user:…, serviceAccount:…)."
+  type        = set(string)
+
+  validation {
+    condition = alltrue([
+      for caller in var.api_callers : can(regex("^(user|group|serviceAccount|domain|principal|principalSet):.+$", caller))
+    ])
+    error_message = "Callers are named: user:, group:, serviceAccount:, domain:, principal: or principalSet:."
+  }
+}
+
+variable "issuer" {
+  description = "Issuer of the tokens of operators."
+  type        = string
+
+  validation {
+    condition     = startswith(var.issuer, "https://")
+    error_message = "The issuer is an https address."
+  }
+}
+
+variable "jwks_url" {
+  description = "Where the issuer publishes its keys."
+  type        = string
+
+  validation {
+    condition     = startswith(var.jwks_url, "https://")
+    error_message = "The keys are published at an https address."
+  }
+}
+
+variable "cors_origins" {
+  description = "Origins that a browser may call the API and upload from."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for origin in var.cors_origins : can(regex("^https://[^/*]+$", origin))])
+    error_message = "An origin is https:// and a host, without a path or a wildcard."
+  }
+}
+
+variable "requests_per_minute" {
+  description = "What one address may ask for in a minute; ten times as much gets it banned."
+  type        = number
+  default     = 1200
+
+  validation {
+    condition     = var.requests_per_minute >= 60 && var.requests_per_minute <= 10000
+    error_message = "Between 60 and 10,000 requests a minute."
+  }
+}
+
+variable "firewall_preview" {
+  description = "Only log what the preconfigured firewall rules would refuse."
+  type        = bool
+  default     = false
+}
+
+# Functions --------------------------------------------------------------------------------------
+
+variable "archives" {
+  description = "Folder of the functions' archives, one <function>.zip each."
+  type        = string
+  default     = "../dist"
+}
+
+variable "min_instances" {
+  description = "Instances that stay warm, by function; the others have the manifest's number."
+  type        = map(number)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for count in values(var.min_instances) : count >= 0 && count <= 100])
+    error_message = "Between 0 and 100 instances."
+  }
+}
+
+variable "gradual_traffic" {
+  description = "A new revision gets no traffic by itself: the rollout gives it, step by step."
+  type        = bool
+  default     = false
+}
+
+variable "settings" {
+  description = "More settings of the functions, ACTIVATION_*; see the table in the README."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.settings) : can(regex("^ACTIVATION_[A-Z_]+$", name))])
+    error_message = "Settings are named ACTIVATION_*."
+  }
+}
+
+variable "secret_settings" {
+  description = "Settings that are secrets: the id of a secret of this project, and the functions that get it."
+  type        = map(object({ secret = string, functions = set(string) }))
+  default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.secret_settings) : can(regex("^ACTIVATION_[A-Z_]+$", name))])
+    error_message = "Settings are named ACTIVATION_*."
+  }
+}
+
+# Keys and keeping -------------------------------------------------------------------------------
+
+variable "key_protection" {
+  description = "Protection level of all keys: SOFTWARE or HSM."
+  type        = string
+  default     = "SOFTWARE"
+
+  validation {
+    condition     = contains(["SOFTWARE", "HSM"], var.key_protection)
+    error_message = "SOFTWARE or HSM."
+  }
+}
+
+variable "signing_key_version" {
+  description = "Version of the signing key that signs new evidence; older ones go on verifying."
+  type        = number
+  default     = 1
+
+  validation {
+    condition     = var.signing_key_version >= 1 && floor(var.signing_key_version) == var.signing_key_version
+    error_message = "Versions are whole numbers from 1."
+  }
+}
+
+variable "message_days" {
+  description = "How long topics keep messages for a replay, and dead letters wait."
+  type        = number
+  default     = 14
+
+  validation {
+    condition     = var.message_days >= 1 && var.message_days <= 31
+    error_message = "Between 1 and 31 days."
+  }
+}
+
+variable "database_backup_days" {
+  description = "How long daily backups of the database are kept: erasure must be complete in 30 days."
+  type        = number
+  default     = 14
+
+  validation {
+    condition     = var.database_backup_days >= 1 && var.database_backup_days <= 28
+    error_message = "Between 1 and 28 days."
+  }
+}
+
+variable "event_days" {
+  description = "How long raw events are kept."
+  type        = number
+  default     = 400
+
+  validation {
+    condition     = var.event_days >= 30
+    error_message = "At least 30 days."
+  }
+}
+
+variable "audit_days" {
+  description = "How long an object in the audit bucket can be neither changed nor deleted."
+  type        = number
+  default     = 365
+
+  validation {
+    condition     = var.audit_days >= 1
+    error_message = "At least a day."
+  }
+}
+
+variable "audit_locked" {
+  description = "Lock the retention of the audit bucket: it can never be shortened again."
+  type        = bool
+  default     = false
+}
+
+# Watching ---------------------------------------------------------------------------------------
+
+variable "alert_emails" {
+  description = "Who is told, by level."
+  type = object({
+    critical = set(string)
+    warning  = set(string)
+    info     = optional(set(string), [])
+  })
+
+  validation {
+    condition     = length(var.alert_emails.critical) > 0
+    error_message = "Somebody must be told of critical alerts."
+  }
+
+  validation {
+    condition = alltrue([
+      for address in setunion(var.alert_emails.critical, var.alert_emails.warning, var.alert_emails.info) :
+      can(regex("^[^@\\s]+@[^@\\s]+$", address))
+    ])
+    error_message = "Addresses of e-mail."
+  }
+}
+
+variable "availability_goal" {
+  description = "Share of API requests that must not fail, over 28 days."
+  type        = number
+  default     = 0.999
+
+  validation {
+    condition     = var.availability_goal >= 0.9 && var.availability_goal < 1
+    error_message = "From 0.9 to below 1."
+  }
+}
+
+# Segments past one machine ----------------------------------------------------------------------
+
+variable "dataflow" {
+  description = "The streaming job for segments that outgrow functions; none by default."
+  type = object({
+    template    = string
+    max_workers = optional(number, 4)
+    parameters  = optional(map(string), {})
+  })
+  default = null
+
+  validation {
+    condition     = var.dataflow == null || can(regex("^gs://.+\\.json$", var.dataflow.template))
+    error_message = "The template is a gs:// address of a flex template's JSON."
+  }
+}

@@ -1,0 +1,17 @@
+terraform {
+  required_version = ">= 1.9, < 2.0"
+
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = "~> 6.50"
+    }
+    google-beta = {
+      source  = "hashicorp/google-beta"
+      version = "~> 6.50"
+    }
+  }
+
+  # Partial: `terraform init -backend-config="bucket=…" -backend-config="prefix=activation/prod"`.
+  backend "gcs" {}
+}

@@ -1,0 +1,99 @@
+"""The real Terraform validates and applies the files, and what comes out agrees with the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from activation.function_manifest import functions
+from tests.terraform import agreement, rights
+from tests.terraform.configuration import FOLDER
+from tests.terraform.conftest import applied_as
+from tests.terraform.trial import Applied, Trial
+
+
+def test_terraform_validates(terraform: str, provider_schema: Path, tmp_path: Path) -> None:
+    assert list(map(str, Trial.of(FOLDER, tmp_path).validate())) == []
+
+
+def test_every_identity_has_the_rights_of_the_manifest_and_no_other(applied: Applied) -> None:
+    given = rights.rights(applied)
+    assert len(given) > 60
+    assert list(map(str, rights.check(applied, functions()))) == []
+
+
+@pytest.mark.parametrize("check", agreement.CHECKS, ids=lambda one: one.__name__)
+def test_what_is_deployed_is_what_the_code_expects(check: object, applied: Applied) -> None:
+    assert callable(check)
+    assert list(map(str, check(applied))) == []
+
+
+def test_only_callers_that_were_named_pass_the_proxy(applied: Applied) -> None:
+    members = {
+        one.values["member"] for one in applied.of("google_iap_web_backend_service_iam_member")
+    }
+    assert members == {"group:activation-operators@example.com"}
+
+
+def test_people_are_not_kept_in_buckets_after_erasure(applied: Applied) -> None:
+    """What is deleted there is gone at once; only what names nobody may linger."""
+    buckets = applied.by_key("google_storage_bucket", "bucket")
+    seconds = {
+        name: values["soft_delete_policy"][0]["retention_duration_seconds"]
+        for name, values in buckets.items()
+    }
+    lingering = {name for name, kept in seconds.items() if kept}
+    assert lingering == {"exports", "sources"}
+    kept = [
+        rule["condition"][0]["age"]
+        for rule in buckets["exports"]["lifecycle_rule"]
+        if rule["action"][0]["type"] == "Delete"
+    ]
+    assert kept[0] + seconds["exports"] / 86_400 <= 28
+    assert not any(values["versioning"][0]["enabled"] for values in buckets.values())
+    assert {name for name, values in buckets.items() if values["retention_policy"]} == {"audit"}
+    assert buckets["audit"]["retention_policy"][0]["is_locked"] is True
+
+
+def test_backups_of_the_database_end_before_erasure_must(applied: Applied) -> None:
+    kept = [
+        int(one.values["retention"].removesuffix("s")) / 86_400
+        for one in applied.of("google_firestore_backup_schedule")
+    ]
+    assert len(kept) == 2
+    assert max(kept) <= 28
+
+
+@pytest.mark.slow
+def test_the_small_environment_agrees_too(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    applied = applied_as("dev", tmp_path)
+    found = rights.check(applied, functions())
+    for check in agreement.CHECKS:
+        found += check(applied)
+    assert list(map(str, found)) == []
+    (lock,) = applied.by_key("google_storage_bucket", "bucket")["audit"]["retention_policy"]
+    assert lock["is_locked"] is False
+
+
+@pytest.mark.slow
+def test_the_streaming_job_comes_when_it_is_asked_for(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    trial = Trial.of(FOLDER, tmp_path)
+    values = trial.folder / "environments" / "dev.tfvars"
+    asked = 'dataflow = { template = "gs://example-templates/segments.json" }\n'
+    values.write_text(values.read_text() + asked)
+    applied, findings = trial.apply("dev")
+    assert findings == []
+    assert applied is not None
+    job = applied.by_key("google_dataflow_flex_template_job", "segments")["segments"]
+    account = applied.by_key("google_service_account", "dataflow")["segments"]
+    assert job["service_account_email"] == account["email"]
+    extra = {str(r) for r in rights.rights(applied) if r.who == "dataflow-segments"}
+    assert extra == {
+        "dataflow-segments has roles/dataflow.worker on project",
+        "dataflow-segments has roles/storage.objectUser on bucket/events",
+    }
