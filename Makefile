@@ -23,7 +23,7 @@ test: $(VENV)/.dev  ## run the tests (embedded back-ends and wire-level servers)
 	$(BIN)/pytest -n auto $(ARGS)
 
 test-emulators: $(VENV)/.dev  ## run the tests on the Firestore and Pub/Sub emulators
-	$(BIN)/pytest -m emulator $(ARGS)
+	$(BIN)/pytest -n auto -m emulator $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the long tests: kill -9 while it works, more of the crash lab
 	$(BIN)/pytest -n auto -m slow $(ARGS)
