@@ -36,6 +36,7 @@ from activation.services.platforms import PlatformService
 from activation.services.quotas import QuotaService
 from activation.services.retention import RetentionService
 from activation.services.suppression_imports import SuppressionImports
+from activation.services.suppression_journal import SuppressionJournal
 from activation.services.suppression_lists import SuppressionLists
 from activation.services.suppressions import SuppressionService
 from activation.settings import Settings, from_environment
@@ -127,6 +128,15 @@ class App:
     def archive_blobs(self) -> BlobStore:
         """Archives of audiences."""
         return self._area("archive", self.settings.archive_bucket)
+
+    @cached_property
+    def journal_blobs(self) -> BlobStore:
+        """The journal of suppressions: apart from what a backup brings back."""
+        if not self._embedded:
+            return self._bucket(self.settings.journal_bucket or self.settings.archive_bucket)
+        from activation.adapters.embedded.blobs import FileBlobs
+
+        return FileBlobs(self.settings.journal_path, self.clock)
 
     @cached_property
     def bus(self) -> MessageBus:
@@ -293,9 +303,18 @@ class App:
     def suppressions(self) -> SuppressionService:
         """Suppression lists."""
         lists = SuppressionLists(
-            self.documents, self.member_blobs, self.suppression_vault, self.clock
+            self.documents,
+            self.member_blobs,
+            self.suppression_vault,
+            self.clock,
+            journal=self.journal,
         )
         return SuppressionService(self.commits, lists)
+
+    @cached_property
+    def journal(self) -> SuppressionJournal:
+        """Every change of a suppression list, kept apart from the lists."""
+        return SuppressionJournal(self.journal_blobs, self.clock)
 
     @cached_property
     def suppression_imports(self) -> SuppressionImports:

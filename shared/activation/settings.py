@@ -33,6 +33,12 @@ class Settings:
     members_bucket: str = _setting("", "google: bucket of member partitions")
     backup_bucket: str = _setting("", "google: bucket of backups of versions")
     archive_bucket: str = _setting("", "google: bucket of archived audiences")
+    journal_bucket: str = _setting(
+        "", "google: bucket of the journal of suppressions; none: the archive bucket"
+    )
+    journal_folder: str = _setting(
+        "", "embedded: folder of the journal of suppressions; none: in the data folder"
+    )
     topic_prefix: str = _setting("", "google: put before every topic name")
     kms_key: str = _setting("", "google: KMS key that wraps credentials")
     signing_key: str = _setting("", "google: version of the KMS key that signs evidence packs")
@@ -87,6 +93,11 @@ class Settings:
     def data_path(self) -> Path:
         """`data_folder` as a path."""
         return Path(self.data_folder)
+
+    @property
+    def journal_path(self) -> Path:
+        """The folder of the journal of suppressions."""
+        return Path(self.journal_folder) if self.journal_folder else self.data_path / "journal"
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:

@@ -37,6 +37,7 @@ def use_google(app: App, project: str, storage: StorageServer, kms: KmsServer) -
         documents=FirestoreDocuments(project, "(default)", app.clock),
         uploads=blobs,
         member_blobs=blobs,
+        journal_blobs=blobs,
         bus=bus,
         vault=EnvelopeVault(CloudKmsKeys(KEY_NAME, client=kms.client)),
     )

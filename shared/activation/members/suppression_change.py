@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from activation.domain.manifest import Place
@@ -34,6 +34,8 @@ class Change:
     removed: int = 0
     by_reason: Counter[str] | None = None
     """How many more identifiers there are for each reason."""
+    epoch: int = 0
+    """The least epoch that the list has afterwards."""
 
 
 def addition(current: ListInForce, rows: Rows, inputs: int) -> Change:
@@ -79,6 +81,27 @@ def removal(current: ListInForce, rows: Rows, now: int) -> Change:
     removed = int((held > 0).sum())
     counts = _counted(held[held > 0], -1)
     return Change(settled([gone], keeps_gone=True), removed=removed, by_reason=counts)
+
+
+def played_back(current: ListInForce, tables: Sequence[Rows], epoch: int, now: int) -> Change:
+    """What former changes of one kind, all additions or all removals, oldest first, come to on
+    the list as it is; what is there already changes nothing."""
+    rows = settled(tables, keeps_gone=True)
+    if is_removal(rows):
+        return replace(removal(current, rows.take(rows.is_main), now), epoch=epoch)
+    fresh = rows.take(current.strongest(rows.forms, rows.owners) < rows.reasons)
+    mains = fresh.take(fresh.is_main)
+    held = current.strongest(mains.forms, mains.owners)
+    owners = len(set(fresh.owners.tolist()))
+    added = int((held == 0).sum())
+    counts = _counted(mains.reasons, 1)
+    counts.update(_counted(held[held > 0], -1))
+    return Change(fresh, added, owners - added, by_reason=counts, epoch=epoch)
+
+
+def is_removal(rows: Rows) -> bool:
+    """Whether the rows of a change take identifiers away; no change does both."""
+    return len(rows) > 0 and int(rows.reasons[0]) == GONE
 
 
 def _counted(codes: Codes, weight: int) -> Counter[str]:

@@ -90,7 +90,7 @@ class SuppressionParts:
                 octets = data[block.start - start : block.end - start]
                 if _checksum(octets) != block.checksum:
                     raise damaged()
-                yield block.first_byte, _parsed(octets, block.rows)
+                yield block.first_byte, parsed_rows(octets, block.rows)
 
     def merged(
         self,
@@ -209,7 +209,7 @@ class _PartStream(io.RawIOBase):
         for first_byte, rows in blocks:
             if not len(rows):
                 continue
-            content = _packed(rows)
+            content = packed_rows(rows)
             index.append((first_byte, len(rows), _checksum(content)))
             self._rows += len(rows)
             self._removals += int((rows.reasons == GONE).sum())
@@ -224,12 +224,14 @@ def _checksum(octets: Any) -> str:
     return hashlib.sha256(octets).hexdigest()[:32]
 
 
-def _packed(rows: Rows) -> bytes:
+def packed_rows(rows: Rows) -> bytes:
+    """Rows as the columns of a block."""
     columns = ((rows.forms, ">u8"), (rows.owners, ">u8"), (rows.added, ">i8"), (rows.reasons, "u1"))
     return b"".join(values.astype(kind).tobytes() for values, kind in columns)
 
 
-def _parsed(octets: memoryview, count: int) -> Rows:
+def parsed_rows(octets: memoryview, count: int) -> Rows:
+    """The rows of a block of `count` rows."""
     import numpy as np
 
     def column(start: int, kind: str, width: int = 1) -> npt.NDArray[np.generic]:

@@ -22,7 +22,18 @@ from activation.errors import (
 )
 from activation.members.suppression_change import MAX_PARTS, Change, appended
 from activation.members.suppression_parts import FOLDER, MAX_DOCUMENT_BYTES, SuppressionParts
-from activation.ports import ABSENT, BlobStore, Clock, DocumentStore, Key, Vault, Write
+from activation.ports import (
+    ABSENT,
+    Batch,
+    BlobKey,
+    BlobStore,
+    Clock,
+    DocumentStore,
+    Key,
+    Vault,
+    Write,
+)
+from activation.services.suppression_journal import SuppressionJournal
 
 if TYPE_CHECKING:
     from activation.members.suppressions import ListInForce, LoadedPart
@@ -131,6 +142,8 @@ class SuppressionLists:
     max_parts: int = MAX_PARTS
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     kept: KeptLists = field(default_factory=KeptLists, repr=False, compare=False)
+    journal: SuppressionJournal | None = None
+    """Gets every change before it is committed; none while it is played back."""
 
     @property
     def records(self) -> Collection[SuppressionList]:
@@ -233,11 +246,19 @@ class SuppressionLists:
             after, writes = self._appended(head, made)
         except StorageUnavailableError as error:
             raise self._overtaken(head, error) from error
+        noted = self._noted(head, made, after)
         try:
             commit(made, head, after, writes)
         except ConflictError as error:
+            if self.journal is not None and noted is not None:
+                self.journal.take_back(noted)
             raise self._overtaken(head, error) from error
         return after
+
+    def _noted(self, head: Head, made: Change, after: SuppressionList) -> BlobKey | None:
+        if self.journal is None:
+            return None
+        return self.journal.note(head.organization_id, after.epoch, head.sealed, made.rows)
 
     def _overtaken(self, head: Head, error: ActivationError) -> Exception:
         """The error as it is, unless the list has moved on."""
@@ -247,19 +268,36 @@ class SuppressionLists:
 
     def _opened(self, organization_id: str) -> tuple[Head, ListInForce]:
         """The organization's list, ready to be changed."""
-        from activation.members.suppressions import ListInForce
 
-        def opened(heads: list[Stored[SuppressionList]]) -> tuple[Head, ListInForce]:
+        def opened(heads: list[Stored[SuppressionList]]) -> tuple[Head, ListInForce] | None:
             own = [one for one in heads if one.key.organization_id == organization_id]
             if own:
                 entity = own[0].entity
                 head = Head(organization_id, own[0], self.key_of(entity), entity.key)
                 return head, self.in_force(own[0])
-            key = os.urandom(32)
-            sealed = self.vault.seal(key, key_context(organization_id))
-            return Head(organization_id, None, key, sealed), ListInForce()
+            return None
 
-        return self.read(organization_id, opened)
+        found = self.read(organization_id, opened)
+        if found is None:
+            self.found(
+                organization_id, self.vault.seal(os.urandom(32), key_context(organization_id))
+            )
+            return self._opened(organization_id)
+        return found
+
+    def found(self, organization_id: str, sealed: str) -> None:
+        """Begin a list, with its sealed key and nothing else, unless there is one: no two changes
+        ever speak of different keys."""
+        now = self.clock.now()
+        empty = SuppressionList(
+            organization_id=organization_id, created_at=now, updated_at=now, epoch=0, key=sealed
+        )
+        try:
+            self.documents.commit(
+                Batch([Write(Key(organization_id, HEADS, HEAD), empty.stored(), ABSENT)])
+            )
+        except ConflictError:
+            return
 
     def _appended(self, head: Head, made: Change) -> tuple[SuppressionList, list[Write]]:
         """The next state of a head, and all that has to be written with it."""
@@ -274,7 +312,7 @@ class SuppressionLists:
             organization_id=head.organization_id,
             created_at=before.created_at if before else now,
             updated_at=now,
-            epoch=before.epoch + 1 if before else 1,
+            epoch=max(before.epoch + 1 if before else 1, made.epoch),
             key=head.sealed,
             parts=parts,
             size=(before.size if before else 0) + made.added - made.removed,
