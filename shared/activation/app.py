@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from activation.services.reads import ReadService
     from activation.services.reauth import Reauth
     from activation.services.reconciling import Reconciler, ReconcileService
+    from activation.services.recovery import RecoveryService
     from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
     from activation.services.storages import StorageService
@@ -315,6 +316,24 @@ class App:
     def journal(self) -> SuppressionJournal:
         """Every change of a suppression list, kept apart from the lists."""
         return SuppressionJournal(self.journal_blobs, self.clock)
+
+    @cached_property
+    def recovery(self) -> RecoveryService:
+        """What a store has to hear after a restore."""
+        from dataclasses import replace
+
+        from activation.services.erased_members import ErasedMembers
+        from activation.services.playback import Playback
+        from activation.services.recovery import RecoveryService
+
+        lists = replace(self.suppressions.lists, journal=None)
+        return RecoveryService(
+            self.distributions,
+            Playback(self.commits, lists, self.journal, self.clock),
+            ErasedMembers(self.member_upkeep, self.suppressions, self.clock),
+            self.journal,
+            self.clock,
+        )
 
     @cached_property
     def suppression_imports(self) -> SuppressionImports:

@@ -47,7 +47,7 @@ UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
     *("locks", "webhook_secrets", "webhook_silences", "webhooks"),
-    *("suppression_lists", "suppression_parts"),
+    *("suppression_lists", "suppression_parts", "recoveries"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""
 

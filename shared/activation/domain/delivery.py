@@ -29,6 +29,7 @@ class Delivery:
     """
 
     distribution_id: str
+    """The distribution; made anew after a restore, with the restore's name after a dot."""
     external_id: str
     """Our name for the audience at the platform, stable over all distributions of it."""
     audience_name: str

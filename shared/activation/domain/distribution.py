@@ -229,6 +229,8 @@ class Distribution(Entity):
     """When the work goes on by itself: the schedule, a pause the platform asked for, the next
     look at match results. While a worker holds the lease, its end counts instead."""
     trace_id: str | None = None
+    era: str = ""
+    """Of the ledger, when the lists were made; part of every name that platforms are given."""
 
     def stored(self) -> dict[str, Any]:
         """The stored form; `due_at` is when `run_due` has to look at it: what is held waits for
@@ -254,6 +256,7 @@ class Distribution(Entity):
 
 HIDDEN = frozenset(
     {"receipts", "roster", "stages", "stage", "settled", "attempt", "lease_until", "visible_to"}
+    | {"era"}
 )
 """Fields of a distribution that callers do not see."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from activation.domain.distribution import DistributionType
 from activation.domain.entity import Entity, Instant, Value
 from activation.domain.platform import ConnectorSpec
 from activation.domain.roster import Roster
@@ -76,11 +77,17 @@ class Ledger(Entity):
     """Slots of the schedule for which nothing was sent, the last ones."""
     seen: SeenSize | None = None
     drift: Drift | None = None
+    uncertain: bool = False
+    """Whether the records went back to an earlier state since all was last stated: what the
+    platform holds is not known, and the next run states all."""
+    era: str = ""
+    """Names what is sent since the last restore: names that were given before it are not given
+    again."""
     visible_to: tuple[str, ...] = ()
 
     def public(self) -> dict[str, Any]:
         """What callers see: counts instead of parts; what is in doubt counts for itself."""
-        data = self.model_dump(mode="json", exclude={"accepted", "visible_to", "forms"})
+        data = self.model_dump(mode="json", exclude={"accepted", "visible_to", "forms", "era"})
         roster = self.accepted
         return {
             **data,
@@ -88,6 +95,19 @@ class Ledger(Entity):
             "accepted_by_type": dict(roster.by_type) if roster else {},
             "doubtful": roster.doubtful if roster else 0,
         }
+
+
+def restates(ledger: Ledger | None, spec: ConnectorSpec, now: datetime) -> bool:
+    """Whether a run has to tell the platform also of those it holds already."""
+    return ledger is not None and (ledger.uncertain or is_lapsing(ledger, spec, now))
+
+
+def run_type(ledger: Ledger | None, asked: DistributionType) -> DistributionType:
+    """How a run is done: where nobody knows what the platform holds, a refresh leaves there what
+    an incremental run promises to."""
+    uncertain = ledger is not None and ledger.uncertain
+    incremental = asked is DistributionType.INCREMENTAL
+    return DistributionType.REFRESH if uncertain and incremental else asked
 
 
 def is_lapsing(ledger: Ledger | None, spec: ConnectorSpec, now: datetime) -> bool:

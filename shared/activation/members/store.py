@@ -173,6 +173,17 @@ class MemberStore:
         making = _Making(self, parent.organization_id, parent.audience_id, manifest_id, parent)
         return making.expired(now, on_partition)
 
+    def without(
+        self,
+        parent: Manifest,
+        manifest_id: str,
+        leaving: Callable[[Any], Any],
+        on_partition: OnPartition | None = None,
+    ) -> MergeResult:
+        """The members but those that `leaving` marks in a table of them; reads every partition."""
+        making = _Making(self, parent.organization_id, parent.audience_id, manifest_id, parent)
+        return making.without(leaving, on_partition)
+
     def may_expire(self, manifest: Manifest, now: datetime) -> bool:
         """Whether the time of a member may have come; opens nothing."""
         from activation.members.expiry import is_due
@@ -285,15 +296,24 @@ class _Making:
         """See `MemberStore.without_expired`."""
         from activation.members.expiry import Expired
         from activation.members.reading import expired
-        from activation.members.rewrite import Rewrite
 
         assert self.parent is not None
         writer = self._writer(self.parent.size)
         with Expired(self.store.parts, self.parent, now) as leaving:
             if not leaving.rows or self._is_small(self.parent, leaving.rows):
                 return self._by_delta(self.parent, writer, leaving, on_partition)
+        return self.without(lambda members: expired(members, now), on_partition)
+
+    def without(
+        self, leaving: Callable[[Any], Any], on_partition: OnPartition | None
+    ) -> MergeResult:
+        """See `MemberStore.without`."""
+        from activation.members.rewrite import Rewrite
+
+        assert self.parent is not None
+        writer = self._writer(self.parent.size)
         rewrite = Rewrite(writer, self.parent, self._nothing(), self.store.rows_at_once)
-        rewrite.leaving = lambda members: expired(members, now)
+        rewrite.leaving = leaving
         return self._rewritten(writer, rewrite, on_partition)
 
     def _nothing(self) -> Any:

@@ -31,7 +31,7 @@ from activation.domain.entity import new_id
 from activation.domain.guard import blast_radius
 from activation.domain.lane import FINAL as LANE_FINAL
 from activation.domain.lane import Lane, LaneStatus, split
-from activation.domain.ledger import is_lapsing
+from activation.domain.ledger import Ledger, restates, run_type
 from activation.domain.platform import ConnectorSpec, HealthStatus, Platform, PlatformStatus
 from activation.errors import (
     ActivationError,
@@ -62,6 +62,7 @@ from activation.services.matching import Matching
 from activation.services.plans import comparable, planned
 from activation.services.platforms import PlatformService
 from activation.services.reauth import Reauth
+from activation.services.reconciling import compared, delivery_of_ledger
 from activation.services.sending import not_understood
 from activation.services.settling import Settling
 from activation.services.stages import lanes_of_stage, nothing_sent, stages_of
@@ -286,8 +287,7 @@ class Dispatcher:
         from activation.members.delivery import Stored as Place
         from activation.members.delivery import freeze
 
-        job = holder[0].job
-        ledger = self.distributions.ledgers.of(job).entity
+        job, ledger = holder[0].job, self._known(holder, platform, spec)
         manifest = self.distributions.audiences.manifests.get(
             job.organization_id, job.manifest_id or ""
         ).entity
@@ -310,9 +310,9 @@ class Dispatcher:
             spec,
             self.distributions.selection(job, platform, manifest),
             comparable(ledger, spec),
-            job.distribution_type,
+            run_type(ledger, job.distribution_type),
             place,
-            restate=is_lapsing(ledger, spec, self.clock.now()),
+            restate=restates(ledger, spec, self.clock.now()),
         )
         plan = planned(prepared, spec, platform)
         cost = job.metadata.model_copy(update={"cost_estimate": plan.cost_estimate})
@@ -322,7 +322,29 @@ class Dispatcher:
             stages=stages_of(prepared, spec.max_rows),
             progress=nothing_sent(plan, prepared),
             metadata=cost,
+            era=ledger.era,
         )
+
+    def _known(
+        self, holder: list[Lease[Distribution]], platform: Platform, spec: ConnectorSpec
+    ) -> Ledger:
+        """The ledger; after a restore with what the platform itself says it holds, where it can
+        say it."""
+        job = holder[0].job
+        stored = self.distributions.ledgers.of(job)
+        if not (stored.entity.uncertain and spec.lists_members):
+            return stored.entity
+        account, connector = self.accounts.opened(platform)
+        name = stored.entity.platform_audience_id
+        name = name or connector.create_audience(account, delivery_of(job))
+        ledger = stored.entity.changed(platform_audience_id=name)
+        listed = connector.listing(account, delivery_of_ledger(ledger))
+        found = compared(self.distributions.store, ledger, listed).roster
+        known = ledger.changed(
+            accepted=found, forms=_forms(spec), uncertain=False, updated_at=self.clock.now()
+        )
+        holder[0] = holder[0].committed([stored.replaced_by(known)])
+        return known
 
     def _is_too_much(
         self,

@@ -32,7 +32,7 @@ from activation.domain.distribution import (
 )
 from activation.domain.entity import new_id
 from activation.domain.lane import Lane, lane_id
-from activation.domain.ledger import Ledger, is_lapsing
+from activation.domain.ledger import Ledger, restates, run_type
 from activation.domain.manifest import Manifest
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.platform import ConnectorSpec, Platform, PlatformStatus, PlatformType
@@ -114,8 +114,8 @@ class DistributionService(Records[Distribution]):
             spec,
             self.selection(draft, platform, manifest),
             comparable(ledger, spec),
-            draft.distribution_type,
-            restate=is_lapsing(ledger, spec, self.clock.now()),
+            run_type(ledger, draft.distribution_type),
+            restate=restates(ledger, spec, self.clock.now()),
         )
         return planned(prepared, spec, platform)
 
@@ -477,9 +477,10 @@ def session_of(text: str) -> int:
 def delivery_of(job: Distribution, lane: Lane | None = None) -> Delivery:
     """What the connector needs to know of a distribution, or of one lane of it; equal for every
     try."""
-    key = lane.lane_id if lane else job.distribution_id
+    run = f"{job.distribution_id}.{job.era}" if job.era else job.distribution_id
+    key = lane.lane_id.replace(job.distribution_id, run) if lane else run
     return Delivery(
-        distribution_id=job.distribution_id,
+        distribution_id=run,
         external_id=f"aa-{job.audience_id}",
         audience_name=job.audience_name,
         description="",

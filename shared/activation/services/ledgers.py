@@ -14,6 +14,7 @@ from activation.errors import ConflictError, InvalidStateError
 from activation.ports import Clock, DocumentStore, Query, Write
 from activation.services.access import get_visible, listing, retry_conflicts
 from activation.services.commits import Commits
+from activation.services.restore_mark import since_restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class LedgerService:
             platform_id=job.platform_id,
             active=job.distribution_id,
             visible_to=job.visible_to,
+            **since_restore(self.documents, job.audience_id),
         )
         return ledger, self.records.created(id, ledger)
 

@@ -105,6 +105,29 @@ class MemberUpkeep:
         )
         return None if result else told(before)
 
+    def erase(self, caller: Caller, audience_id: str, leaving: Callable[[Any], Any]) -> int:
+        """Take out the members that `leaving` marks, and let go of every version and backup from
+        before; returns how many left. InvalidStateError under legal hold."""
+
+        def merge(parent: Manifest | None, manifest_id: str) -> MergeResult:
+            return self.members.store.without(_held(parent), manifest_id, leaving)
+
+        def kept_from_now(after: Audience, _result: MergeResult) -> Audience:
+            return after.changed(members_kept_from=after.version, backups_kept_from=after.version)
+
+        _, result = self.members.switch(
+            caller,
+            audience_id,
+            "function:members:erase",
+            "Erased people removed",
+            merge,
+            lambda _audience, _result: (),
+            upkeep=True,
+            require=_require_unheld,
+            finish=kept_from_now,
+        )
+        return result.removed
+
     def _manifest(self, caller: Caller, audience_id: str) -> Manifest | None:
         audiences = self.members.audiences
         return audiences.manifest_of(audiences.find(caller, audience_id).entity)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
@@ -27,6 +28,10 @@ from activation.ports import Clock, Message, Write
 from activation.services.accounts import Accounts
 from activation.services.distributions import DistributionService
 from activation.services.platforms import DISTRIBUTION_REQUESTS
+
+if TYPE_CHECKING:
+    from activation.members.listing import Listed
+    from activation.members.store import MemberStore
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +100,7 @@ class Reconciler:
             return
         caller = service_caller("reconcile", organization_id, trace_id)
         account, connector = self.accounts.opened(found.entity)
-        delivery = _delivery(stored.entity)
+        delivery = delivery_of_ledger(stored.entity)
         if connector.spec.lists_members:
             listed = connector.listing(account, delivery)
             self._compare_listing(caller, stored, listed)
@@ -111,20 +116,15 @@ class Reconciler:
         stored: Stored[Ledger],
         listed: Iterator[tuple[str, str]],
     ) -> None:
-        from activation.members.listing import roster_of_listing
-
         ledger = stored.entity
-        assert ledger.accepted is not None
-        store = self.distributions.store
-        found = roster_of_listing(
-            store, ledger, new_id(self.clock.now()), roster_partitions(ledger.accepted.size), listed
-        )
+        found = compared(self.distributions.store, ledger, listed)
         now = self.clock.now()
         drift = Drift(checked_at=now, method="listing", missing=found.missing, extra=found.extra)
         if not (found.missing or found.extra):
-            self._note(caller, stored, ledger.changed(drift=drift, updated_at=now))
+            same = ledger.changed(drift=drift, uncertain=False, updated_at=now)
+            self._note(caller, stored, same)
             return
-        known = ledger.changed(accepted=found.roster, updated_at=now)
+        known = ledger.changed(accepted=found.roster, uncertain=False, updated_at=now)
         self._heal(caller, stored, known, drift, DistributionType.INCREMENTAL)
 
     # by size ------------------------------------------------------------------------------------
@@ -202,7 +202,17 @@ def _moved(before: SeenSize | None, now: SeenSize) -> str:
     return f"The platform counts {now.low:,}; it was {before.high:,}." if now.low > high else ""
 
 
-def _delivery(ledger: Ledger) -> Delivery:
+def compared(store: MemberStore, ledger: Ledger, listed: Iterator[tuple[str, str]]) -> Listed:
+    """What a platform lists against what it has accepted; the listing is stored as a roster."""
+    from activation.members.listing import roster_of_listing
+
+    size = ledger.accepted.size if ledger.accepted else 0
+    name = new_id(store.clock.now())
+    return roster_of_listing(store, ledger, name, roster_partitions(size), listed)
+
+
+def delivery_of_ledger(ledger: Ledger) -> Delivery:
+    """What a connector needs to know to look at the audience of a ledger."""
     return Delivery(
         distribution_id=ledger.last_distribution_id or ledger.ledger_id,
         external_id=f"aa-{ledger.audience_id}",

@@ -15,6 +15,7 @@ from activation.domain.distribution import (
     BatchRecord,
     Distribution,
     DistributionStatus,
+    DistributionType,
     Stage,
 )
 from activation.domain.entity import new_id
@@ -277,6 +278,7 @@ class Settling:
             last_distribution_id=job.distribution_id,
             audience_version=job.audience_version if whole else ledger.entity.audience_version,
             segments=job.segments_distributed,
+            uncertain=ledger.entity.uncertain and not _states_all_since(after, ledger.entity),
             platform_audience_id=job.match_results.platform_audience_id
             or ledger.entity.platform_audience_id,
         )
@@ -310,9 +312,19 @@ class Settling:
 
 def _stated_at(job: Distribution, ledger: Ledger) -> datetime | None:
     """When all that is wanted was last sent."""
+    return job.started_at if _states_all(job) else ledger.stated_at
+
+
+def _states_all(job: Distribution) -> bool:
+    """Whether all that is wanted was sent."""
     sent = job.status in (DistributionStatus.COMPLETED, DistributionStatus.PARTIAL)
-    states_all = job.plan is not None and job.plan.states_all
-    return job.started_at if sent and states_all else ledger.stated_at
+    return sent and job.plan is not None and job.plan.states_all
+
+
+def _states_all_since(job: Distribution, ledger: Ledger) -> bool:
+    """Whether a run that began after the last restore has left there what is wanted alone."""
+    exact = job.distribution_type is not DistributionType.INITIAL
+    return exact and _states_all(job) and job.era == ledger.era
 
 
 def _status(job: Distribution, error: ActivationError | None) -> DistributionStatus:

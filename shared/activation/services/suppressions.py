@@ -138,7 +138,7 @@ class SuppressionService:
         from activation.members.suppression_rows import code_of, rows_of
 
         codes = np.array([code_of(reason) for reason in reasons], np.uint8)
-        now = _microseconds(self.lists.clock.now())
+        now = microseconds(self.lists.clock.now())
 
         def change(key: bytes, current: ListInForce) -> Change:
             return addition(current, rows_of(members, key, codes, now), members.num_rows)
@@ -153,7 +153,7 @@ class SuppressionService:
         from activation.members.suppression_rows import rows_of
 
         members = self._one(reference)
-        now = _microseconds(self.lists.clock.now())
+        now = microseconds(self.lists.clock.now())
         is_global = caller.organization_id == GLOBAL
         elsewhere = not is_global and bool(self.view(GLOBAL).mask(members).any())
         left = False
@@ -293,6 +293,7 @@ def _is_global(head: Stored[SuppressionList]) -> bool:
     return head.key.organization_id == GLOBAL
 
 
-def _microseconds(instant: datetime) -> int:
+def microseconds(instant: datetime) -> int:
+    """An instant as the rows of lists have it: microseconds since 1970."""
     since = instant - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -1,0 +1,37 @@
+"""What a store is told after it went back to an earlier state, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from activation.domain.entity import Instant, Value
+
+
+class Recovery(Value):
+    """What was played back and put in doubt, over all organizations."""
+
+    since: Instant
+    """The state to which the store went back."""
+    organizations: int = 0
+    journal_entries: int = 0
+    """Changes of suppression lists since then."""
+    suppressed: int = 0
+    """Identifiers that are on a list again."""
+    released: int = 0
+    """Identifiers that are off a list again."""
+    erased_members: int = 0
+    """Members taken out, because they were erased since."""
+    audiences_held: int = 0
+    """Audiences with erased members that a legal hold keeps as they are."""
+    archives_unchecked: int = 0
+    """Archives from before, which may hold people who were erased since."""
+    ledgers: int = 0
+    """Ledgers that are uncertain until all was stated again."""
+    distributions: int = 0
+    """Distributions under way that begin anew."""
+    again: bool = False
+    """Whether the ledgers had been told before, so that they were left alone."""
+
+    def public(self) -> dict[str, Any]:
+        """What callers see."""
+        return self.model_dump(mode="json")
