@@ -41,6 +41,7 @@ COMMANDS = {
     "evidence": "activation.cli.evidence",
     "evidence-key": "activation.cli.evidence",
     "verify": "activation.cli.evidence",
+    "backup": "activation.cli.backups",
     "retention": "activation.cli.retention",
     "quota": "activation.cli.quotas",
     "organization": "activation.cli.organizations",

@@ -131,3 +131,15 @@ def _write_all(file: io.FileIO, piece: bytes) -> None:
 
 def _reason(error: OSError) -> str:
     return (os.strerror(error.errno) if error.errno else "disk").lower().replace(" ", "_")
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files right below a folder, and their names, durable."""
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    with opened(folder) as descriptor:
+        os.fsync(descriptor)
