@@ -77,9 +77,9 @@ class Ledger(Entity):
     """Slots of the schedule for which nothing was sent, the last ones."""
     seen: SeenSize | None = None
     drift: Drift | None = None
-    uncertain: bool = False
-    """Whether the records went back to an earlier state since all was last stated: what the
-    platform holds is not known, and the next run states all."""
+    uncertain_since: Instant | None = None
+    """When the records went back to an earlier state: since then nobody knows what the platform
+    holds. A run that states all, and takes out the rest where the platform can, ends that."""
     era: str = ""
     """Names what is sent since the last restore: names that were given before it are not given
     again."""
@@ -99,13 +99,15 @@ class Ledger(Entity):
 
 def restates(ledger: Ledger | None, spec: ConnectorSpec, now: datetime) -> bool:
     """Whether a run has to tell the platform also of those it holds already."""
-    return ledger is not None and (ledger.uncertain or is_lapsing(ledger, spec, now))
+    return ledger is not None and (
+        ledger.uncertain_since is not None or is_lapsing(ledger, spec, now)
+    )
 
 
 def run_type(ledger: Ledger | None, asked: DistributionType) -> DistributionType:
     """How a run is done: where nobody knows what the platform holds, a refresh leaves there what
     an incremental run promises to."""
-    uncertain = ledger is not None and ledger.uncertain
+    uncertain = ledger is not None and ledger.uncertain_since is not None
     incremental = asked is DistributionType.INCREMENTAL
     return DistributionType.REFRESH if uncertain and incremental else asked
 

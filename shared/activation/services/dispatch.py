@@ -300,7 +300,7 @@ class Dispatcher:
             organization_id=job.organization_id,
             ledger_id=ledger.ledger_id,
             roster_id=new_id(self.clock.now()),
-            folder=f"distributions/{job.distribution_id}/{job.attempt:03d}",
+            folder=f"distributions/{job.distribution_id}/{job.attempt:03d}{ledger.era}",
             max_rows=spec.max_rows,
             keep=keep,
         )
@@ -332,7 +332,7 @@ class Dispatcher:
         say it."""
         job = holder[0].job
         stored = self.distributions.ledgers.of(job)
-        if not (stored.entity.uncertain and spec.lists_members):
+        if not (stored.entity.uncertain_since and spec.lists_members):
             return stored.entity
         account, connector = self.accounts.opened(platform)
         name = stored.entity.platform_audience_id
@@ -341,7 +341,7 @@ class Dispatcher:
         listed = connector.listing(account, delivery_of_ledger(ledger))
         found = compared(self.distributions.store, ledger, listed).roster
         known = ledger.changed(
-            accepted=found, forms=_forms(spec), uncertain=False, updated_at=self.clock.now()
+            accepted=found, forms=_forms(spec), uncertain_since=None, updated_at=self.clock.now()
         )
         holder[0] = holder[0].committed([stored.replaced_by(known)])
         return known

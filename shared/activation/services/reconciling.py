@@ -121,10 +121,10 @@ class Reconciler:
         now = self.clock.now()
         drift = Drift(checked_at=now, method="listing", missing=found.missing, extra=found.extra)
         if not (found.missing or found.extra):
-            same = ledger.changed(drift=drift, uncertain=False, updated_at=now)
+            same = ledger.changed(drift=drift, uncertain_since=None, updated_at=now)
             self._note(caller, stored, same)
             return
-        known = ledger.changed(accepted=found.roster, uncertain=False, updated_at=now)
+        known = ledger.changed(accepted=found.roster, uncertain_since=None, updated_at=now)
         self._heal(caller, stored, known, drift, DistributionType.INCREMENTAL)
 
     # by size ------------------------------------------------------------------------------------

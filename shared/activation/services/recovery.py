@@ -178,7 +178,7 @@ class RecoveryService:
         after = ledger.changed(
             active=ledger.active if settling else None,
             last_distribution_id=None,
-            uncertain=True,
+            uncertain_since=now,
             era=era,
             updated_at=now,
         )

@@ -36,4 +36,4 @@ def since_restore(documents: DocumentStore, audience_id: str) -> dict[str, Any]:
     found = marked(documents)
     if found is None or audience_id >= first_id(datetime.fromisoformat(found["at"])):
         return {}
-    return {"uncertain": True, "era": found["era"]}
+    return {"uncertain_since": found["at"], "era": found["era"]}

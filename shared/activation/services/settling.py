@@ -278,7 +278,7 @@ class Settling:
             last_distribution_id=job.distribution_id,
             audience_version=job.audience_version if whole else ledger.entity.audience_version,
             segments=job.segments_distributed,
-            uncertain=ledger.entity.uncertain and not _states_all_since(after, ledger.entity),
+            uncertain_since=_uncertain_since(after, ledger.entity),
             platform_audience_id=job.match_results.platform_audience_id
             or ledger.entity.platform_audience_id,
         )
@@ -321,10 +321,16 @@ def _states_all(job: Distribution) -> bool:
     return sent and job.plan is not None and job.plan.states_all
 
 
-def _states_all_since(job: Distribution, ledger: Ledger) -> bool:
-    """Whether a run that began after the last restore has left there what is wanted alone."""
-    exact = job.distribution_type is not DistributionType.INITIAL
-    return exact and _states_all(job) and job.era == ledger.era
+def _uncertain_since(job: Distribution, ledger: Ledger) -> datetime | None:
+    """Nothing once a run of after the restore has left there what is wanted alone. Clearing takes
+    nobody out who was added just before the run: then another run is needed."""
+    since = ledger.uncertain_since
+    exact = job.distribution_type is not DistributionType.INITIAL and job.era == ledger.era
+    if since is None or not (exact and _states_all(job)):
+        return since
+    clears = any(stage.operation == CLEAR for stage in job.stages)
+    too_soon = clears and (job.started_at is None or job.started_at < since)
+    return since if too_soon else None
 
 
 def _status(job: Distribution, error: ActivationError | None) -> DistributionStatus:
