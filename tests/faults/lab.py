@@ -28,6 +28,7 @@ from tests.faults.state import (
     broken,
     members_by_version,
     orphans,
+    unjournalled,
     unsettled,
     view,
 )
@@ -303,6 +304,7 @@ class _Run:
             *found,
             *broken(app, self.versions),
             *unsettled(app),
+            *unjournalled(app),
             *(differences(self.expected.view, seen) if self.flow.exact else ()),
             *self._swept(app, members_view(seen)),
         ]

@@ -7,6 +7,7 @@ nothing goes wrong.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from activation.ports import ABSENT, Batch, BlobInfo, BlobKey, BlobStore, Key, Q
 from activation.services.archives import nothing_more
 from activation.services.idempotency import completion
 from activation.services.quotas import QuotaService
+from activation.services.suppression_lists import SuppressionLists
 from activation.services.version_records import version_of, version_write
 from tests.faults import flows
 from tests.faults.flows import FLOWS
@@ -284,6 +286,25 @@ def key_before_work(app: App, scene: Scene, key: str, act: Act) -> Answer:
     return DONE
 
 
+class NotedAfterwards(SuppressionLists):
+    """Lists whose journal is written once the change is committed."""
+
+    __slots__ = ()
+
+    def _commit(self, head: Any, made: Any, commit: Any) -> Any:
+        after = SuppressionLists._commit(replace(self, journal=None), head, made, commit)
+        assert self.journal is not None
+        self.journal.note(head.organization_id, after.epoch, head.sealed, made.rows)
+        return after
+
+
+def noted_afterwards(app: App, caller: Caller, scene: Scene) -> Answer:
+    lists = app.suppressions.lists
+    fields = {one.name: getattr(lists, one.name) for one in dataclasses.fields(lists)}
+    app.__dict__["suppressions"] = replace(app.suppressions, lists=NotedAfterwards(**fields))
+    return flows.opt_out(app, caller, scene)
+
+
 ARCHIVE = Flow("archive at once", flows.filled_objects, right_archive, asks=flows.by_the_system)
 ADD = FLOWS["upsert of objects"]
 REMOVE = replace(FLOWS["remove"], prepare=flows.filled_objects)
@@ -309,6 +330,11 @@ MUTANTS: Mapping[str, Mutant] = {
             replace(FLOWS["restore"], name="definition only", act=definition_only),
             FLOWS["restore"],
             False,
+        ),
+        Mutant(
+            replace(FLOWS["suppress"], name="journal afterwards", act=noted_afterwards),
+            FLOWS["suppress"],
+            True,
         ),
     )
 }

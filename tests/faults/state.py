@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any
 
@@ -21,7 +21,7 @@ from activation.domain.quota import QuotaLimit
 from activation.domain.suppression import SuppressionReference
 from activation.domain.version import AudienceVersion
 from activation.domain.webhook import WebhookDelivery
-from activation.errors import ActivationError
+from activation.errors import ActivationError, StorageUnavailableError
 from activation.ports import BlobKey, Query
 from activation.services.quotas import GUARDS
 from tests.faults.deliveries import (
@@ -92,6 +92,36 @@ def _suppressed(app: App) -> tuple[Any, ...]:
     if status.size != len(hits) or sum(status.by_reason.values()) != status.size:
         raise BrokenError("I19 a suppression list is miscounted")
     return status.size, status.by_reason, reasons
+
+
+def unjournalled(app: App) -> list[str]:
+    """Whether a store that has lost its list, and plays the journal back, has another one (I20).
+    Ask once every client has his answer: an entry may be there before its change is."""
+    from tests.faults.flows import PEOPLE
+
+    hashes = [hashlib.sha256(address.encode()).hexdigest() for address in PEOPLE]
+    hits = app.suppressions.view(ORGANIZATION).hits({"email": hashes})
+    same = _played_back(app, hashes) == hits
+    return [] if same else ["I20 the journal comes to another suppression list"]
+
+
+def _played_back(app: App, hashes: list[str]) -> list[int]:
+    """Who would be on the list. An entry whose writer died in the middle was never acknowledged."""
+    from activation.members.suppression_change import played_back
+    from activation.members.suppressions import ListInForce, SuppressionView
+
+    lists, current = app.suppressions.lists, ListInForce()
+    for key in dict(app.journal.organizations(datetime(2000, 1, 1, tzinfo=UTC))).get(
+        ORGANIZATION, ()
+    ):
+        try:
+            entry = app.journal.entry(key)
+        except StorageUnavailableError:
+            continue
+        change = played_back(current, [entry.rows], entry.epoch, 0)
+        current = current.after(change.rows) if len(change.rows) else current
+    keys = [lists.key_of(head.entity) for head in lists.heads(ORGANIZATION)]
+    return SuppressionView("", 1, tuple((key, current) for key in keys)).hits({"email": hashes})
 
 
 def _seen(app: App, audience: Audience) -> dict[str, Any]:
