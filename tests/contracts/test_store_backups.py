@@ -1,173 +1,53 @@
-"""Backups of a store of this machine: whole while it works, whole after a crash, and alone."""
+"""Backups of a store of this machine: whole, without keys, and nobody comes back by one."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import io
-import os
-import random
-import signal
-import sqlite3
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import itertools
+import shutil
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from activation.adapters.clock import MovableClock
-from activation.adapters.embedded.backup_check import BackupCheck
-from activation.adapters.embedded.backup_folder import BackupFolder
-from activation.adapters.embedded.backup_maker import BackupMaker, StoreFolders
 from activation.adapters.embedded.disk import walk
 from activation.app import App
 from activation.domain.distribution import DistributionDraft
-from activation.domain.identifier import IdentifierType, key_digest
+from activation.domain.identifier import key_digest
 from activation.domain.job import JobKind
-from activation.domain.member import MemberInput
 from activation.domain.member_import import ImportDraft
-from activation.domain.platform import PlatformDraft
-from activation.domain.recovery import Recovery
-from activation.domain.store_backup import KeepRule, StoreBackup, kept
-from activation.domain.suppression import SuppressionsDraft
+from activation.domain.store_backup import KeepRule, kept
 from activation.errors import (
-    ActivationError,
     CredentialUnreadableError,
     InvalidStateError,
     NotFoundError,
     StorageUnavailableError,
     ValidationError,
 )
-from activation.restoring import Keys, restored
+from activation.restoring import Keys
 from activation.settings import Settings
-from tests.conftest import START, caller_of
+from tests.conftest import START
+from tests.contracts.stores import (
+    ANN,
+    PASSPHRASE,
+    TOLD,
+    Place,
+    filled,
+    hits,
+    members,
+    place,
+    rows_of,
+    suppress,
+    sweep,
+)
 from tests.e2e.scan import _readings, leaks
-from tests.services.support import audience_of, contents, drained
+from tests.services.support import contents, drained
 from tests.working import work
 
-PASSPHRASE = "correct horse battery staple"
-ANN = caller_of()
-
-
-class Crash(BaseException):
-    """The process ends here."""
-
-
-@dataclasses.dataclass
-class Place:
-    """A store, a folder of backups, and where a restored store goes."""
-
-    root: Path
-    clock: MovableClock
-    settings: Settings
-    app: App
-
-    @property
-    def folder(self) -> BackupFolder:
-        return BackupFolder(self.root / "backups")
-
-    def maker(self, progress: Callable[[str, float, float], None] | None = None) -> BackupMaker:
-        store = StoreFolders(self.settings.data_path, self.settings.journal_path)
-        more = {} if progress is None else {"progress": progress}
-        return BackupMaker(store, self.folder, self.clock, "test", **more)
-
-    def made(self, passphrase: str | None = PASSPHRASE) -> StoreBackup:
-        self.clock.sleep(1)
-        return self.maker().make(passphrase)
-
-    def new_settings(self, name: str = "restored") -> Settings:
-        return dataclasses.replace(self.settings, data_folder=str(self.root / name))
-
-    def back(
-        self, settings: Settings, backup_id: str | None = None, **more: Any
-    ) -> tuple[StoreBackup, Recovery]:
-        keys = more.pop("keys", Keys(passphrase=PASSPHRASE))
-        return restored(settings, self.clock, self.folder, backup_id, keys, **more)
-
-    def checked(self) -> list[str]:
-        return [
-            BackupCheck(self.folder).run(self.folder.backup(one)).backup_id
-            for one in self.folder.ids()
-        ]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    clock = MovableClock(START)
-    settings = Settings(
-        data_folder=str(tmp_path / "store"),
-        journal_folder=str(tmp_path / "journal"),
-        database_threshold=20,
-        allow_private_hosts=True,
-    )
-    app = App(settings, clock)
-    yield Place(tmp_path, clock, settings, app)
-    app.close()
-
-
-def members(numbers: range) -> list[MemberInput]:
-    return [
-        MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value=f"p{n}@example.com")
-        for n in numbers
-    ]
-
-
-def filled(place: Place) -> str:
-    """An audience with small and large changes, an archive, a list, and a drop that was sent."""
-    app = place.app
-    audience_id = audience_of(app, ANN).audience_id
-    app.members.add(ANN, audience_id, members(range(60)))
-    app.members.add(ANN, audience_id, members(range(60, 63)))
-    app.audiences.set_status(ANN, audience_id, "active")
-    archived = audience_of(app, ANN, "Old").audience_id
-    app.members.add(ANN, archived, members(range(30)))
-    app.audiences.set_status(ANN, archived, "active")
-    drained(app, app.jobs.start(ANN, JobKind.ARCHIVE, archived).entity)
-    suppress(app, 3)
-    platform = app.platforms.create(ANN, PlatformDraft.model_validate(DROP)).entity.platform_id
-    distribute(app, audience_id, platform)
-    return audience_id
-
-
-DROP = {"platform_type": "file_drop", "name": "Drop", "credentials": {}}
-
-
-def distribute(app: App, audience_id: str, platform_id: str) -> None:
-    draft = DistributionDraft(audience_id=audience_id, platform_id=platform_id)
-    work(app, app.distributions.create(ANN, draft).entity.distribution_id)
-
-
-def suppress(app: App, *numbers: int, reason: str = "opt_out") -> None:
-    given = [
-        {"identifier_type": "email", "identifier_value": f"p{n}@example.com", "reason": reason}
-        for n in numbers
-    ]
-    app.suppressions.add(ANN, SuppressionsDraft.model_validate({"suppressions": given}))
-
-
-def hits(app: App, count: int) -> list[int]:
-    column = [key_digest(f"p{n}@example.com").hex() for n in range(count)]
-    return app.suppressions.view("acme").hits({IdentifierType.EMAIL: column})
-
-
-def rows_of(settings: Settings) -> dict[tuple[str, ...], bytes]:
-    """All documents of a store that is closed."""
-    with closing(sqlite3.connect(settings.data_path / "documents.sqlite")) as connection:
-        found = connection.execute("SELECT organization_id, collection, id, data FROM documents")
-        return {tuple(row[:3]): row[3] for row in found}
-
-
-TOLD = {"audit", "ledgers", "recoveries", "cache_keys"}
-"""Collections that a restore itself writes to."""
-
+__all__ = ["place"]
 
 # there and back -----------------------------------------------------------------------------------
 
@@ -267,10 +147,6 @@ def test_erased_people_are_in_no_byte_of_the_restored_store(place: Place) -> Non
     found = holding(settings.data_path / "members", canaries)
     assert found[canaries[1]], "the scan finds who is there"
     assert not found[canaries[0]]
-
-
-def sweep(app: App) -> None:
-    drained(app, app.jobs.start(ANN, JobKind.SWEEP).entity)
 
 
 def holding(folder: Path, digests: list[bytes]) -> dict[bytes, list[str]]:
@@ -392,188 +268,22 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("hurt", [_flip, _cut, Path.unlink])
-@pytest.mark.parametrize(
-    "which", ["objects/members", "objects/archive", "documents", "bus", "objects.nd", "manifest"]
-)
-def test_every_damage_is_found_before_anything_is_restored(
-    place: Place, which: str, hurt: Callable[[Path], None]
-) -> None:
-    filled(place)
-    made = place.made()
-    place.checked()
-    files = [path for path in place.folder.root.rglob("*") if path.is_file()]
-    hurt(next(p for p in sorted(files) if which in str(p.relative_to(place.folder.root))))
-    settings = place.new_settings()
-    with pytest.raises((StorageUnavailableError, NotFoundError)):
-        place.back(settings, made.backup_id)
-    assert not settings.data_path.exists()
-
-
-# while it works -----------------------------------------------------------------------------------
-
-
-class AtWork:
-    """Threads that each do one thing over and over; what is refused is tried again."""
-
-    def __init__(self, *acts: Callable[[int], None]) -> None:
-        self._stop = threading.Event()
-        self.done: list[int] = []
-        self._threads = [threading.Thread(target=self._run, args=(act,)) for act in acts]
-
-    def __enter__(self) -> AtWork:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, act: Callable[[int], None]) -> None:
-        for number in range(10_000):
-            if self._stop.is_set():
-                self.done.append(number)
-                return
-            with contextlib.suppress(ActivationError):
-                act(number)
-
-
-def test_backups_of_a_store_at_work_are_whole(place: Place) -> None:
-    """Imports, opt-outs, distributions and sweeps go on; time runs, so that sweeps delete."""
-    app, audience_id = place.app, filled(place)
-    platform = next(iter(app.platforms.list(ANN, {}).items)).platform_id
-
-    def change(number: int) -> None:
-        app.members.add(ANN, audience_id, members(range(100 + 25 * number, 130 + 25 * number)))
-
-    def tidy(_number: int) -> None:
-        place.clock.sleep(timedelta(hours=3).total_seconds())
-        sweep(app)
-
-    acts: list[Callable[[int], None]] = [
-        change,
-        lambda n: suppress(app, 1_000 + n),
-        lambda _n: distribute(app, audience_id, platform),
-        tidy,
-    ]
-    with AtWork(*acts) as work_done:
-        made = [place.maker().make(PASSPHRASE) for _ in range(6)]
-    assert len(work_done.done) == len(acts), "nothing went wrong"
-    assert min(work_done.done) > 3
-    assert {one.missing for one in made} == {0}
-    assert len({one.documents["audit"] for one in made}) == 6, "the store was at work"
-    for one in made[::2]:
-        BackupCheck(place.folder).run(one)
-    settings = place.new_settings()
-    place.clock.sleep(60)
-    place.back(settings, made[-1].backup_id)
-    back = App(settings, place.clock)
-    audience = back.audiences.find(ANN, audience_id).entity
-    assert len(contents(back, audience)) == audience.size
-    assert hits(back, 1_000) == [3]
-    assert back.suppressions.status(ANN).size == app.suppressions.status(ANN).size
-    back.close()
-
-
-# crashes ------------------------------------------------------------------------------------------
-
-
-def test_a_backup_that_was_killed_is_not_listed_and_harms_nothing(place: Place) -> None:
-    """The process dies at each step that it tells of."""
-    audience_id = filled(place)
-    first = place.made()
-    whole, steps = [first.backup_id], 0
-    for deadline in (1, 2, 3, 5, 8, 11, 14, 10_000):
-        place.app.members.add(ANN, audience_id, members(range(70 + deadline, 90 + deadline)))
-        left = deadline
-
-        def progress(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise Crash
-
-        place.clock.sleep(1)
-        try:
-            whole.append(place.maker(progress).make(PASSPHRASE).backup_id)
-        except Crash:
-            steps += 1
-        assert place.folder.ids() == sorted(whole, reverse=True)
-        BackupCheck(place.folder).run(place.folder.backup())
-    assert steps > 3
-    assert place.checked()[-1] == first.backup_id
-    assert list(place.folder.writing.iterdir()) == []
-
-
-def test_a_restore_that_was_killed_can_be_started_again(place: Place) -> None:
+def test_every_damage_is_found_before_anything_is_restored(place: Place) -> None:
     filled(place)
     place.made()
-    suppress(place.app, 9)
-    settings, steps = place.new_settings(), 0
-    for deadline in range(1, 1_000, 9):
-        left = deadline
-
-        def progress(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise Crash
-
-        try:
-            place.back(settings, progress=progress)
-        except Crash:
-            steps += 1
-            assert not settings.data_path.exists()
-        else:
-            break
-    assert steps > 5
-    app = App(settings, place.clock)
-    assert hits(app, 12) == [3, 9]
-    app.close()
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from activation.adapters.clock import SystemClock
-from activation.adapters.embedded.backup_folder import BackupFolder
-from activation.adapters.embedded.backup_maker import BackupMaker, StoreFolders
-store = StoreFolders(Path(sys.argv[1]), Path(sys.argv[2]))
-print("ready", flush=True)
-BackupMaker(store, BackupFolder(Path(sys.argv[3])), SystemClock(), "test").make()
-"""
-
-
-def test_a_backup_may_be_killed_at_any_moment(place: Place) -> None:
-    filled(place)
-    place.app.members.add(ANN, filled_large(place), members(range(400, 1_400)))
-    first, choose = place.made(), random.Random(1)
-    paths = (place.settings.data_path, place.settings.journal_path, place.folder.root)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = 0
-    for _ in range(6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, *map(str, paths)],
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(choose.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        ended += len(place.folder.ids()) - 1
-        assert first.backup_id in place.folder.ids()
-        place.checked()
-    place.maker().make(PASSPHRASE)
     place.checked()
-
-
-def filled_large(place: Place) -> str:
-    return audience_of(place.app, ANN, "Large").audience_id
+    whole = place.folder.root.rename(place.root / "whole")
+    which = ("objects/members", "objects/archive", "documents", "bus", "objects.nd", "manifest")
+    ways: tuple[Callable[[Path], None], ...] = (_flip, _cut, Path.unlink)
+    for part, hurt in itertools.product(which, ways):
+        shutil.rmtree(place.folder.root, ignore_errors=True)
+        shutil.copytree(whole, place.folder.root)
+        files = sorted(path for path in place.folder.root.rglob("*") if path.is_file())
+        hurt(next(p for p in files if part in str(p.relative_to(place.folder.root))))
+        settings = place.new_settings()
+        with pytest.raises((StorageUnavailableError, NotFoundError)):
+            place.back(settings)
+        assert not settings.data_path.exists()
 
 
 # how long they are kept ---------------------------------------------------------------------------
