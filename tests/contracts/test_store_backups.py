@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
