@@ -315,6 +315,7 @@ def orphans(app: App) -> list[str]:
         named |= {chunk.rejects for chunk in job.chunks if chunk.rejects}
     for head in app.suppressions.lists.heads(ORGANIZATION):
         named |= {part.path for part in head.entity.parts}
+        named |= {part.path for part in head.entity.folded}
     stored = [
         (collection, document.key.id)
         for collection in ("member_parts", "suppression_parts")

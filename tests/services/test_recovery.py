@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from activation.domain.platform import PlatformDraft
 from activation.domain.recovery import Recovery
 from activation.domain.suppression import GLOBAL, SuppressionReference, SuppressionsDraft
 from activation.errors import InvalidStateError
+from activation.ports import BlobKey
 from activation.twins.catalog import OFFERS
 from activation.twins.members import member_key, set_digest
 from activation.twins.server import serve
@@ -128,6 +129,23 @@ def test_opt_outs_taken_before_the_journal_was_played_back_stay(app: App, ann: C
     app.recovery.run(then.at)
     assert hits(app, 5) == [0, 1, 2, 3]
     assert app.suppressions.status(ann).size == 4
+
+
+def test_a_list_whose_parts_were_folded_away_since_can_be_read(app: App, ann: Caller) -> None:
+    small = replace(app.suppressions.lists, max_parts=3, max_document_bytes=0)
+    app.__dict__["suppressions"] = replace(app.suppressions, lists=small)
+    for number in range(4):
+        suppress(app, ann, number)
+    app.clock.sleep(timedelta(days=3).total_seconds())
+    then = state_of(app)
+    for number in range(4, 16):
+        suppress(app, ann, number)
+        app.clock.sleep(timedelta(hours=10).total_seconds())
+    small.tidy("acme")
+    go_back(app, then)
+    assert hits(app, 20) == [0, 1, 2, 3]
+    app.recovery.run(then.at)
+    assert hits(app, 20) == list(range(16))
 
 
 def test_what_was_refused_is_not_in_the_journal(app: App, ann: Caller) -> None:
@@ -300,6 +318,20 @@ def test_an_audience_that_was_first_sent_in_the_lost_time_is_not_new(sending: Se
     sending.sent()
     if sending.name != "tiktok":
         assert sending.held() == digest(range(10, 60))
+
+
+def test_what_was_accepted_may_have_been_swept_meanwhile(sending: Sending) -> None:
+    sending.sent()
+    then = state_of(sending.app)
+    roster = sending.ledger().accepted
+    assert roster is not None
+    for part in roster.partitions:
+        assert sending.app.member_blobs.delete(BlobKey("acme", part.path))
+    sending.change(range(10), range(0))
+    told(sending.app, then)
+    assert sending.ledger().accepted is None
+    sending.sent()
+    assert sending.held() == digest(range(60))
 
 
 def test_a_failed_run_may_not_be_retried_after_that(sending: Sending) -> None:

@@ -201,6 +201,10 @@ def test_small_changes_are_folded_and_old_objects_go(app: App, ann: Caller) -> N
     app.clock.sleep(timedelta(hours=25).total_seconds())
     for address in addresses[20:]:
         suppress(app, ann, address)
+    assert "suppressions/part-lost.bin" not in objects(app)
+    assert len(objects(app)) > 20, "a database that is set back names them again"
+    app.clock.sleep(timedelta(days=9).total_seconds())
+    lists.tidy("acme")
     named = {part.path for part in lists.heads("acme")[0].entity.parts}
     assert named <= set(objects(app))
     assert len(objects(app)) <= 12

@@ -48,6 +48,13 @@ class SuppressionPart(Value):
     """Rows that take an older one away."""
 
 
+class FoldedPart(Value):
+    """An object that the list no longer names, since another part says the same."""
+
+    path: str
+    at: Instant
+
+
 class SuppressionList(Entity):
     """The head of a list: what is in force is what `parts` say, the later ones having the last
     word. Every change makes a new `epoch`."""
@@ -60,6 +67,8 @@ class SuppressionList(Entity):
     size: int = 0
     """Identifiers in force."""
     by_reason: dict[str, int] = Field(default_factory=dict)
+    folded: tuple[FoldedPart, ...] = ()
+    """Objects that stay for a while: a database that goes back to an earlier state names them."""
 
 
 # What callers send --------------------------------------------------------------------------------

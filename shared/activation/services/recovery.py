@@ -178,6 +178,7 @@ class RecoveryService:
         after = ledger.changed(
             active=ledger.active if settling else None,
             last_distribution_id=None,
+            accepted=ledger.accepted if self._is_stored(ledger) else None,
             uncertain_since=now,
             era=era,
             updated_at=now,
@@ -190,6 +191,14 @@ class RecoveryService:
             before=ledger,
             after=after,
         )
+
+    def _is_stored(self, ledger: Ledger) -> bool:
+        """Whether what was accepted can still be read: the sweep may have deleted parts that the
+        ledger did not name any more before it went back."""
+        parts = ledger.accepted.partitions if ledger.accepted else ()
+        blobs = self.distributions.store.blobs
+        keys = [BlobKey(ledger.organization_id, part.path) for part in parts]
+        return all(blobs.stat(key) is not None for key in keys)
 
     def _is_settling(self, ledger: Ledger) -> bool:
         """Whether the distribution whose turn it is has ended, and only has to be settled."""

@@ -9,11 +9,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from activation.documents import Collection, Stored
-from activation.domain.suppression import GLOBAL, SuppressionList, SuppressionPart
+from activation.domain.manifest import Place
+from activation.domain.suppression import GLOBAL, FoldedPart, SuppressionList, SuppressionPart
 from activation.errors import (
     ActivationError,
     ConflictError,
@@ -52,6 +53,11 @@ LOOKS = 3
 """Times a reader looks again when the parts it was about to read have gone."""
 UNNAMED_FOR = timedelta(hours=24)
 """An object that no head names is deleted after this: longer than any change takes."""
+FOLDED_FOR = timedelta(days=8)
+"""A part that was folded away stays for so long: longer than a database may be set back without a
+backup (Firestore: seven days)."""
+MAX_FOLDED = 1_000
+"""Of more, the oldest go sooner: the head stays a small document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +323,7 @@ class SuppressionLists:
             parts=parts,
             size=(before.size if before else 0) + made.added - made.removed,
             by_reason={reason: count for reason, count in sorted(counts.items()) if count},
+            folded=(*_lately(before, now), *_folded(head.parts, parts, now))[-MAX_FOLDED:],
         )
         revision = head.stored.revision if head.stored else ABSENT
         return after, [Write(head.address, after.stored(), revision), *writes]
@@ -335,8 +342,26 @@ class SuppressionLists:
         listed = list(self.blobs.list(organization_id, f"{FOLDER}/"))
         found = self.records.find(organization_id, HEAD)
         named = {part.path for part in found.entity.parts} if found else set()
+        head = found.entity if found else None
+        named |= {part.path for part in _lately(head, self.clock.now())}
         old = [one for one in listed if one.created_at <= before]
         return sum(self.blobs.delete(one.key) for one in old if one.key.path not in named)
+
+
+def _lately(head: SuppressionList | None, now: datetime) -> tuple[FoldedPart, ...]:
+    """What was folded away, and stays."""
+    folded = head.folded if head else ()
+    return tuple(part for part in folded if part.at > now - FOLDED_FOR)
+
+
+def _folded(
+    before: Sequence[SuppressionPart], after: Sequence[SuppressionPart], now: datetime
+) -> Iterator[FoldedPart]:
+    """The objects that a change has folded away."""
+    stay = {part.path for part in after}
+    for part in before:
+        if part.place is Place.OBJECT and part.path not in stay:
+            yield FoldedPart(path=part.path, at=now)
 
 
 def key_context(organization_id: str) -> tuple[str, ...]:
