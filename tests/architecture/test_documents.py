@@ -32,7 +32,10 @@ def test_the_readme_tells_defaults_and_meanings_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quotas.md", "docs/api.md"],
+    [
+        *("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quotas.md", "docs/api.md"),
+        "docs/operations.md",
+    ],
 )
 def test_links_lead_somewhere(path: str) -> None:
     page = ROOT / path

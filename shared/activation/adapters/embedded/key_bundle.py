@@ -13,7 +13,7 @@ from activation.adapters.embedded.key_file import KeyFile
 from activation.adapters.embedded.keys import LocalKeys
 from activation.errors import CredentialUnreadableError, ValidationError
 
-KEY_FILES = ("keys.json", "signing-key.pem", "issuer-key.pem")
+KEY_FILES = ("keys.json", "signing-key.pem", "issuer-key.pem", "issuer-keys.json")
 """Without the first one, neither credentials nor suppression lists can be opened."""
 MIN_PASSPHRASE = 12
 SCRYPT = {"n": 2**15, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024, "dklen": 32}
