@@ -54,7 +54,7 @@ def restored(
     own_journal = Path(settings.journal_folder) if settings.journal_folder else None
     restorer = BackupRestorer(folder, settings.data_path, own_journal, progress)
     restorer.require_empty()
-    with folder.require().alone():
+    with folder.require().steady():
         backup = folder.backup(backup_id)
         _require_young(backup, clock)
         found: Mapping[str, bytes] = restorer.keys_of(backup, keys.folder, keys.passphrase)

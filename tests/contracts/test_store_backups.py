@@ -110,6 +110,24 @@ def test_no_revision_is_given_out_again(place: Place) -> None:
     app.close()
 
 
+def test_an_import_whose_file_was_not_backed_up_ends_as_failed(place: Place) -> None:
+    audience_id = filled(place)
+    file = io.BytesIO(b"email\nx@example.com\n")
+    job = place.app.imports.create_direct(ANN, audience_id, ImportDraft(), file).entity
+    place.made()
+    settings = place.new_settings()
+    place.back(settings)
+    app = App(settings, place.clock)
+    place.clock.sleep(600)
+    app.due.run()
+    app.import_worker.run("acme", job.import_id, "t")
+    failed = app.imports.get(ANN, audience_id, job.import_id).entity
+    assert (failed.status, (failed.error or {}).get("reason")) == ("failed", "upload_missing")
+    app.members.add(ANN, audience_id, members(range(200, 201)))
+    assert app.audiences.find(ANN, audience_id).entity.size == 64
+    app.close()
+
+
 # who must not come back ---------------------------------------------------------------------------
 
 

@@ -13,11 +13,11 @@ import click
 from activation.cli.options import Group, options
 from activation.cli.output import Output, facts, moment, output, size, table
 from activation.cli.stores import opened
-from activation.domain.store_backup import KeepRule, StoreBackup, kept
 
 if TYPE_CHECKING:
     from activation.adapters.embedded.backup_folder import BackupFolder
     from activation.domain.recovery import Recovery
+    from activation.domain.store_backup import StoreBackup
     from activation.settings import Settings
 
 WHY = "a store is backed up where it lies; docs/operations.md says how on Google Cloud."
@@ -104,7 +104,7 @@ def verify(source: Path, backup_id: str | None) -> None:
     from activation.adapters.embedded.backup_check import BackupCheck
 
     out, folder = output(), _folder(source)
-    with _bars(out) as progress:
+    with folder.steady(), _bars(out) as progress:
         checked = BackupCheck(folder, progress).run(folder.backup(backup_id))
     out.answer({"ok": True, **checked.public()}, facts(_shown(checked)), "The backup is whole.")
 
@@ -118,6 +118,7 @@ def prune(source: Path, last: int, hours: int, days: int) -> None:
     """Delete backups but the last ones and the newest of each hour and day, none older than 30
     days but the newest; then objects that no backup names. Damaged backups stay."""
     from activation.adapters.clock import SystemClock
+    from activation.domain.store_backup import KeepRule, kept
 
     folder, now = _folder(source), SystemClock().now()
     rule = KeepRule(last, hours, days)

@@ -117,6 +117,7 @@ def _report(found: dict[str, Any]) -> list[Any]:
                 "accepted": found["accepted"],
                 **{f"  of type {k}": n for k, n in sorted(found["accepted_by_type"].items())},
                 "in doubt": found["doubtful"] or None,
+                "uncertain since": found["uncertain_since"] and moment(found["uncertain_since"]),
                 "at the platform": found["platform_audience_id"],
                 "last sent": moment(found["accepted_at"]),
                 "refresh": "paused" if found["refresh_paused"] else None,

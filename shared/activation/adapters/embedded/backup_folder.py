@@ -76,6 +76,7 @@ class BackupFolder:
                     raise InvalidStateError(
                         f"{self.root} holds something that is no backup.", reason="not_empty"
                     )
+                self.root.chmod(0o700)
                 self.disk.write(self.root / MARK, [orjson.dumps({"format": 1})])
             for name in ("backups", "objects"):
                 self.disk.make_folder(self.root / name)
@@ -90,6 +91,12 @@ class BackupFolder:
             shutil.rmtree(self.writing, ignore_errors=True)
             with failures_named():
                 self.disk.make_folder(self.writing)
+            yield
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Nobody makes or prunes backups here meanwhile; the folder is only read."""
+        with locked(self.root, shared=True):
             yield
 
     @property

@@ -109,6 +109,7 @@ class BackupRestorer:
     def finish(self) -> None:
         """Let the store be there."""
         with failures_named():
+            Disk(self.draft).sync_folder(self.draft)
             if self.target.is_dir():
                 self.target.rmdir()
             self.draft.rename(self.target)

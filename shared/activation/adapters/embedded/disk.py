@@ -86,10 +86,11 @@ def opened(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One at a time, over all threads and processes; the lock ends with its holder."""
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """One at a time, over all threads and processes; the lock ends with its holder. `shared`: as
+    many as want to, while nobody has it alone."""
     with opened(folder) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 
