@@ -80,7 +80,7 @@ class Playback:
             caller,
             "recovery:suppressions",
             writes,
-            before=head.stored.entity if head.stored else None,
+            before=head.stored.entity,
             after=after,
             details=counted(change),
         )

@@ -139,7 +139,7 @@ class SuppressionImports:
         def commit(
             change: Change, head: Head, after: SuppressionList, writes: Sequence[Write]
         ) -> None:
-            before = head.stored.entity if head.stored else None
+            before = head.stored.entity
             self.commits.commit(
                 caller,
                 "cli:suppression:import",

@@ -62,17 +62,17 @@ MAX_FOLDED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A list as it was read: its record, none before the first change, and its opened key."""
+    """A list as it was read: its record, and its opened key."""
 
     organization_id: str
-    stored: Stored[SuppressionList] | None
+    stored: Stored[SuppressionList]
     key: bytes = field(repr=False)
     sealed: str = field(repr=False)
 
     @property
     def parts(self) -> tuple[SuppressionPart, ...]:
         """The parts, oldest first."""
-        return self.stored.entity.parts if self.stored else ()
+        return self.stored.entity.parts
 
     @property
     def address(self) -> Key:
@@ -232,7 +232,7 @@ class SuppressionLists:
                 head, current = self._opened(organization_id)
                 made = change(head.key, current)
                 if not len(made.rows):
-                    return made, head.stored.entity.size if head.stored else 0
+                    return made, head.stored.entity.size
                 try:
                     after = self._commit(head, made, commit)
                 except _OvertakenError as error:
@@ -269,8 +269,8 @@ class SuppressionLists:
     def _overtaken(self, head: Head, error: ActivationError) -> Exception:
         """The error as it is, unless the list has moved on."""
         found = self.records.find(head.organization_id, HEAD)
-        seen = head.stored.revision if head.stored else None
-        return error if (found.revision if found else None) == seen else _OvertakenError(error)
+        same = found is not None and found.revision == head.stored.revision
+        return error if same else _OvertakenError(error)
 
     def _opened(self, organization_id: str) -> tuple[Head, ListInForce]:
         """The organization's list, ready to be changed."""
@@ -307,26 +307,24 @@ class SuppressionLists:
 
     def _appended(self, head: Head, made: Change) -> tuple[SuppressionList, list[Write]]:
         """The next state of a head, and all that has to be written with it."""
-        now = self.clock.now()
-        before = head.stored.entity if head.stored else None
+        now, before = self.clock.now(), head.stored.entity
         parts, writes = appended(
             self.parts, head.organization_id, head.parts, made.rows, self.max_parts
         )
-        counts = Counter(before.by_reason if before else {})
+        counts = Counter(before.by_reason)
         counts.update(made.by_reason or {})
         after = SuppressionList(
             organization_id=head.organization_id,
-            created_at=before.created_at if before else now,
+            created_at=before.created_at,
             updated_at=now,
-            epoch=max(before.epoch + 1 if before else 1, made.epoch),
+            epoch=max(before.epoch + 1, made.epoch),
             key=head.sealed,
             parts=parts,
-            size=(before.size if before else 0) + made.added - made.removed,
+            size=before.size + made.added - made.removed,
             by_reason={reason: count for reason, count in sorted(counts.items()) if count},
             folded=(*_lately(before, now), *_folded(head.parts, parts, now))[-MAX_FOLDED:],
         )
-        revision = head.stored.revision if head.stored else ABSENT
-        return after, [Write(head.address, after.stored(), revision), *writes]
+        return after, [Write(head.address, after.stored(), head.stored.revision), *writes]
 
     def _tidied(self, organization_id: str) -> None:
         """Tidy up after a change that is committed, whatever becomes of that."""

@@ -269,7 +269,7 @@ class SuppressionService:
             caller,
             action,
             writes,
-            before=head.stored.entity if head.stored else None,
+            before=head.stored.entity,
             after=after,
             answer=answer,
             details=counted(change),
