@@ -19,6 +19,7 @@ locals {
     events  = { delete_after_days = var.event_days, classes = { NEARLINE = 30, COLDLINE = 90 } }
     archive = { location = var.copies_location, key = "copies" }
     backup  = { location = var.copies_location, key = "copies" }
+    journal = { location = var.copies_location, key = "copies", delete_after_days = 60 }
     exports = { location = var.copies_location, key = "copies", soft_delete_days = 7, delete_after_days = 21 }
     audit   = { location = var.copies_location, key = "copies", locked_days = var.audit_days }
     sources = { key = "functions", soft_delete_days = 7 }
