@@ -45,7 +45,7 @@ from activation.domain.store_backup import (
     StoreBackup,
     named_objects,
 )
-from activation.errors import NotFoundError, StorageUnavailableError
+from activation.errors import InvalidStateError, NotFoundError, StorageUnavailableError
 from activation.ports import Clock
 
 LOOKS = 3
@@ -71,8 +71,8 @@ class StoreFolders:
 
 @dataclass(frozen=True, slots=True)
 class BackupMaker:
-    """Makes backups of one store. Raises NotFoundError when there is none, and what
-    `BackupFolder` raises."""
+    """Makes backups of one store. Raises NotFoundError when there is none, InvalidStateError for a
+    folder of another store's, and what `BackupFolder` raises."""
 
     store: StoreFolders
     folder: BackupFolder
@@ -88,8 +88,17 @@ class BackupMaker:
         sealed = key_bundle.sealed(keys, passphrase) if passphrase is not None else None
         folder = self.folder.prepared()
         with folder.alone():
+            self._require_same_store()
             made = _Making(self, self._known())
             return made.done(sealed)
+
+    def _require_same_store(self) -> None:
+        """Raise InvalidStateError when the folder holds backups of another store."""
+        newest = self.folder.backups()[:1]
+        if newest and newest[0].keys != key_bundle.fingerprint(self.store.data):
+            raise InvalidStateError(
+                f"{self.folder.root} holds backups of another store.", reason="other_store"
+            )
 
     def _known(self) -> dict[tuple[str, str], StoredObject]:
         """What the newest readable backup says of the objects in the folder."""
