@@ -43,11 +43,13 @@ from activation.settings import Settings, from_environment
 
 if TYPE_CHECKING:
     from activation.adapters.embedded.keys import LocalKeys
+    from activation.adapters.telemetry.sending import Telemetry
     from activation.members.store import MemberStore
     from activation.services.accounts import Accounts
     from activation.services.archives import ArchiveService
     from activation.services.backups import BackupService
     from activation.services.cached import CachedValues
+    from activation.services.census import Census
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
@@ -77,6 +79,10 @@ if TYPE_CHECKING:
     from activation.services.webhook_deliveries import WebhookDeliveryService
     from activation.services.webhook_sender import WebhookSender
     from activation.services.webhooks import WebhookService
+
+
+LOCAL_CENSUS, CLOUD_CENSUS = timedelta(minutes=1), timedelta(hours=1)
+"""How often everything is counted; it reads every audience and account."""
 
 
 class App:
@@ -725,11 +731,27 @@ class App:
     @cached_property
     def due(self) -> DueService:
         """What comes up by the clock."""
-        return DueService(self.documents, self.commits, self.clock)
+        disk = self.settings.data_path if self._embedded else None
+        return DueService(self.documents, self.commits, self.clock, disk)
+
+    @cached_property
+    def census(self) -> Census:
+        """Counts of what there is."""
+        from activation.services.census import Census
+
+        pause = LOCAL_CENSUS if self._embedded else CLOUD_CENSUS
+        return Census(self.documents, self.clock, pause)
+
+    @cached_property
+    def telemetry(self) -> Telemetry:
+        """Where spans and metrics go."""
+        from activation.adapters.telemetry.sending import Telemetry
+
+        return Telemetry(self.settings)
 
     def close(self) -> None:
         """Close what was opened; the App cannot be used afterwards."""
-        for port in ("documents", "bus", "connectors", "cache", "notifier", "hooks"):
+        for port in ("documents", "bus", "connectors", "cache", "notifier", "hooks", "telemetry"):
             closing = getattr(self.__dict__.get(port), "close", None)
             if closing is not None:
                 closing()

@@ -126,6 +126,7 @@ class LocalServer:
     def start(self) -> None:
         """Start delivering messages and doing the clock's jobs, in threads."""
         observability.configure(self.app.settings.log_level)
+        self.app.telemetry.start(serves_metrics=True)
         self._stop.clear()
         deliver, send = self._deliver_or_wait, partial(self._deliver_or_wait, SENDING)
         jobs = [*[deliver] * DELIVERERS, *[send] * SENDERS, self._tick_and_wait]

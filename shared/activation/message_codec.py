@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from activation import tracing
 from activation.domain.entity import timestamp
 from activation.errors import BadRequestError, MalformedJSONError
 from activation.ports import OUTBOX, Document, Key, Message, Write
@@ -51,6 +52,7 @@ def encode(message: Message) -> tuple[bytes, dict[str, str]]:
         "organization_id": message.organization_id,
         "topic": message.topic,
         "trace_id": message.trace_id,
+        "traceparent": message.traceparent or tracing.traceparent(message.trace_id),
     }
     present = {name: value for name, value in attributes.items() if value is not None}
     return orjson.dumps(dict(message.data)), present
@@ -60,18 +62,21 @@ def decode(data: bytes, attributes: Mapping[str, str], message_id: str, topic: s
     """The message from data and attributes.
 
     What a foreign publisher left out is empty, and its id is `message_id`, which the bus gave.
-    Raises BadRequestError for data that is not a JSON object.
+    Its trace goes on when it sent a `traceparent`. Raises BadRequestError for data that is not a
+    JSON object.
     """
     content = attributes.get("content", CONTENT_TYPE)
     if content != CONTENT_TYPE:
         raise BadRequestError(f"Messages are {CONTENT_TYPE}.", field="content", reason="content")
+    sender = tracing.place_of(attributes.get("traceparent"))
     return Message(
         topic=attributes.get("topic", topic),
         organization_id=attributes.get("organization_id", ""),
         id=attributes.get("id") or message_id,
         data=_json_object(data),
         ordering_key=attributes.get("ordering_key"),
-        trace_id=attributes.get("trace_id"),
+        trace_id=attributes.get("trace_id", sender.trace_id if sender else None),
+        traceparent=sender.traceparent if sender else None,
     )
 
 
@@ -117,6 +122,12 @@ def from_push(body: Any) -> tuple[str, Message]:
     return subscription.rpartition("/")[2], decode(data, attributes, message_id)
 
 
+def attempt_of(body: Any) -> int | None:
+    """Which delivery of its message a parsed push request is, from 1; None when it is not told."""
+    told = body.get("deliveryAttempt") if isinstance(body, Mapping) else None
+    return told if isinstance(told, int) else None
+
+
 def _mapping(field: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadRequestError(f"{field} is not an object.", field=field)
@@ -138,6 +149,7 @@ def outbox_write(message: Message, now: datetime) -> Write:
         "ordering_key": message.ordering_key,
         "topic": message.topic,
         "trace_id": message.trace_id,
+        "traceparent": message.traceparent or tracing.traceparent(message.trace_id),
     }
     return Write(Key(message.organization_id, OUTBOX, message.id), data)
 
@@ -151,4 +163,5 @@ def message_of(document: Document) -> Message:
         data=document.data["data"],
         ordering_key=document.data["ordering_key"],
         trace_id=document.data["trace_id"],
+        traceparent=document.data.get("traceparent"),
     )

@@ -85,6 +85,8 @@ class Message:
     data: JSONObject
     ordering_key: str | None = None
     trace_id: str | None = None
+    traceparent: str | None = None
+    """The span that brought it about, when it is other than the one that sends it on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,12 @@ class Settings:
     )
     cors_origins: str = _setting("", "origins a browser may call from, comma-separated")
     log_level: str = _setting("INFO", "lowest level of log lines")
+    otlp_endpoint: str = _setting("", "address that spans go to by OTLP over HTTP; none: no traces")
+    trace_ratio: float = _setting(0.1, "share of traces that are kept, by trace id")
+    otlp_metrics: bool = _setting(False, "send metrics to `otlp_endpoint` too, every minute")
+    metrics_port: int = _setting(
+        0, "`activation serve`: loopback port of `/metrics` for Prometheus; 0: none"
+    )
 
     @property
     def data_path(self) -> Path:
@@ -118,7 +124,16 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         raise ValidationError("ACTIVATION_BACKEND is `embedded` or `google`.", field="backend")
     if settings.redis_url and not _is_redis(settings.redis_url):
         raise ValidationError("ACTIVATION_REDIS_URL is no redis:// address.", field="redis_url")
+    _check_telemetry(settings)
     return settings
+
+
+def _check_telemetry(settings: Settings) -> None:
+    endpoint = settings.otlp_endpoint
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ValidationError("ACTIVATION_OTLP_ENDPOINT is no http address.", field="otlp_endpoint")
+    if not 0 <= settings.trace_ratio <= 1:
+        raise ValidationError("ACTIVATION_TRACE_RATIO is from 0 to 1.", field="trace_ratio")
 
 
 def _is_redis(url: str) -> bool:

@@ -26,6 +26,10 @@ HEAVY = (
     "jwt",
     "phonenumbers",
     "flask_openapi3",
+    "opentelemetry",
+    "opentelemetry.sdk",
+    "prometheus_client",
+    "activation.metrics_catalog",
 )
 PROBE = """
 import json, sys

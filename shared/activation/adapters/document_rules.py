@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from activation import observability
 from activation.errors import ConflictError, PayloadTooLargeError
 from activation.indexes import SWEPT, indexed_fields
 from activation.message_codec import outbox_write
@@ -21,6 +22,9 @@ from activation.ports import Batch, JSONObject, Key, Query, Revision, Write
 MAX_DOCUMENT_BYTES = 1_000_000
 """JSON of one document; Firestore takes 1 MiB with names and index entries."""
 MAX_COMMIT_BYTES = 10 * 1024 * 1024
+
+MET_EVERY_DAY = frozenset({"idempotency"})
+"""Collections where a precondition that does not hold is the usual way to learn something."""
 
 WRITE_OVERHEAD_BYTES = 1024
 TERM_BYTES = 64
@@ -89,8 +93,10 @@ def require_swept(collection: str) -> None:
         raise ValueError(f"{collection} is not in indexes.SWEPT.")
 
 
-def conflict() -> ConflictError:
-    """The one answer to a precondition that does not hold."""
+def conflict(collection: str) -> ConflictError:
+    """The one answer to a precondition that does not hold, on a record of `collection`."""
+    if collection not in MET_EVERY_DAY:
+        observability.event("store conflict", collection=collection)
     return ConflictError("Somebody else has changed this in the meantime.")
 
 

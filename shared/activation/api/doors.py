@@ -82,7 +82,8 @@ def _process_doors() -> Doors:
     with _lock:
         if _default is None:
             app = _configured_app()
-            configure(app.settings.log_level)
+            configure(app.settings.log_level, app.settings.project)
+            app.telemetry.start()
             _default = Doors.of(app)
         return _default
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestURITooLarge
 from werkzeug.wsgi import LimitedStream
 
-from activation import observability
+from activation import observability, tracing
 from activation.adapters.clock import SystemClock
 from activation.api import auth, trace
 from activation.api.cors import allow_origin
@@ -33,16 +34,29 @@ if TYPE_CHECKING:
 MAX_URL_CHARACTERS = 8192
 DRAIN_PIECE = 64 * 1024
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 _applications: dict[str, flask.Flask] = {}
 _lock = threading.Lock()
+_has_answered = False
+
+Line = Literal["request", "message", "tick"]
+"""What the one line is called that every answer leaves in the log."""
 
 
 def serve(function: str, request: flask.Request) -> flask.Response:
     """Answer an HTTP request of a function with the application that holds its routes."""
     environ = {**request.environ, "PATH_INFO": _canonical(request.environ.get("PATH_INFO", ""))}
     application = _application(function)
-    with application.request_context(environ):
-        response = application.full_dispatch_request()
+    with application.request_context(environ), _lines(function, "request"):
+        given = flask.request.headers.get("traceparent")
+        name = f"{_method()} {_route()}"
+        with tracing.span(
+            name, kind="server", trace_id=flask.g.trace_id, traceparent=given, function=function
+        ) as span:
+            response = application.full_dispatch_request()
+            span.note("status", response.status_code)
+    tracing.request_ended()
     request.stream = io.BytesIO()  # the framework would read the body again
     return response
 
@@ -56,14 +70,19 @@ def adopt_framework() -> None:
         framework.register_error_handler(500, _framework_failed)
 
 
-def guarded(function: str, act: Callable[[], flask.Response]) -> flask.Response:
+def guarded(
+    function: str, act: Callable[[], flask.Response], line: Line = "request"
+) -> flask.Response:
     """Run `act` outside of an application of ours; whatever happens leaves in our shape."""
-    try:
-        _identify(function)
-        response = act()
-    except Exception as error:  # noqa: BLE001 - this is the last door
-        response = _failed(error)
-    return _left(response)
+    with _lines(function, line):
+        try:
+            flask.g.doors = doors(flask.request.environ)
+            response = act()
+        except Exception as error:  # noqa: BLE001 - this is the last door
+            response = _failed(error)
+        response = _left(response)
+    tracing.request_ended()
+    return response
 
 
 def _framework_failed(error: Exception) -> flask.Response:
@@ -107,7 +126,7 @@ def _built(function: str) -> OpenAPI:
     application.request_class = StrictRequest
     application.url_map.merge_slashes = False
     application.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    application.before_request(partial(_enter, function))
+    application.before_request(_enter)
     application.after_request(_left)
     application.register_error_handler(Exception, _failed)
     for resource in catalog.resources(function):
@@ -132,18 +151,20 @@ class StrictRequest(flask.Request):
 # on the way in --------------------------------------------------------------------------------
 
 
-def _identify(function: str) -> None:
+@contextmanager
+def _lines(function: str, line: Line) -> Iterator[None]:
     """Fix what every answer and log line of this request carries."""
-    flask.g.function = function
+    flask.g.line = line
     flask.g.trace_id = trace.trace_id(flask.request.headers)
     flask.g.started = SystemClock().monotonic()
-    flask.g.doors = doors(flask.request.environ)
+    with observability.lines_about(function=function, trace=flask.g.trace_id):
+        yield
 
 
-def _enter(function: str) -> flask.Response | None:
+def _enter() -> flask.Response | None:
     from activation.api.routes import Ask
 
-    _identify(function)
+    flask.g.doors = doors(flask.request.environ)
     request = flask.request
     _check_size(request)
     refused = request.routing_exception
@@ -156,6 +177,7 @@ def _enter(function: str) -> flask.Response | None:
         return None
     door = flask.g.doors
     caller = auth.operator(door.operators, request.headers, flask.g.trace_id)
+    observability.note(organization=caller.organization_id)
     door.app.operator_accounts.seen(caller)
     flask.g.ask = Ask(door.app, caller)
     return None
@@ -184,7 +206,7 @@ def _schema_failed(error: pydantic.ValidationError) -> flask.Response:
 def _failed(error: Exception) -> flask.Response:
     problem = problem_of(error)
     if problem.status == 500:
-        observability.failure("unexpected failure", error, trace=flask.g.trace_id)
+        observability.failure("unexpected failure", error)
     flask.g.code = problem.code
     door = flask.g.get("doors")
     clock = door.app.clock if door else SystemClock()
@@ -223,16 +245,45 @@ def _left(response: flask.Response) -> flask.Response:
 
 
 def _log(response: flask.Response) -> None:
-    ask = flask.g.get("ask")
-    rule = flask.request.url_rule
+    """One line for every answer."""
+    fields: dict[str, Any] = {"method": _method(), "route": _route()}
+    if flask.g.line == "message":
+        fields = flask.g.get("message", {"redelivered": "no"}) | {"outcome": _outcome(response)}
+    if flask.g.line == "tick":
+        fields = {}
     observability.event(
-        "request",
-        function=flask.g.function,
-        method=flask.request.method[:16],
-        route=rule.rule if rule else None,
+        flask.g.line,
+        **fields,
         status=response.status_code,
         code=flask.g.get("code"),
-        milliseconds=round((SystemClock().monotonic() - flask.g.started) * 1000, 1),
-        organization=ask.caller.organization_id if ask else None,
-        trace=flask.g.trace_id,
+        seconds=round(SystemClock().monotonic() - flask.g.started, 4),
     )
+    _log_cold_start()
+
+
+def _log_cold_start() -> None:
+    """Say of the first answer of a process what it took to start it."""
+    global _has_answered
+    if not _has_answered:
+        _has_answered = True
+        observability.event("cold start", seconds=round(time.process_time(), 3))
+
+
+def _method() -> str:
+    method = flask.request.method
+    return method if method in METHODS else "other"
+
+
+def _route() -> str:
+    rule = flask.request.url_rule
+    return rule.rule if rule else "none"
+
+
+def _outcome(response: flask.Response) -> str:
+    """What became of a message."""
+    outcome: str | None = flask.g.get("outcome")
+    if outcome is not None:
+        return outcome
+    if response.status_code < 300:
+        return "handled"
+    return "failed" if response.status_code >= 500 else "refused"

@@ -13,10 +13,11 @@ from typing import Any
 
 import flask
 
-from activation import observability
+from activation import observability, tracing
 from activation.api import auth, edge
 from activation.api.responses import empty, json_response
 from activation.app import App
+from activation.domain.entity import made_at
 from activation.errors import (
     ActivationError,
     BadRequestError,
@@ -38,17 +39,29 @@ def receive(function: str, request: flask.Request, handle: Handler) -> flask.Res
     def act() -> flask.Response:
         _admit(request)
         try:
-            message = message_of(request)
-            handle(flask.g.doors.app, message)
+            _handled(function, message_of(request), handle)
         except ActivationError as error:
             if error.retryable:
                 return _again(error)
             if isinstance(error, BadRequestError):
                 raise
-            observability.event("message given up", code=error.code, trace=flask.g.trace_id)
+            flask.g.outcome, flask.g.code = "given_up", error.code
         return empty()
 
-    return edge.guarded(function, act)
+    return edge.guarded(function, act, "message")
+
+
+def _handled(function: str, message: Message, handle: Handler) -> None:
+    """Do what the message asks for, in its own trace."""
+    with tracing.span(
+        f"{function} message",
+        kind="consumer",
+        trace_id=flask.g.trace_id,
+        traceparent=message.traceparent,
+        topic=message.topic,
+        organization=message.organization_id or None,
+    ):
+        handle(flask.g.doors.app, message)
 
 
 def tick(
@@ -60,7 +73,7 @@ def tick(
         _admit(request)
         return json_response(dict(act(flask.g.doors.app)), 200)
 
-    return edge.guarded(function, found)
+    return edge.guarded(function, found, "tick")
 
 
 def _admit(request: flask.Request) -> None:
@@ -79,15 +92,29 @@ def message_of(request: flask.Request) -> Message:
     Raises BadRequestError for everything else.
     """
     from activation.api import body
-    from activation.message_codec import from_push
+    from activation.message_codec import attempt_of, from_push
 
     parsed: Any = body.parse(request.get_data())
     if isinstance(parsed, dict) and "specversion" in parsed:
         parsed = parsed.get("data")
     message = from_push(parsed)[1]
-    if message.trace_id:
-        flask.g.trace_id = message.trace_id
+    flask.g.trace_id = tracing.shown(message.trace_id) or flask.g.trace_id
+    organization = tracing.shown(message.organization_id)
+    observability.note(trace=flask.g.trace_id, organization=organization)
+    flask.g.message = _line_of(message, attempt_of(parsed))
     return message
+
+
+def _line_of(message: Message, attempt: int | None) -> dict[str, Any]:
+    """What the line of a message says of it."""
+    made = made_at(message.id)
+    waited = (flask.g.doors.app.clock.now() - made).total_seconds() if made else None
+    return {
+        "message_id": message.id if made else None,
+        "attempt": attempt,
+        "redelivered": observability.yes_no(attempt is not None and attempt > 1),
+        "waited_seconds": round(max(waited, 0.0), 3) if waited is not None else None,
+    }
 
 
 def _again(error: ActivationError) -> flask.Response:
@@ -95,7 +122,7 @@ def _again(error: ActivationError) -> flask.Response:
     response = json_response({"retry": error.code}, 503)
     if error.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
-    flask.g.code = error.code
+    flask.g.outcome, flask.g.code = "again", error.code
     return response
 
 
@@ -150,7 +177,9 @@ def run_job(app: App, message: Message) -> None:
 
 def run_due(app: App) -> Mapping[str, int]:
     """Wake everything whose time has come."""
-    return app.due.run()
+    found = app.due.run()
+    app.census.take_when_due()
+    return found
 
 
 def run_retention(app: App) -> Mapping[str, int]:
@@ -173,4 +202,4 @@ def _text(value: Any, field: str) -> str:
 
 
 def _trace(message: Message) -> str:
-    return message.trace_id or flask.g.trace_id
+    return tracing.shown(message.trace_id) or flask.g.trace_id

@@ -30,12 +30,18 @@ Examples:
 @click.command(cls=Command, epilog=SERVE_EPILOG)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
-def serve(host: str, port: int) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Loopback port of /metrics for Prometheus; none without it.",
+)
+def serve(host: str, port: int, metrics_port: int | None) -> None:
     """Host every function on this machine, behind one port."""
     options().require_local("an API is served from the store it works on.")
     from activation.local import run
 
-    run(options().settings(), host, port)
+    given = {} if metrics_port is None else {"metrics_port": metrics_port}
+    run(options().settings(**given), host, port)
 
 
 @click.command(cls=Command, epilog=MINT_EPILOG)

@@ -68,6 +68,17 @@ def new_id(now: datetime) -> str:
     return str(uuid.UUID(int=value))
 
 
+def made_at(made: str) -> datetime | None:
+    """When `new_id` made an id; None for anything that it did not make."""
+    try:
+        value = uuid.UUID(made)
+    except ValueError:
+        return None
+    if value.version != 7 or str(value) != made:
+        return None
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+
+
 def first_id(since: datetime) -> str:
     """The smallest id that `new_id` can make at `since`; for queries of what is newer."""
     milliseconds = max(0, int(since.timestamp() * 1000))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from activation import observability
 from activation.domain.platform import Platform
 from activation.ports import Account, Connector, Connectors, Vault
 from activation.services.platforms import PlatformService, credentials_context
@@ -20,7 +21,9 @@ class Accounts:
     vault: Vault
 
     def opened(self, platform: Platform) -> tuple[Account, Connector]:
-        """The account with its credentials, and the connector for it."""
+        """The account with its credentials, and the connector for it; from now on log lines name
+        the type of platform."""
+        observability.note(platform=platform.platform_type.value)
         secret = self.platforms.secrets.get(platform.organization_id, platform.platform_id).entity
         context = credentials_context(
             platform.organization_id, platform.platform_id, secret.version

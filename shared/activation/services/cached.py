@@ -4,6 +4,7 @@ from it lies under its revision or its manifest, which a commit replaces (docs/c
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from activation import observability
 from activation.domain.audience import Audience
 from activation.ports import Cache, CacheKey
 
@@ -64,6 +66,8 @@ class CachedValues:
 
     def _found(self, key: CacheKey, make: Callable[[], Any]) -> bytes:
         known = self.cache.get(key)
+        outcome = "miss" if known is None else "hit"
+        observability.event("cache read", level=logging.DEBUG, kind=key.kind, outcome=outcome)
         if known is not None:
             return known
         made = orjson.dumps(make())

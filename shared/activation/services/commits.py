@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from activation import observability, tracing
 from activation.domain.audit import AuditEntry
 from activation.domain.caller import Caller
 from activation.domain.entity import Entity, new_id
@@ -28,8 +29,6 @@ from activation.ports import (
     Write,
 )
 from activation.services.idempotency import completion
-
-log = logging.getLogger(__name__)
 
 RELAY_PAGE = 200
 
@@ -92,7 +91,9 @@ class Commits:
         messages = [*messages, *more_messages]
         if caller.claim is not None and answer is not None:
             all_writes.append(completion(caller, caller.claim, answer, self.clock.now()))
-        revisions = self.documents.commit(Batch(all_writes, messages))
+        with tracing.span("commit", action=action, writes=len(all_writes)):
+            revisions = self.documents.commit(Batch(all_writes, messages))
+        observability.event("committed", action=action, target=entry.target)
         self.publish(messages)
         return revisions[0]
 
@@ -111,10 +112,12 @@ class Commits:
         if not messages:
             return
         try:
-            self.bus.publish(messages)
+            topics = ", ".join(dict.fromkeys(message.topic for message in messages))
+            with tracing.span(f"publish {topics}", kind="producer", messages=len(messages)):
+                self.bus.publish(messages)
             self.documents.commit(Batch([_published(message) for message in messages]))
         except ActivationError as error:
-            log.warning("outbox kept: %s", error.code)
+            observability.event("outbox kept", level=logging.WARNING, code=error.code)
 
     def relay(self) -> int:
         """Publish what a crash or a failing bus left in the outbox; returns how many."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from activation import observability, tracing
 from activation.documents import Stored
 from activation.domain.caller import Caller, service_caller
 from activation.domain.distribution import (
@@ -63,7 +64,7 @@ from activation.services.plans import comparable, planned
 from activation.services.platforms import PlatformService
 from activation.services.reauth import Reauth
 from activation.services.reconciling import compared, delivery_of_ledger
-from activation.services.sending import not_understood
+from activation.services.sending import not_understood, tell_reasons
 from activation.services.settling import Settling
 from activation.services.stages import lanes_of_stage, nothing_sent, stages_of
 from activation.services.traffic import pause_seconds
@@ -287,6 +288,7 @@ class Dispatcher:
         from activation.members.delivery import Stored as Place
         from activation.members.delivery import freeze
 
+        observability.note(platform=platform.platform_type.value)
         job, ledger = holder[0].job, self._known(holder, platform, spec)
         manifest = self.distributions.audiences.manifests.get(
             job.organization_id, job.manifest_id or ""
@@ -304,16 +306,17 @@ class Dispatcher:
             max_rows=spec.max_rows,
             keep=keep,
         )
-        prepared = freeze(
-            self.distributions.store,
-            manifest,
-            spec,
-            self.distributions.selection(job, platform, manifest),
-            comparable(ledger, spec),
-            run_type(ledger, job.distribution_type),
-            place,
-            restate=restates(ledger, spec, self.clock.now()),
-        )
+        with tracing.span("prepare lists", members=manifest.size):
+            prepared = freeze(
+                self.distributions.store,
+                manifest,
+                spec,
+                self.distributions.selection(job, platform, manifest),
+                comparable(ledger, spec),
+                run_type(ledger, job.distribution_type),
+                place,
+                restate=restates(ledger, spec, self.clock.now()),
+            )
         plan = planned(prepared, spec, platform)
         cost = job.metadata.model_copy(update={"cost_estimate": plan.cost_estimate})
         holder[0] = holder[0].committed(
@@ -324,6 +327,7 @@ class Dispatcher:
             metadata=cost,
             era=ledger.era,
         )
+        tell_reasons("members withheld", job.distribution_id, plan.withheld)
 
     def _known(
         self, holder: list[Lease[Distribution]], platform: Platform, spec: ConnectorSpec
@@ -382,7 +386,8 @@ class Dispatcher:
         name = ledger.entity.platform_audience_id
         if name is None:
             account, connector = self.accounts.opened(platform)
-            name = connector.create_audience(account, delivery_of(job))
+            with tracing.span("create audience"):
+                name = connector.create_audience(account, delivery_of(job))
         results = job.match_results.model_copy(update={"platform_audience_id": name})
         known = ledger.entity.changed(
             platform_audience_id=name,

@@ -3,8 +3,13 @@ old claims."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+from activation import observability
 from activation.domain.distribution import Distribution
 from activation.domain.job import Job
 from activation.domain.lane import Lane
@@ -13,7 +18,8 @@ from activation.domain.platform import Platform
 from activation.domain.schedule import own_time
 from activation.domain.webhook import DeliveryStatus, WebhookDelivery
 from activation.errors import ConflictError
-from activation.ports import Batch, Clock, Document, DocumentStore, Write
+from activation.message_codec import RELAY_GRACE
+from activation.ports import OUTBOX, Batch, Clock, Document, DocumentStore, Write
 from activation.services.announcements import DELIVERIES, delivery_message
 from activation.services.commits import Commits
 from activation.services.distributions import lane_message, request_message
@@ -32,9 +38,32 @@ class DueService:
     documents: DocumentStore
     commits: Commits
     clock: Clock
+    disk: Path | None = None
+    """A folder of the embedded stores."""
 
     def run(self) -> dict[str, int]:
         """One round; returns how much of each kind it found."""
+        ages = {
+            "outbox_age_seconds": self._age(OUTBOX, RELAY_GRACE),
+            "distribution_age_seconds": self._age("distributions"),
+            "import_age_seconds": self._age("imports"),
+        }
+        found = self._found()
+        free = shutil.disk_usage(self.disk).free if self.disk else None
+        fields: dict[str, Any] = {**found, **ages, "disk_free_bytes": free}
+        observability.event("round", **fields)
+        return found
+
+    def _age(self, collection: str, grace: timedelta = timedelta()) -> float:
+        """Seconds since the oldest due document came up, with the `grace` that it had before."""
+        now = self.clock.now()
+        due = self.documents.due(collection, now, 1)
+        if not due:
+            return 0.0
+        since = datetime.fromisoformat(due[0].data["due_at"]) - grace
+        return round((now - since).total_seconds(), 3)
+
+    def _found(self) -> dict[str, int]:
         return {
             "outbox": self.relay(),
             "imports": self._imports(),

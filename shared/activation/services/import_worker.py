@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from activation import observability, tracing
 from activation.documents import Collection
 from activation.domain.audience import Audience, AudienceStatus
 from activation.domain.caller import Caller, service_caller
@@ -152,7 +153,8 @@ class ImportWorker:
         from activation.members.pipeline import ImportPipeline
 
         job = lease.job
-        with self.imports.uploads.open(source_key(job)) as source:
+        read = tracing.span("import read", import_id=job.import_id, bytes=job.source_bytes)
+        with read, self.imports.uploads.open(source_key(job)) as source:
             pipeline = ImportPipeline(
                 source=source,
                 options=job.options,
@@ -205,7 +207,7 @@ class ImportWorker:
 
     def _finish(self, caller: Caller, lease: Lease[MemberImport]) -> None:
         """Merge all chunks into a new manifest and complete the job in the commit of the switch."""
-        holder = [lease]
+        holder, ended = [lease], [lease.job]
         runs = [chunk.run for chunk in lease.job.chunks if chunk.run]
 
         def on_partition(_done: int, _total: int) -> None:
@@ -223,22 +225,25 @@ class ImportWorker:
             )
 
         def completed(audience: Audience, result: MergeResult) -> Sequence[Write]:
-            return [holder[0].stored.replaced_by(self._completed(holder[0].job, audience, result))]
+            ended[0] = self._completed(holder[0].job, audience, result)
+            return [holder[0].stored.replaced_by(ended[0])]
 
         def rated(audience: Audience, result: MergeResult) -> Audience:
             return self._rated(audience, self._completed(holder[0].job, audience, result), result)
 
         audience_id = lease.job.audience_id
-        self.members.switch(
-            caller,
-            audience_id,
-            "function:import:complete",
-            f"Import {lease.job.file_name or lease.job.import_id}",
-            merge,
-            completed,
-            status=self._after_import,
-            finish=rated,
-        )
+        with tracing.span("import merge", import_id=lease.job.import_id, runs=len(runs)):
+            self.members.switch(
+                caller,
+                audience_id,
+                "function:import:complete",
+                f"Import {lease.job.file_name or lease.job.import_id}",
+                merge,
+                completed,
+                status=self._after_import,
+                finish=rated,
+            )
+        _tell_end(ended[0])
         self._clean_up(holder[0].job)
 
     def _after_import(self, audience: Audience) -> Mapping[str, Any]:
@@ -316,6 +321,7 @@ class ImportWorker:
         self.imports.commits.commit(
             caller, "function:import:fail", writes, before=stored.entity, after=after
         )
+        _tell_end(after)
         self._clean_up(after)
 
     def _clean_up(self, job: MemberImport) -> None:
@@ -324,6 +330,24 @@ class ImportWorker:
         self.members.store.discard_runs(
             job.organization_id, [chunk.run for chunk in job.chunks if chunk.run]
         )
+
+
+def _tell_end(job: MemberImport) -> None:
+    """Log what became of an import: its counts, and why values were rejected."""
+    counts, completed = job.counts, job.status is ImportStatus.COMPLETED
+    started = job.started_at or job.created_at
+    observability.event(
+        "import ended",
+        import_id=job.import_id,
+        status=job.status.value,
+        received=counts.received,
+        accepted=counts.accepted if completed else 0,
+        duplicate=counts.duplicate if completed else 0,
+        rejected=counts.rejected,
+        seconds=round(((job.completed_at or started) - started).total_seconds(), 3),
+    )
+    for reason, count in counts.rejected_by_reason.items():
+        observability.event("import rejects", import_id=job.import_id, reason=reason, count=count)
 
 
 def added_counts(total: ImportCounts, delta: ImportCounts) -> ImportCounts:

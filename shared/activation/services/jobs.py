@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from activation import observability, tracing
 from activation.documents import Collection, Page, Stored
 from activation.domain.caller import Caller, service_caller
 from activation.domain.entity import new_id
@@ -246,7 +247,9 @@ class JobWorker:
             raise InvalidStateError(
                 f"The job did not succeed in {MAX_ATTEMPTS} attempts.", reason="attempts"
             )
-        result = self.handlers[run.job.kind]()(run)
+        observability.note(job_id=run.job.job_id)
+        with tracing.span(f"job {run.job.kind}", job_id=run.job.job_id):
+            result = self.handlers[run.job.kind]()(run)
         if result is not None:
             self._commit(run, completed(run.job, result, self.jobs.clock))
 

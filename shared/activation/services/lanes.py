@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from activation import observability, tracing
 from activation.documents import Collection, Stored
 from activation.domain.caller import Caller, service_caller
 from activation.domain.consent import basis_of
@@ -47,7 +48,7 @@ from activation.services.distributions import (
 from activation.services.exchanges import ExchangeLogs, about_batch
 from activation.services.leases import Lease, is_held
 from activation.services.reauth import Reauth
-from activation.services.sending import Sender, done, not_understood
+from activation.services.sending import Sender, done, not_understood, tell_reasons
 from activation.services.traffic import LONGEST_WAIT_SECONDS, Bucket, Traffic, pause_seconds
 
 if TYPE_CHECKING:
@@ -267,6 +268,8 @@ class _Run:
             self._released()
             return False
         wait = bucket.wait()
+        if wait > 0:
+            observability.event("rate limit wait", seconds=round(wait, 3))
         if wait > LONGEST_WAIT_SECONDS:
             self._released(next_at=self._clock.now() + timedelta(seconds=wait))
             return False
@@ -291,7 +294,9 @@ class _Run:
         columns = reader.columns(number)
         offset = reader.first_row(number)
         consent = replace(delivery, consent=basis_of(_basis(stage, number)))
-        with about_batch(str(self._lane.first + seq), seq):
+        rows = len(next(iter(columns.values())))
+        span = tracing.span("batch", operation=delivery.operation, seq=seq, rows=rows)
+        with span, about_batch(str(self._lane.first + seq), seq):
             sent = self._worker.sender.send(
                 self._caller.organization_id,
                 connector,
@@ -319,6 +324,7 @@ class _Run:
             pauses=0,
         )
         self._stated = True
+        _tell_batch(self._job, record)
 
     def _keep(self) -> None:
         self._lease = self._lease.kept()
@@ -379,6 +385,9 @@ class _Run:
             self._fail(error)
             return
         seconds = pause_seconds(count, error.retry_after_seconds)
+        observability.event(
+            "lane paused", lane_id=self._lane.lane_id, code=error.code, seconds=seconds
+        )
         if error.retry_after_seconds is not None:
             self._worker.traffic.block(self._lane.organization_id, self._lane.platform_id, seconds)
         details = self._lane.error_details.model_copy(
@@ -390,6 +399,21 @@ class _Run:
         )
         next_at = self._clock.now() + timedelta(seconds=seconds)
         self._released(next_at=next_at, error_details=details, pauses=count)
+
+
+def _tell_batch(job: Distribution, record: BatchRecord) -> None:
+    """Log what became of a batch."""
+    observability.event(
+        "batch sent",
+        distribution_id=job.distribution_id,
+        seq=record.seq,
+        operation=record.operation,
+        again=observability.yes_no(record.again),
+        rows=record.rows,
+        accepted=record.sent,
+        rejected=record.rejected,
+    )
+    tell_reasons("rows rejected", job.distribution_id, record.rejected_by_reason)
 
 
 def _basis(stage: Stage, number: int) -> int:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
+from activation import observability
 from activation.documents import Stored
 from activation.domain.entity import Entity
+from activation.errors import ConflictError
 from activation.ports import Batch, Clock, DocumentStore, Write
 
 E = TypeVar("E", bound=Entity)
@@ -26,6 +28,8 @@ class Lease(Generic[E]):
     clock: Clock
     seconds: int
     stored: Stored[E]
+    is_ours: bool = False
+    """Whether a commit of this worker has taken it."""
 
     @property
     def job(self) -> E:
@@ -40,8 +44,14 @@ class Lease(Generic[E]):
         now = self.clock.now()
         until = now + timedelta(seconds=self.seconds)
         after = self.job.changed(**{"lease_until": until, "updated_at": now, **fields})
-        revisions = self.documents.commit(Batch([self.stored.replaced_by(after), *extra]))
-        return replace(self, stored=Stored(after, self.stored.key, revisions[0]))
+        try:
+            revisions = self.documents.commit(Batch([self.stored.replaced_by(after), *extra]))
+        except ConflictError:
+            if self.is_ours:
+                observability.event("lease lost", collection=self.stored.key.collection)
+            raise
+        stored = Stored(after, self.stored.key, revisions[0])
+        return replace(self, stored=stored, is_ours=True)
 
     def kept(self) -> Lease[E]:
         """The lease, extended when more than half of it has passed."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from activation import observability
 from activation.domain.caller import Caller, service_caller
 from activation.domain.delivery import MatchReport
 from activation.domain.distribution import Distribution, MatchResults
@@ -120,6 +121,13 @@ class Matching:
             before=job,
             after=after,
         )
+        if final:
+            observability.event(
+                "match results",
+                distribution_id=distribution_id,
+                match_rate=results.match_rate,
+                fell=results.match_rate_fell,
+            )
 
     def _note_rate(self, caller: Caller, job: Distribution, rate: float) -> None:
         stored = self.audiences.records.find(caller.organization_id, job.audience_id)

@@ -106,7 +106,8 @@ class RetentionWorker:
             "dry_run": record.dry_run,
         }
         counts = record.report.model_dump(mode="json", exclude={"skipped", "errors", "planned"})
-        observability.event("retention run completed", **report, **counts)
+        told = {**report, **counts, "dry_run": observability.yes_no(record.dry_run)}
+        observability.event("retention run completed", **told)
         if self.notifier is None:
             return {**report, **counts}
         after = record.changed(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from activation import observability
 from activation.domain.delivery import Delivery, Operation
 from activation.domain.distribution import MAX_REJECTED_ROWS, BatchRecord, BatchState
 from activation.errors import PlatformError, PlatformRowsError, PlatformTransientError
@@ -21,6 +23,9 @@ UNRESOLVED = "refused_with_others"
 """Rows of a piece that was refused when the search for the bad ones had cost too much."""
 MAX_PIECES = 500
 """Requests that one batch may take."""
+
+
+_REASON = re.compile(r"[a-z][a-z_]{1,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,16 @@ def not_understood(error: Exception) -> PlatformTransientError:
     """What is shown of a fault of ours, which answers of an unknown shape bring about."""
     kind = type(error).__name__
     return PlatformTransientError(f"The platform's answer was not understood ({kind}).")
+
+
+def tell_reasons(message: str, distribution_id: str, reasons: Mapping[str, int]) -> None:
+    """Log counts by reason, a line each; a platform's own codes, which nobody can list, are one
+    reason."""
+    ours: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        ours[reason if _REASON.fullmatch(reason) else "platform"] += count
+    for reason, count in ours.items():
+        observability.event(message, distribution_id=distribution_id, reason=reason, count=count)
 
 
 def done(record: BatchRecord, sent: Sent, offset: int, clock: Clock) -> BatchRecord:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from activation import observability, tracing
 from activation.documents import Stored
 from activation.domain.caller import Caller
 from activation.domain.distribution import (
@@ -74,7 +75,8 @@ class Settling:
         lanes = [self._stopped(lane) for lane in lanes]
         lease = lease.committed()
         ledger = self.distributions.ledgers.of(stored.entity)
-        accepted = self._accepted(lease, ledger.entity, [lane.entity for lane in lanes])
+        with tracing.span("settle ledger", lanes=len(lanes)):
+            accepted = self._accepted(lease, ledger.entity, [lane.entity for lane in lanes])
         self._end(caller, lease, ledger, accepted, [lane.entity for lane in lanes], spec, error)
 
     def refuse(self, caller: Caller, stored: Stored[Distribution], error: ActivationError) -> None:
@@ -95,6 +97,7 @@ class Settling:
             before=job,
             after=after,
         )
+        self._tell_end(after)
         self._wake_next(after)
 
     def _is_sent(self, lane: Lane) -> bool:
@@ -291,7 +294,23 @@ class Settling:
             before=lease.job,
             after=after,
         )
+        self._tell_end(after)
         self._wake_next(after)
+
+    def _tell_end(self, ended: Distribution) -> None:
+        """Log how a distribution ended."""
+        platform = self.matching.platforms.records.find(ended.organization_id, ended.platform_id)
+        started, now = ended.executed_at or ended.created_at, ended.completed_at or ended.updated_at
+        observability.event(
+            "distribution ended",
+            distribution_id=ended.distribution_id,
+            platform=platform.entity.platform_type.value if platform else "none",
+            status=ended.status.value,
+            planned=ended.progress.planned,
+            sent=ended.progress.sent,
+            rejected=ended.progress.rejected,
+            seconds=round((now - started).total_seconds(), 3),
+        )
 
     def _wake_next(self, ended: Distribution) -> None:
         """The distribution that waited longest for this one has its turn."""

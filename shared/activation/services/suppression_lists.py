@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from activation import observability
 from activation.documents import Collection, Stored
 from activation.domain.manifest import Place
 from activation.domain.suppression import GLOBAL, FoldedPart, SuppressionList, SuppressionPart
@@ -240,6 +241,9 @@ class SuppressionLists:
                         raise error.reason from error
                     self.clock.sleep(0.01 * (1 + int.from_bytes(os.urandom(1)) % (1 + attempt)))
                     continue
+                for reason, count in (made.by_reason or {}).items():
+                    if count > 0:
+                        observability.event("suppressions added", reason=reason, count=count)
                 if len(after.parts) <= len(head.parts):
                     self._tidied(organization_id)
                 return made, after.size

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from activation import observability, tracing
 from activation.documents import Stored
 from activation.domain.caller import service_caller
 from activation.domain.entity import timestamp
@@ -114,7 +115,9 @@ class WebhookSender:
             lease.committed(**given_up(DeliveryError.UNREADABLE))
             return
         tried = lease.committed(attempts=stored.entity.attempts + 1, next_at=None)
-        outcome = self._posted(webhook.entity, secrets, tried.job)
+        with tracing.span("tell webhook", delivery_id=tried.job.delivery_id):
+            outcome = self._posted(webhook.entity, secrets, tried.job)
+        _tell_try(tried.job, outcome)
         if outcome.get("error") is DeliveryError.GONE:
             self._disable(webhook, tried, outcome)
         else:
@@ -228,3 +231,14 @@ def given_up(error: DeliveryError, status: int | None = None) -> Outcome:
         "next_at": None,
         "lease_until": None,
     }
+
+
+def _tell_try(delivery: WebhookDelivery, outcome: Outcome) -> None:
+    """Log what became of a try."""
+    error = outcome.get("error")
+    observability.event(
+        "webhook tried",
+        delivery_id=delivery.delivery_id,
+        outcome=error.value if error else "delivered",
+        status=outcome.get("response_status"),
+    )

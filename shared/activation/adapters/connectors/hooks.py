@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import orjson
 
 from activation.adapters.connectors.addresses import require_url
-from activation.adapters.connectors.http import Patience, PlatformHTTP, retry_after
+from activation.adapters.connectors.http import (
+    Patience,
+    PlatformHTTP,
+    retry_after,
+    trace_header,
+)
 from activation.adapters.connectors.webhook import signed, signing_key
 from activation.ports import Clock, HookReply, JSONObject
 
@@ -33,10 +38,11 @@ class HookPoster:
         """Post once; whatever the receiver answers is a reply."""
         body, now = orjson.dumps(dict(document)), self._http.clock.now()
         keys = [signing_key(secret) for secret in secrets]
+        headers = {"Content-Type": "application/json", **trace_header()}
         reply = self._http.call(
             "POST",
             url,
-            headers={"Content-Type": "application/json", **signed(keys, message_id, now, body)},
+            headers={**headers, **signed(keys, message_id, now, body)},
             content=body,
             refusal=lambda _reply, _now: None,
             attempts=1,

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from activation import tracing
 from activation.adapters.connectors.addresses import NOT_ALLOWED, require_url
-from activation.adapters.connectors.watching import Sight, watched
+from activation.adapters.connectors.watching import Sight, measured, watched
 from activation.errors import (
     PlatformAuthError,
     PlatformError,
@@ -118,6 +119,12 @@ def json_refusal(reply: Reply, now: datetime) -> PlatformError | None:
             platform_code=str(reply.status),
         )
     return error
+
+
+def trace_header() -> dict[str, str]:
+    """What lets a system of the operator go on with our trace; ad platforms are not told of it."""
+    traceparent = tracing.traceparent()
+    return {"traceparent": traceparent} if traceparent else {}
 
 
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,47}|[0-9]{1,6}")
@@ -246,10 +253,13 @@ class PlatformHTTP:
             seen.reply = self._exchange(request)
             return self._accepted(seen.reply, refusal)
 
-        listener = observer()
-        if listener is None:
-            return attempt(Sight())
-        return watched(listener, self.clock, request, attempt, private=private)
+        def call() -> Reply:
+            listener = observer()
+            if listener is None:
+                return attempt(Sight())
+            return watched(listener, self.clock, request, attempt, private=private)
+
+        return measured(self.clock, request, call)
 
     def _accepted(self, reply: Reply, refusal: Refusal) -> Reply:
         error = refusal(reply, self.clock.now())

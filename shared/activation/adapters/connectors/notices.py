@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from activation.adapters.connectors.http import PlatformHTTP
+from activation.adapters.connectors.http import PlatformHTTP, trace_header
 from activation.adapters.connectors.webhook import refusal, signed, signing_key
 from activation.errors import ValidationError
 from activation.ports import Clock, JSONObject
@@ -36,6 +36,7 @@ class WebhookNotifier:
             self._url,
             headers={
                 "Content-Type": "application/json",
+                **trace_header(),
                 **signed([self._key], message_id, self._http.clock.now(), body),
             },
             content=body,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from activation import observability
+from activation import observability, tracing
 from activation.adapters.connectors import masking
 from activation.domain.exchange import Exchange
 from activation.errors import PlatformError
@@ -26,6 +26,29 @@ class Sight:
 
     reply: Reply | None = None
     error: PlatformError | None = None
+
+
+def measured(clock: Clock, request: httpx.Request, call: Callable[[], Reply]) -> Reply:
+    """Do `call`, and log how it ended and how long it took. Its trace stays with us: platforms
+    are told of none."""
+    started, status, outcome = clock.monotonic(), None, "failed"
+    with tracing.span("platform request", kind="client", host=request.url.host) as span:
+        try:
+            reply = call()
+            status, outcome = reply.status, "ok"
+            return reply
+        except PlatformError as error:
+            outcome = error.code
+            raise
+        finally:
+            span.note("outcome", outcome)
+            observability.event(
+                "platform request",
+                platform=observability.about().get("platform", "none"),
+                outcome=outcome,
+                status=status,
+                seconds=round(clock.monotonic() - started, 4),
+            )
 
 
 def watched(

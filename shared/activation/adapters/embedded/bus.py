@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from activation import observability
 from activation.adapters.embedded.database import Database
 from activation.errors import ActivationError
 from activation.message_codec import Subscription, decode, encode
@@ -211,6 +213,14 @@ class SqliteBus:
         if self._finish(lease, connection):
             values = (lease.subscription, lease.lane, lease.data, lease.attributes, lease.attempt)
             connection.execute(_BURY, (*values, reason))
+            observability.event(
+                "dead letter",
+                level=logging.ERROR,
+                function=lease.subscription,
+                message_id=lease.message.id,
+                organization=lease.message.organization_id,
+                trace=lease.message.trace_id,
+            )
 
     def _finish(self, lease: _Lease, connection: sqlite3.Connection) -> bool:
         """Remove the message and let its lane go on; False when the lease is no longer ours."""

@@ -166,7 +166,7 @@ def _applied(connection: sqlite3.Connection, change: Change) -> Revision:
     if change.expected != ABSENT:
         _remove(connection, change.key, change.expected)
     elif change.json is None and connection.execute(_BY_KEY, _address(change.key)).fetchone():
-        raise conflict()
+        raise conflict(change.key.collection)
     return ABSENT if change.json is None else _insert(connection, change)
 
 
@@ -174,7 +174,7 @@ def _remove(connection: sqlite3.Connection, key: Key, expected: Revision | None)
     address = _address(key)
     removed = connection.execute(_REMOVE, (*address, expected, expected)).fetchall()
     if expected is not None and not removed:
-        raise conflict()
+        raise conflict(key.collection)
     if removed and key.collection in INDEXES:
         old = terms(key.collection, orjson.loads(removed[0][0]))
         connection.executemany(_REMOVE_TERM, [(*address, *term) for term in old])
@@ -185,7 +185,7 @@ def _insert(connection: sqlite3.Connection, change: Change) -> Revision:
     try:
         revision = connection.execute(_INSERT, values).lastrowid
     except sqlite3.IntegrityError as error:
-        raise conflict() from error
+        raise conflict(change.key.collection) from error
     if change.terms:
         _insert_terms(connection, change.key, change.terms)
     return str(revision)

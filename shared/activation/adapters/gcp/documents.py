@@ -156,7 +156,7 @@ class FirestoreDocuments:
 
     def _add(self, writes: Any, change: Change) -> None:
         reference = self._reference(change.key)
-        option = self._precondition(change.expected)
+        option = self._precondition(change)
         if change.json is None:
             writes.delete(reference, option)
         elif change.expected == ABSENT:
@@ -166,9 +166,10 @@ class FirestoreDocuments:
         else:
             writes.update(reference, _fields(change), option)
 
-    def _precondition(self, expected: Revision | None) -> Any:
+    def _precondition(self, change: Change) -> Any:
         from google.api_core.datetime_helpers import DatetimeWithNanoseconds
 
+        expected = change.expected
         if expected is None:
             return None
         if expected == ABSENT:
@@ -176,7 +177,7 @@ class FirestoreDocuments:
         try:
             update_time = DatetimeWithNanoseconds.from_rfc3339(expected)
         except ValueError as error:
-            raise conflict() from error
+            raise conflict(change.key.collection) from error
         return self._client.write_option(last_update_time=update_time)
 
 
@@ -260,8 +261,8 @@ def _conflicts(prepared: Sequence[Change]) -> Iterator[None]:
     try:
         yield
     except (Aborted, AlreadyExists, FailedPrecondition) as error:
-        raise conflict() from error
+        raise conflict(prepared[0].key.collection) from error
     except NotFound as error:
         if all(change.expected is None for change in prepared):
             raise
-        raise conflict() from error
+        raise conflict(prepared[0].key.collection) from error
