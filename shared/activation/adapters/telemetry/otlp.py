@@ -6,6 +6,7 @@ asks for. A span carries names, numbers and ids of ours; of an exception it carr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,9 +26,12 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from activation.metrics_catalog import METRICS, Metric
 from activation.tracing import Place, SpanKind
 
-SEND_SECONDS = 5
-FLUSH_MILLISECONDS = 2_000
+SEND_SECONDS = 2
+FLUSH_SECONDS = 2.0
 """How long an answer waits for its spans to be sent."""
+PATIENCE_SECONDS = 0.5
+REST_SECONDS = 30.0
+"""A collector that took longer is not waited for, for so long."""
 METRICS_MILLISECONDS = 60_000
 
 _KINDS = {
@@ -65,6 +69,7 @@ class OtlpTracer:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("activation")
         self._flushes = flushes
+        self._rests_until = 0.0
 
     @contextmanager
     def span(
@@ -93,8 +98,12 @@ class OtlpTracer:
 
     def request_ended(self) -> None:
         """Send the spans now, where the process may be put to sleep after its answer."""
-        if self._flushes:
-            self._provider.force_flush(FLUSH_MILLISECONDS)
+        started = time.monotonic()
+        if self._flushes and started > self._rests_until:
+            self._provider.force_flush(int(FLUSH_SECONDS * 1000))
+            ended = time.monotonic()
+            if ended - started > PATIENCE_SECONDS:
+                self._rests_until = ended + REST_SECONDS
 
     def close(self) -> None:
         """Send what is kept."""

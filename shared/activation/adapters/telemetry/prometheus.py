@@ -6,6 +6,9 @@ organization may open it, and it listens to this machine only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,6 +20,11 @@ from prometheus_client import (
     start_http_server,
 )
 
+from activation.domain.distribution import FINAL as DISTRIBUTIONS_END
+from activation.domain.member_import import FINAL as IMPORTS_END
+from activation.domain.platform import PlatformType
+from activation.domain.retention_run import RetentionJob
+from activation.function_manifest import functions
 from activation.metrics_catalog import METRICS, Metric
 
 HOST = "127.0.0.1"
@@ -31,6 +39,8 @@ class PrometheusSink:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._kept = {metric.name: self._made(metric) for metric in METRICS}
+        for name, labels in _begun():
+            self._kept[name].labels(*labels)
 
     def add(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         """Add, set or observe."""
@@ -52,6 +62,21 @@ class PrometheusSink:
         return Histogram(
             metric.name, metric.help, labels, buckets=metric.buckets, registry=self.registry
         )
+
+
+def _begun() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The series that are there from the start, at 0: what has just come is no increase yet, and
+    alerts would miss the first one."""
+    for function in functions():
+        if function.topic:
+            yield "activation_dead_letters_total", (function.name,)
+    for platform, status in product(PlatformType, DISTRIBUTIONS_END):
+        yield "activation_distributions_total", (platform.value, status.value)
+    for end in IMPORTS_END:
+        yield "activation_imports_total", (end.value,)
+    for job, dry_run in product(RetentionJob, ("yes", "no")):
+        yield "activation_retention_deleted_total", (job.value, dry_run)
+        yield "activation_retention_errors_total", (job.value, dry_run)
 
 
 class MetricsPage:
