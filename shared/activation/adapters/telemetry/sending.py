@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from activation import __version__, observability, tracing
-from activation.adapters.telemetry.meters import CatalogMeter, Sink
 from activation.settings import Settings
+
+if TYPE_CHECKING:
+    from activation.adapters.telemetry.meters import Sink
 
 GOOGLE_HOST = "telemetry.googleapis.com"
 
@@ -64,6 +66,8 @@ class Telemetry:
         self._count_into(sink)
 
     def _count_into(self, sink: Sink) -> None:
+        from activation.adapters.telemetry.meters import CatalogMeter
+
         meter = CatalogMeter(sink)
         observability.listen(meter)
         self._ends.callback(observability.unlisten, meter)
