@@ -48,7 +48,8 @@ class Collector:
     figures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
     """All that was sent, as it was."""
-    posts: int = 0
+    tokens: list[str] = field(default_factory=list)
+    """The Authorization headers it came with."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def trace(self, trace_id: str) -> list[Seen]:
@@ -65,7 +66,7 @@ class Collector:
         if request.mimetype != PROTOBUF:
             return Response(status=415)
         with self.lock:
-            self.posts += 1
+            self.tokens.append(request.headers.get("Authorization", ""))
             self.bodies.append(data)
             if request.path == "/v1/traces":
                 self.spans += _spans(data)

@@ -8,17 +8,21 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bench.collector import Collector, collecting
 from bench.trace import tree
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from werkzeug.wrappers import Request, Response
 
 from activation import tracing
 from activation.adapters.clock import MovableClock, SystemClock
 from activation.adapters.connectors.hooks import HookPoster
 from activation.adapters.connectors.http import PlatformHTTP
+from activation.adapters.gcp.telemetry import authorized_session
 from activation.adapters.telemetry.otlp import FLUSH_SECONDS, OtlpTracer
 from activation.domain.entity import new_id
 from activation.errors import ValidationError
@@ -230,6 +234,42 @@ def test_answers_wait_once_for_a_collector_that_is_down() -> None:
         assert waited[0] < FLUSH_SECONDS + 1
         assert max(waited[1:]) < 0.1
         tracer.close()
+
+
+def test_functions_sign_in_at_googles_endpoint_as_themselves(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def token(_request: Request) -> Response:
+        granted = {"access_token": "of-the-function", "expires_in": 3600, "token_type": "Bearer"}
+        return Response(json.dumps(granted), content_type="application/json")
+
+    with served(token) as url:
+        key_file = tmp_path / "service-account.json"
+        key_file.write_text(json.dumps(_service_account(f"{url}/token")))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
+        tracer = OtlpTracer(collector.url, RESOURCE, 1.0, session=authorized_session())
+        with tracer.span("x", "internal", TRACE, None, {}):
+            pass
+        tracer.close()
+    assert collector.tokens == ["Bearer of-the-function"]
+    assert [span.name for span in collector.spans] == ["x"]
+
+
+def _service_account(token_url: str) -> dict[str, str]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return {
+        "type": "service_account",
+        "client_email": "dispatcher@my-project.iam.gserviceaccount.com",
+        "private_key": pem.decode(),
+        "private_key_id": "1",
+        "token_uri": token_url,
+        "project_id": "my-project",
+    }
 
 
 def test_a_failure_is_told_by_its_type_alone(collector: Collector) -> None:

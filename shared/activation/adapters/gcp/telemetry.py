@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-SCOPES = (
-    "https://www.googleapis.com/auth/trace.append",
-    "https://www.googleapis.com/auth/monitoring.write",
-)
+SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+"""The endpoint asks for this one; what the identity may do, its roles say."""
 
 
 def authorized_session() -> Any:
