@@ -146,9 +146,10 @@ def place_of(traceparent: str | None) -> Place | None:
     return Place(found[1], found[2], bool(int(found[3], 16) & 1)) if found else None
 
 
-def shown(trace_id: str | None) -> str | None:
-    """A trace id from outside, when it has the shape of one; None for anything else."""
-    return trace_id if trace_id and _OURS.fullmatch(trace_id) else None
+def shown(name: str | None) -> str | None:
+    """A trace id or another name from outside, when it has the shape of one; None for anything
+    else."""
+    return name if name and _OURS.fullmatch(name) else None
 
 
 def traceparent(trace_id: str | None = None) -> str | None:

@@ -58,8 +58,8 @@ def _handled(function: str, message: Message, handle: Handler) -> None:
         kind="consumer",
         trace_id=flask.g.trace_id,
         traceparent=message.traceparent,
-        topic=message.topic,
-        organization=message.organization_id or None,
+        topic=tracing.shown(message.topic),
+        organization=tracing.shown(message.organization_id),
     ):
         handle(flask.g.doors.app, message)
 
