@@ -116,8 +116,7 @@ locals {
     }) if contains(keys(local.metrics), alert.metric)
   })
 
-  # Of our own metrics: a counter's growth, or the latest of a gauge. Those that the catalogue does
-  # not have yet wait for it; a test says which they are.
+  # Of our own metrics: a counter's growth, or the latest of a gauge.
   metric_alerts = {
     retention-held = {
       level   = "warning"

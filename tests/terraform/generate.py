@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from activation.adapters.gcp.documents import firestore_indexes
+from activation.metrics_catalog import as_json
 from tests.terraform.configuration import FOLDER
 
 
@@ -17,7 +18,13 @@ def _indexes() -> str:
     return json.dumps(firestore_indexes(), indent=2) + "\n"
 
 
-GENERATED: Mapping[str, Callable[[], str]] = MappingProxyType({"firestore.indexes.json": _indexes})
+def _metrics() -> str:
+    return json.dumps(as_json(), indent=2) + "\n"
+
+
+GENERATED: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {"firestore.indexes.json": _indexes, "metrics.json": _metrics}
+)
 """File name to what it should hold."""
 
 
