@@ -192,6 +192,7 @@ def test_prometheus_can_read_every_expression_of_the_dashboard(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @needs_promtool
 def test_every_alert_fires_on_its_planted_series_and_none_on_a_healthy_day() -> None:
     done = promtool("test", "rules", "alerts.test.yml")

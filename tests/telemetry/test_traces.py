@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.collector import Collector, collecting
+from bench.collector import Collector, Seen, collecting
 from bench.trace import tree
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -107,6 +107,29 @@ def test_one_id_finds_request_messages_workers_platform_and_audit(
         audit = server.app.documents.query(Query("acme", "audit", limit=200))
     running.close()
     spans = collector.trace(TRACE)
+    _require_one_tree(spans)
+    messages = {json.loads(text)["message"] for text in log.texts if TRACE in text}
+    assert messages >= {"request", "message", "import ended", "batch sent", "distribution ended"}
+    actions = {one.data["action"] for one in audit if one.data["trace_id"] == TRACE}
+    assert actions >= {
+        "api:import:create",
+        "function:import:complete",
+        "api:distribution:create",
+        "function:distribution:completed",
+    }
+    sent = b"".join(collector.bodies)
+    digests = [hashlib.sha256(f"canary{n}@example.com".encode()).hexdigest() for n in range(8)]
+    for canary in ("canary", "twin-token", "traceparent", *digests):
+        assert canary.encode() not in sent
+    assert collector.figures["activation_imports_total"] == [
+        {"status": "completed", "value": 1, "kind": "sum"}
+    ]
+    (rate,) = collector.figures["activation_import_seconds"]
+    assert rate["kind"] == "histogram"
+
+
+def _require_one_tree(spans: list[Seen]) -> None:
+    """Every step is there, below the caller's span, each below the one that asked for it."""
     names = {span.name for span in spans}
     assert names >= {
         "POST /api/v1/audiences/<audience_id>/imports",
@@ -136,26 +159,8 @@ def test_one_id_finds_request_messages_workers_platform_and_audit(
     assert kinds["platform request"] == CLIENT
     assert kinds["POST /api/v1/distributions"] == SERVER
     assert not [span for span in spans if span.failed]
-    messages = {json.loads(text)["message"] for text in log.texts if TRACE in text}
-    assert messages >= {"request", "message", "import ended", "batch sent", "distribution ended"}
-    actions = {one.data["action"] for one in audit if one.data["trace_id"] == TRACE}
-    assert actions >= {
-        "api:import:create",
-        "function:import:complete",
-        "api:distribution:create",
-        "function:distribution:completed",
-    }
-    sent = b"".join(collector.bodies)
-    digests = [hashlib.sha256(f"canary{n}@example.com".encode()).hexdigest() for n in range(8)]
-    for canary in ("canary", "twin-token", "traceparent", *digests):
-        assert canary.encode() not in sent
     printed = [row[0] for row in tree(spans)]
     assert any(row.startswith("      import read") for row in printed)
-    assert collector.figures["activation_imports_total"] == [
-        {"status": "completed", "value": 1, "kind": "sum"}
-    ]
-    (rate,) = collector.figures["activation_import_seconds"]
-    assert rate["kind"] == "histogram"
 
 
 def _above(span: Any, by_id: dict[str, Any]) -> list[str]:
