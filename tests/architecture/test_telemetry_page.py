@@ -13,6 +13,7 @@ from activation.services.census import MAX_ORGANIZATIONS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/telemetry.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 
 def table(head: str) -> list[list[str]]:
@@ -33,11 +34,16 @@ def test_the_table_of_metrics_is_the_catalogue() -> None:
     assert table("label") == [[f"`{name}`", text] for name, text in LABELS.items()]
 
 
-def test_every_alert_has_its_row() -> None:
+def test_every_alert_has_its_row_and_says_what_to_do() -> None:
     groups = yaml.safe_load((ROOT / "monitoring/alerts.yml").read_text())["groups"]
     alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
-    shown = [(name.strip("`"), level) for name, level, _ in table("alert")]
-    assert shown == [(rule["alert"], rule["labels"]["severity"]) for rule in alerts]
+    names = [rule["alert"] for rule in alerts]
+    assert table("alert") == [
+        [f"[`{name}`](operations.md#{name.lower()})", rule["labels"]["severity"]]
+        for name, rule in zip(names, alerts, strict=True)
+    ]
+    sections = re.findall(r"^### ([A-Z][a-z]+[A-Z]\w+|Down|Started)$", OPERATIONS, re.MULTILINE)
+    assert sorted(sections) == sorted(names)
 
 
 def test_numbers_are_those_of_the_code() -> None:

@@ -206,8 +206,8 @@ def test_a_rule_that_never_fires_is_found(tmp_path: Path) -> None:
     assert broken != text
     (tmp_path / "alerts.yml").write_text(broken)
     document = yaml.safe_load((FOLDER / "alerts.test.yml").read_text())
-    document["tests"] = [one for one in document["tests"] if one["name"] == "DiskNearlyFull"]
+    document["tests"] = [one for one in document["tests"] if one["name"] == "DiskFull"]
     (tmp_path / "tests.yml").write_text(yaml.safe_dump(document))
     done = promtool("test", "rules", str(tmp_path / "tests.yml"))
     assert done.returncode == 1
-    assert "DiskNearlyFull" in done.stdout + done.stderr
+    assert "DiskFull" in done.stdout + done.stderr
