@@ -95,12 +95,3 @@ class PlainTexts(Texts):
     def _made(self) -> list[str | None]:
         made: list[str | None] = self.values.to_pylist()
         return made
-
-    def octets(self) -> tuple[Octets, Positions]:
-        """All values one after the other as UTF-8, and the bytes of each."""
-        import numpy as np
-
-        _, ends, data = self.values.buffers()
-        places = np.frombuffer(ends, np.int32)[self.values.offset :][: len(self.values) + 1]
-        text = np.frombuffer(data or b"", np.uint8)[places[0] : places[-1]]
-        return text, np.diff(places).astype(np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,22 +15,12 @@ if TYPE_CHECKING:
 
     from activation.members.texts import HashTexts, PlainTexts
 
-    Octets = npt.NDArray[np.uint8]
     Positions = npt.NDArray[np.int64]
 
 Around = Callable[[str], tuple[str, str]]
 """What stands before and behind the value of a row that has an identifier of this type."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """The whole texts of the rows that have an identifier of one type."""
-
-    at: Positions
-    """The row of each."""
-    octets: Octets
-    """(cells, widest) bytes, filled up at the end."""
-    lengths: Positions | int
+ESCAPED = r'[\x00-\x1f"\\]'
+"""What stands for itself in no JSON text."""
 
 
 def rows_of_one(
@@ -53,62 +42,54 @@ def rows_of_one(
             held.append((kind, column))
     if not (met == 1).all():
         return None
-    return _joined([_cells(kind, column, around, between) for kind, column in held], rows)
+    return _joined([(c.at, _texts(kind, c, around, between)) for kind, c in held], rows)
 
 
-def _joined(cells: Sequence[_Cells], rows: int) -> bytes:
-    """All cells in the order of their rows, without what stands between two after the last."""
+def _joined(columns: Sequence[tuple[Positions, Any]], rows: int) -> bytes:
+    """The texts of all columns in the order of their rows, without what stands between two after
+    the last."""
     import numpy as np
+    import pyarrow as pa
 
-    if len(cells) == 1 and isinstance(cells[0].lengths, int):
-        return cells[0].octets.reshape(-1)[:-1].tobytes()
-    text = np.empty((rows, max(cell.octets.shape[1] for cell in cells)), np.uint8)
-    lengths = np.empty(rows, np.int64)
-    for cell in cells:
-        text[cell.at, : cell.octets.shape[1]] = cell.octets
-        lengths[cell.at] = cell.lengths
-    if (lengths == text.shape[1]).all():
-        return text.reshape(-1)[:-1].tobytes()
-    return text[np.arange(text.shape[1]) < lengths[:, None]][:-1].tobytes()
+    places = np.empty(rows, np.int64)
+    places[np.concatenate([at for at, _ in columns])] = np.arange(rows)
+    texts = pa.concat_arrays([texts for _, texts in columns])
+    texts = texts if len(columns) == 1 else texts.take(pa.array(places))
+    _, ends, joined = texts.buffers()
+    return bytes(memoryview(joined)[: np.frombuffer(ends, np.int32)[rows] - 1])
 
 
-def _cells(kind: str, column: Any, around: Around, between: bytes) -> _Cells:
-    import numpy as np
-
+def _texts(kind: str, column: Any, around: Around, between: bytes) -> Any:
+    """The rows of one type as an Arrow array of bytes, each with `between` behind it."""
     from activation.members.texts import HashTexts
 
     before, behind = (part.encode() for part in around(kind))
-    behind += between
-    values, lengths = _digits(column) if isinstance(column, HashTexts) else _escaped(column)
-    start, width = len(before), values.shape[1]
-    octets = np.empty((len(values), start + width + len(behind)), np.uint8)
-    octets[:, :start] = np.frombuffer(before, np.uint8)
-    octets[:, start : start + width] = values
-    if isinstance(lengths, int):
-        octets[:, start + width :] = np.frombuffer(behind, np.uint8)
-        return _Cells(column.at, octets, octets.shape[1])
-    ends = start + lengths
-    for place, octet in enumerate(behind):
-        octets[np.arange(len(values)), ends + place] = octet
-    return _Cells(column.at, octets, ends + len(behind))
+    if isinstance(column, HashTexts):
+        return _of_hashes(column, before, behind + between)
+    return _of_values(column, before, behind + between)
 
 
-def _digits(column: HashTexts) -> tuple[Octets, Positions | int]:
-    return column.digits(), HEX
-
-
-def _escaped(column: PlainTexts) -> tuple[Octets, Positions | int]:
-    """Values as the inside of JSON strings, a row each, and how long they are."""
+def _of_hashes(column: HashTexts, before: bytes, behind: bytes) -> Any:
     import numpy as np
+    import pyarrow as pa
 
-    text, lengths = column.octets()
-    if ((text < 0x20) | (text == ord('"')) | (text == ord("\\"))).any():
-        inside = [orjson.dumps(value)[1:-1] for value in column.texts if value is not None]
-        text = np.frombuffer(b"".join(inside), np.uint8)
-        lengths = np.fromiter(map(len, inside), np.int64, len(inside))
-    width = int(lengths.max())
-    if (lengths == width).all():
-        return text.reshape(-1, width), width
-    octets = np.zeros((len(lengths), width), np.uint8)
-    octets[np.arange(width) < lengths[:, None]] = text
-    return octets, lengths
+    start, end, count = len(before), len(before) + HEX, len(column.at)
+    text = np.empty((count, end + len(behind)), np.uint8)
+    text[:, :start] = np.frombuffer(before, np.uint8)
+    text[:, start:end] = column.digits()
+    text[:, end:] = np.frombuffer(behind, np.uint8)
+    ends = np.arange(count + 1, dtype=np.int32) * text.shape[1]
+    return pa.Array.from_buffers(pa.binary(), count, [None, pa.py_buffer(ends), pa.py_buffer(text)])
+
+
+def _of_values(column: PlainTexts, before: bytes, behind: bytes) -> Any:
+    """Values that are sent as they are, with escapes where they need some."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = column.values.cast(pa.binary())
+    if pc.any(pc.match_substring_regex(column.values, ESCAPED)).as_py():
+        given = [value for value in column.texts if value is not None]
+        values = pa.array([orjson.dumps(value)[1:-1] for value in given], pa.binary())
+    parts = [pa.scalar(before), values, pa.scalar(behind), pa.scalar(b"")]
+    return pc.binary_join_element_wise(*parts)
