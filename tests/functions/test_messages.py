@@ -68,6 +68,17 @@ class TestWhoMayDeliver:
         assert response.status_code == 405
         require_envelope(response)
 
+    def test_health_is_told_to_everybody_and_does_nothing(
+        self, function: str, server: LocalServer
+    ) -> None:
+        client, doors = Client(server._functions[function]), {ENVIRON: server._doors}
+        response = client.get("/health", environ_overrides=doors)
+        assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
+        for method, path in (("POST", "/health"), ("GET", "/healthy"), ("GET", "/ready")):
+            refused = client.open(path, method=method, json={}, environ_overrides=doors)
+            assert refused.status_code in (401, 405)
+            require_envelope(refused)
+
     def test_huge_message_is_413(self, function: str, server: LocalServer) -> None:
         length = {"CONTENT_LENGTH": str(20 * 1024 * 1024)}
         response = Bus(server, function).deliver(data=b"x", environ_overrides=length)

@@ -30,6 +30,8 @@ from activation.services.suppression_imports import FOLDER as SUPPRESSION_FILES
 MAX_MESSAGE_BYTES = 14 * 1024 * 1024
 """A push request with the largest message Pub/Sub takes (10 MB), in base64."""
 
+HEALTH = "/health"
+
 Handler = Callable[[App, Message], None]
 
 
@@ -48,7 +50,7 @@ def receive(function: str, request: flask.Request, handle: Handler) -> flask.Res
             flask.g.outcome, flask.g.code = "given_up", error.code
         return empty()
 
-    return edge.guarded(function, act, "message")
+    return _guarded(function, request, act, "message")
 
 
 def _handled(function: str, message: Message, handle: Handler) -> None:
@@ -73,7 +75,20 @@ def tick(
         _admit(request)
         return json_response(dict(act(flask.g.doors.app)), 200)
 
-    return edge.guarded(function, found, "tick")
+    return _guarded(function, request, found, "tick")
+
+
+def _guarded(
+    function: str, request: flask.Request, act: Callable[[], flask.Response], line: edge.Line
+) -> flask.Response:
+    if request.method == "GET" and request.path == HEALTH:
+        return edge.guarded(function, _lives)
+    return edge.guarded(function, act, line)
+
+
+def _lives() -> flask.Response:
+    """The process lives and its settings are right."""
+    return json_response({"status": "ok"}, 200)
 
 
 def _admit(request: flask.Request) -> None:
