@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": "activation.cli.serve",
     "token": "activation.cli.serve",
     "doctor": "activation.cli.doctor",
+    "acceptance": "activation.cli.acceptance",
     "audiences": "activation.cli.audiences",
     "import": "activation.cli.imports",
     "imports": "activation.cli.imports",
