@@ -78,24 +78,39 @@ class CloudRun:
                     found[function.name] = _service(record)
         return found
 
-    def send(self, service: Service, shares: Shares) -> None:
-        """Give revisions these shares of the traffic, and wait until they have them."""
+    def send(self, wanted: Mapping[str, tuple[Service, Shares]]) -> None:
+        """Give the revisions of services, by function, these shares of their traffic, and wait
+        until they have them. All are tried before CloudRunError names those that failed."""
+        operations: dict[str, dict[str, Any]] = {}
+        failed = []
+        for name, (service, shares) in wanted.items():
+            try:
+                operations[name] = self._started(service, shares)
+            except CloudRunError:
+                failed.append(name)
+        failed += [name for name, operation in operations.items() if not self._succeeds(operation)]
+        if failed:
+            raise CloudRunError(f"Traffic could not be changed: {', '.join(sorted(failed))}.")
+
+    def _started(self, service: Service, shares: Shares) -> dict[str, Any]:
         targets = [
             {"type": BY_REVISION, "revision": revision, "percent": percent}
             for revision, percent in shares.items()
             if percent
         ]
         body = {"name": service.path, "traffic": targets}
-        operation = self._call("PATCH", service.path, params={"updateMask": "traffic"}, json=body)
+        return self._call("PATCH", service.path, params={"updateMask": "traffic"}, json=body)
+
+    def _succeeds(self, operation: dict[str, Any]) -> bool:
         clock = SystemClock()
         deadline = clock.monotonic() + OPERATION_SECONDS
-        while not operation.get("done"):
-            if clock.monotonic() > deadline:
-                raise CloudRunError("Cloud Run does not end a change of traffic.")
-            clock.sleep(self.poll_seconds)
-            operation = self._call("GET", operation["name"])
-        if "error" in operation:
-            raise CloudRunError("Cloud Run could not change the traffic.")
+        try:
+            while not operation.get("done") and clock.monotonic() < deadline:
+                clock.sleep(self.poll_seconds)
+                operation = self._call("GET", operation["name"])
+        except CloudRunError:
+            return False
+        return bool(operation.get("done")) and "error" not in operation
 
     def _records(self) -> Iterator[dict[str, Any]]:
         query: dict[str, Any] = {"pageSize": PAGE}
