@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CHECKOV := build/terraform/checkov/bin/checkov
 
 .PHONY: help demo serve test test-emulators test-slow test-exhaustive check check-terraform \
-    terraform-schema terraform-data format lock clean
+    terraform-schema terraform-data format lock archives audit clean
 
 help:            ## show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -56,6 +56,12 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew, with hashes
 	    --no-annotate pyproject.toml -o shared/requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate -c shared/requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+
+archives:        ## build dist/<function>.zip of every function, as Google Cloud takes them (Python 3.11)
+	$(PYTHON) functions/build.py $(ARGS)
+
+audit: $(VENV)/.dev  ## write dist/sbom.json, and look for known vulnerabilities of what is locked
+	BIN=$(BIN) .ci/audit $(ARGS)
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) build/terraform .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

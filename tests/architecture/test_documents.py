@@ -34,6 +34,7 @@ def test_the_readme_tells_defaults_and_meanings_as_they_are() -> None:
     "path",
     [
         *("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quotas.md", "docs/api.md"),
+        "docs/build.md",
         "docs/operations.md",
     ],
 )

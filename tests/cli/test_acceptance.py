@@ -382,7 +382,9 @@ def test_a_server_process_is_accepted_as_the_documents_say(
             _wait(f"http://127.0.0.1:{port}/health")
             tokens = [program.ok("token", "--role", role).strip() for role in ("admin", "viewer")]
             who = ("--token", tokens[0], "--viewer-token", tokens[1], "--sink", "drop")
-            said = program.json("acceptance", "--url", f"http://127.0.0.1:{port}", "--patience", "90", *who)
+            said = program.json(
+                "acceptance", "--url", f"http://127.0.0.1:{port}", "--patience", "90", *who
+            )
         finally:
             process.terminate()
             process.wait(SECONDS)
