@@ -116,6 +116,11 @@ resource "google_cloudfunctions2_function" "function" {
     docker_repository = google_artifact_registry_repository.images.id
     service_account   = google_service_account.builder.id
 
+    # Bytecode is compared with its source by content: images have other file times than builds.
+    environment_variables = {
+      SOURCE_DATE_EPOCH = "315532800"
+    }
+
     source {
       storage_source {
         bucket = google_storage_bucket_object.archive[each.key].bucket

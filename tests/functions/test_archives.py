@@ -68,21 +68,20 @@ def unpacked(archives: dict[str, Path], tmp_path: Path) -> Path:
 def test_same_bytes_whatever_folder_time_umask_and_environment(
     archives: dict[str, Path], tmp_path: Path
 ) -> None:
-    here = built(copied(tmp_path / "here"), tmp_path / "a")
+    names = ("run_due", "audiences")
+    here = built(copied(tmp_path / "here"), tmp_path / "a", *names)
     there = copied(tmp_path / "much/further/there")
     for path in there.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
         os.utime(path, (1_000_000_000, 1_000_000_000))
     other = {"LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "PYTHONOPTIMIZE": "2"}
-    again = built(there, tmp_path / "b", "run_due", "audiences", umask=0o077, **other)
-    assert again == {name: here[name] for name in ("run_due", "audiences")}
-    assert {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in archives.items()
-    } == here
+    assert built(there, tmp_path / "b", *names, umask=0o077, **other) == here
+    among_all = {name: archives[name].read_bytes() for name in names}
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in among_all.items()} == here
 
     main = there / "functions/run_due/main.py"
     main.write_text(main.read_text() + "\n")
-    changed = built(there, tmp_path / "b", "run_due", "audiences")
+    changed = built(there, tmp_path / "b", *names)
     assert changed["run_due"] != here["run_due"]
     assert changed["audiences"] == here["audiences"]
 

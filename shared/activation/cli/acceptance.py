@@ -37,7 +37,6 @@ and deletes all of it again. Give it an organization of its own: the tokens say 
 
 @click.command(cls=Command, epilog=EPILOG)
 @click.option("--viewer-token", metavar="TOKEN|@FILE", help="Token of a viewer of the same.")
-@click.option("--proxy-token", metavar="TOKEN|@FILE", help="Token for Identity-Aware Proxy.")
 @click.option("--sink", metavar="URL|drop", help="Where to send: signed webhooks, or the folder.")
 @click.option("--project", help="Ask Cloud Run, too, whether every function is ready.")
 @click.option("--region", help="Region of the functions of --project.")
@@ -50,7 +49,6 @@ and deletes all of it again. Give it an organization of its own: the tokens say 
 )
 def acceptance(
     viewer_token: str | None,
-    proxy_token: str | None,
     sink: str | None,
     project: str | None,
     region: str | None,
@@ -69,7 +67,7 @@ def acceptance(
     found = [] if project is None or region is None else _ready(project, region)
     done = count(1)
     with (
-        _door(given, viewer_token, proxy_token, patience) as door,
+        _door(given, viewer_token, patience) as door,
         out.bar("Trying", "checks") as bar,
     ):
         found += Acceptance(door, doors, sink, lambda _: bar.show(next(done))).run()
@@ -97,19 +95,16 @@ def _ready(project: str, region: str) -> list[Outcome]:
 
 
 @contextmanager
-def _door(
-    given: Options, viewer_token: str | None, proxy_token: str | None, patience: float
-) -> Iterator[Door]:
+def _door(given: Options, viewer_token: str | None, patience: float) -> Iterator[Door]:
     """The door of the API at `--url`, or of the local store with its workers."""
     if given.url is None:
-        with _served(given) as (url, tokens), _opened(url, tokens, None, patience) as door:
+        with _served(given) as (url, tokens), _opened(url, tokens, given, patience) as door:
             yield door
         return
     if viewer_token is None:
         raise click.UsageError("--url needs --viewer-token: a token, or @FILE that holds one.")
     viewer = dataclasses.replace(given, token=viewer_token).bearer
-    proxy = None if proxy_token is None else dataclasses.replace(given, token=proxy_token).bearer
-    with _opened(given.url, {"admin": given.bearer, "viewer": viewer}, proxy, patience) as door:
+    with _opened(given.url, {"admin": given.bearer, "viewer": viewer}, given, patience) as door:
         yield door
 
 
@@ -134,16 +129,20 @@ def _served(given: Options) -> Iterator[tuple[str, Mapping[str, Token]]]:
 
 @contextmanager
 def _opened(
-    url: str, tokens: Mapping[str, Token], proxy: Token | None, patience: float
+    url: str, tokens: Mapping[str, Token], given: Options, patience: float
 ) -> Iterator[Door]:
     import httpx
 
     from activation.cli.acceptance_door import Door
     from activation.cli.api import TIMEOUT_SECONDS
 
-    headers = {} if proxy is None else {"Proxy-Authorization": f"Bearer {proxy()}"}
+    def passing(request: httpx.Request) -> httpx.Request:
+        if proxy := given.proxy_bearer():
+            request.headers["Proxy-Authorization"] = f"Bearer {proxy}"
+        return request
+
     everybody = {**tokens, "forger": lambda: forged(tokens["admin"]())}
-    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as http:
+    with httpx.Client(base_url=url, auth=passing, timeout=TIMEOUT_SECONDS) as http:
         yield Door(http, everybody, patience)
 
 
