@@ -1,4 +1,4 @@
-"""The bill of materials names what is locked, and the audit fails for what is known to be unsafe."""
+"""The bill of materials names what is locked; the audit fails for what is known to be unsafe."""
 
 from __future__ import annotations
 
