@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +25,7 @@ from activation.local import LocalServer
 from activation.settings import Settings
 from tests.cli.breaking import Exchange, Fault, breaking
 from tests.cli.conftest import Program
+from tests.e2e.server import ServerProcess
 
 DOORS = tuple((one.name, one.routes[0]) for one in functions() if one.routes)
 AUDIENCES = "/api/v1/audiences"
@@ -368,36 +365,14 @@ def test_wrong_use_is_told(program: Program) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_process_is_accepted_as_the_documents_say(
-    program: Program, tmp_path: Path
-) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    serve = [sys.executable, "-m", "activation.cli", "serve", f"--port={port}"]
-    given = {"ACTIVATION_DATA_FOLDER": str(program.folder), "ACTIVATION_LOG_LEVEL": "ERROR"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(serve, env={**os.environ, **given}, stdout=log, stderr=log)
-        try:
-            _wait(f"http://127.0.0.1:{port}/health")
-            tokens = [program.ok("token", "--role", role).strip() for role in ("admin", "viewer")]
-            who = ("--token", tokens[0], "--viewer-token", tokens[1], "--sink", "drop")
-            said = program.json(
-                "acceptance", "--url", f"http://127.0.0.1:{port}", "--patience", "90", *who
-            )
-        finally:
-            process.terminate()
-            process.wait(SECONDS)
+def test_a_server_process_is_accepted(program: Program) -> None:
+    process = ServerProcess(program.folder)
+    process.start()
+    try:
+        tokens = [program.ok("token", "--role", role).strip() for role in ("admin", "viewer")]
+        who = ("--token", tokens[0], "--viewer-token", tokens[1], "--sink", "drop")
+        said = program.json("acceptance", "--url", f"http://127.0.0.1:{process.port}", *who)
+    finally:
+        process.kill()
     assert said["ok"] is True
     assert {one["state"] for one in said["checks"]} == {"ok"}
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(url)
-            return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    pytest.fail(f"{url} does not answer.")

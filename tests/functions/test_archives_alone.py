@@ -50,10 +50,10 @@ def binaries(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     place = tmp_path_factory.mktemp("environment")
     (place / "requirements.txt").write_bytes(lock)
     subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
-    pip = [str(place / "venv/bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(place / "venv/bin/python"), "-I", "-m", "pip", "--disable-pip-version-check"]
     locked = ["--no-deps", "--require-hashes", "-r", str(place / "requirements.txt")]
-    subprocess.run([*pip, *locked], check=True)
-    subprocess.run([str(place / "venv/bin/pip"), "check"], check=True)
+    subprocess.run([*pip, "install", "--quiet", *locked], check=True)
+    subprocess.run([*pip, "check"], check=True)
     return place / "venv/bin"
 
 
