@@ -37,7 +37,8 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     status, body, trace_id, log = asked("/ready", ACTIVATION_DATA_FOLDER=folder)
     assert (status, body["status"]) == (200, "ready")
     assert (tmp_path / "data" / "documents.sqlite").exists()
-    line = json.loads(log.splitlines()[-1])
+    lines = map(json.loads, log.splitlines())
+    line = next(line for line in lines if line["message"] == "request")
     assert (line["function"], line["status"], line["trace"]) == ("audiences", 200, trace_id)
 
 
