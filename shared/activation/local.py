@@ -169,13 +169,16 @@ class LocalServer:
         self._stop.wait(self.tick_seconds)
 
     def _repeat(self, job: Callable[[], None]) -> None:
-        """Do `job` over and over until the server stops; a failing store is waited out."""
+        """Do `job` over and over until the server stops; whatever fails is waited out."""
         while not self._stop.is_set():
             try:
                 job()
+                continue
             except ActivationError as error:
                 observability.event("background work waits", level=logging.WARNING, code=error.code)
-                self._stop.wait(PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - without this thread nothing is delivered
+                observability.failure("background work failed", error)
+            self._stop.wait(PAUSE_SECONDS)
 
     # serving ----------------------------------------------------------------------------------
 

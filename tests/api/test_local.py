@@ -130,3 +130,26 @@ class TestLogLines:
         assert found["exception"] == "KeyError"
         assert "test_local.py" in found["frames"][-1]
         assert "bob@example.com" not in json.dumps(found)
+
+
+class Stumbling(LocalServer):
+    """A runner whose first tick fails by a fault of ours."""
+
+    ticks = 0
+
+    def tick(self) -> None:
+        """Fail once."""
+        self.ticks += 1
+        if self.ticks == 1:
+            raise ValueError("a fault")
+        super().tick()
+
+
+def test_background_work_outlives_a_fault_of_ours(tmp_path: Path) -> None:
+    settings = Settings(data_folder=str(tmp_path / "data"), log_level="ERROR")
+    server = Stumbling(settings, port=0, tick_seconds=0.1)
+    with server.running():
+        end = time.monotonic() + SECONDS
+        while server.ticks < 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
