@@ -50,7 +50,14 @@ class Settings:
     jwks_url: str = _setting("", "address of the issuer's keys; embedded: none")
     push_audience: str = _setting("", "`aud` of Pub/Sub and Scheduler tokens; google only")
     push_service_accounts: str = _setting(
-        "", "service accounts that may call event functions, comma-separated; google only"
+        "",
+        "service accounts that may call event functions, comma-separated, each `account` or"
+        " `function=account`; google only",
+    )
+    push_checked: bool = _setting(
+        False,
+        "google: event functions are private, so the platform has checked a push token whose"
+        " signature it removed",
     )
     max_body_bytes: int = _setting(32 * 1024 * 1024, "largest body of a JSON request")
     max_upload_bytes: int = _setting(5 * 1024**3, "largest uploaded file, packed")
@@ -122,6 +129,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**values)
     if settings.backend not in ("embedded", "google"):
         raise ValidationError("ACTIVATION_BACKEND is `embedded` or `google`.", field="backend")
+    if settings.jwks_url and not _is_safe(settings.jwks_url, settings):
+        raise ValidationError("ACTIVATION_JWKS_URL is no https:// address.", field="jwks_url")
     if settings.redis_url and not _is_redis(settings.redis_url):
         raise ValidationError("ACTIVATION_REDIS_URL is no redis:// address.", field="redis_url")
     _check_telemetry(settings)
@@ -134,6 +143,10 @@ def _check_telemetry(settings: Settings) -> None:
         raise ValidationError("ACTIVATION_OTLP_ENDPOINT is no http address.", field="otlp_endpoint")
     if not 0 <= settings.trace_ratio <= 1:
         raise ValidationError("ACTIVATION_TRACE_RATIO is from 0 to 1.", field="trace_ratio")
+
+
+def _is_safe(url: str, settings: Settings) -> bool:
+    return url.startswith("https://") or settings.allow_private_hosts
 
 
 def _is_redis(url: str) -> bool:

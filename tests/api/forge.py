@@ -39,6 +39,18 @@ def jwks(*entries: dict[str, Any]) -> bytes:
     return json.dumps({"keys": entries}).encode()
 
 
+def mixed_jwks() -> bytes:
+    """The good key, among others that no token may be signed with."""
+    return jwks(
+        jwk(key("k1"), kid="k1", use="sig", alg="RS256"),
+        {"kty": "EC", "crv": "P-256", "kid": "ec", **dict.fromkeys("xy", "A" * 43)},
+        {"kty": "oct", "k": packed(b"secret"), "kid": "oct"},
+        jwk(key("k1"), kid="twice"),
+        jwk(key("other"), kid="twice"),
+        jwk(key("k1"), kid="enc", use="enc"),
+    )
+
+
 def packed(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -75,15 +87,16 @@ class Forge:
         secret: bytes = b"",
         **changed: Any,
     ) -> str:
-        head = {"alg": alg, "typ": "at+jwt", "kid": "k1", **(header or {})}
+        given = {"alg": alg, "typ": "at+jwt", "kid": "k1", **(header or {})}
+        head = {name: value for name, value in given.items() if value is not None}
         body = self.text(**changed) if payload is None else payload
         signed = f"{packed(json.dumps(head).encode())}.{packed(body)}"
         if alg == "none":
             return signed + "."
         if alg == "HS256":
             return f"{signed}.{packed(hmac.new(secret, signed.encode(), hashlib.sha256).digest())}"
-        rs256 = jwt.algorithms.get_default_algorithms()["RS256"]
-        return f"{signed}.{packed(rs256.sign(signed.encode(), key(signer)))}"
+        algorithm = jwt.algorithms.get_default_algorithms()[alg]
+        return f"{signed}.{packed(algorithm.sign(signed.encode(), key(signer)))}"
 
 
 def hostile(forge: Forge) -> dict[str, str]:
@@ -103,6 +116,16 @@ def hostile(forge: Forge) -> dict[str, str]:
         "jku header": forge.token(signer="other", header={"jku": "https://evil.example/jwks"}),
         "unknown kid": forge.token(header={"kid": "zzz"}),
         "kid traversal": forge.token(header={"kid": "../../dev/null"}),
+        "kid empty": forge.token(header={"kid": ""}),
+        "no kid": forge.token(header={"kid": None}),
+        "RS512 with the right key": forge.token(alg="RS512"),
+        "PS256 with the right key": forge.token(alg="PS256"),
+        "x5u header": forge.token(signer="other", header={"x5u": "https://evil.example/x"}),
+        "x5c header": forge.token(signer="other", header={"x5c": ["MIIB"]}),
+        "kid of an EC key": forge.token(header={"kid": "ec"}),
+        "kid of a shared secret": forge.token(alg="HS256", header={"kid": "oct"}, secret=b"secret"),
+        "kid of two keys": forge.token(header={"kid": "twice"}),
+        "kid of a key for encryption": forge.token(header={"kid": "enc"}),
         "kid not text": forge.token(header={"kid": 7}),
         "unknown crit": forge.token(header={"crit": ["x-unknown"], "x-unknown": 1}),
         "b64 false": forge.token(header={"b64": False, "crit": ["b64"]}),
@@ -121,6 +144,10 @@ def hostile(forge: Forge) -> dict[str, str]:
         "wrong iss": forge.token(iss="https://issuer.example.evil/"),
         "part of the iss": forge.token(iss="https://issuer"),
         "exp as text": forge.token(exp="never"),
+        "exp of 400 digits": forge.token(exp=10**400),
+        "iat of 400 digits": forge.token(iat=-(10**400)),
+        "exp before iat": forge.token(exp=now + 10, iat=now + 20),
+        "nbf as text": forge.token(nbf="now"),
         "exp true": forge.token(exp=True),
         "exp 1e400": forge.token(text.replace(str(now + 600), "1e400").encode()),
         "exp NaN": forge.token(text.replace(str(now + 600), "NaN").encode()),
@@ -143,6 +170,10 @@ def hostile(forge: Forge) -> dict[str, str]:
         "empty signature": f"{head}.{payload}.",
         "signature stripped": f"{head}.{payload}",
         "four parts": good + ".x",
+        "five parts": good + ".x.y",
+        "signature said to be removed": f"{head}.{payload}.SIGNATURE_REMOVED_BY_GOOGLE",
+        "padded parts": f"{head}=.{payload}.{signature}",
+        "just too long": forge.token(pad="a" * 6000),
         "one MiB": forge.token(pad="a" * 1_000_000),
         "nul byte": good + "\0",
         "not ASCII": good + "é",

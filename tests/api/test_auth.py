@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from werkzeug.datastructures import Headers
 
 from activation.adapters.clock import MovableClock
 from activation.api import auth
-from activation.api.auth import TokenPolicy, TokenVerifier
+from activation.api.auth import Deliverers, TokenPolicy, TokenVerifier
 from activation.api.issuer import KEY_FILE, EmbeddedIssuer
 from activation.api.keys import PublishedKeys, rsa_keys
 from activation.domain.caller import Role
@@ -33,14 +34,30 @@ OPERATORS = TokenPolicy((forge.ISSUER,), forge.AUDIENCE, frozenset({"at+jwt"}), 
 GOOGLE = TokenPolicy(auth.GOOGLE_ISSUERS, "https://push.example", frozenset({"jwt"}), ("email",))
 
 
+ACCOUNTS = Deliverers.parsed(
+    "import_members=bus@p.iam.gserviceaccount.com, run_due=clock@p.iam.gserviceaccount.com,"
+    "both@p.iam.gserviceaccount.com,"
+)
+CALLERS = {
+    "import_members": {"bus", "both"},
+    "run_due": {"clock", "both"},
+    "dispatch_distribution": {"both"},
+}
+
+
 class KeyServer:
     """An issuer's key endpoint that counts its visitors and can go down."""
 
     def __init__(self, document: bytes) -> None:
         self.document, self.visits, self.up = document, 0, True
+        self.asked: set[str] = set()
+        self.gate: threading.Event | None = None
 
-    def answer(self, _request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx.Request) -> httpx.Response:
         self.visits += 1
+        self.asked.add(str(request.url))
+        if self.gate is not None:
+            self.gate.wait(5)
         if not self.up:
             raise httpx.ConnectError("down")
         return httpx.Response(200, content=self.document)
@@ -52,7 +69,7 @@ class KeyServer:
 
 @pytest.fixture
 def server() -> KeyServer:
-    return KeyServer(forge.jwks(forge.jwk(forge.key("k1"), kid="k1", use="sig", alg="RS256")))
+    return KeyServer(forge.mixed_jwks())
 
 
 @pytest.fixture
@@ -134,6 +151,65 @@ class TestKeys:
         assert verifier.keys.key("k2").key_size == 2048
         assert isinstance(refusal(lambda: verifier.keys.key("k1")), UnauthenticatedError)
 
+    def test_rotation_refuses_no_token_of_either_key(
+        self, server: KeyServer, clock: MovableClock, verifier: TokenVerifier
+    ) -> None:
+        """The issuer publishes the new key beside the old one, signs with it, drops the old one."""
+        old, new = (forge.jwk(forge.key(name), kid=name) for name in ("k1", "k2"))
+        for document, signers in (
+            ([old], ["k1"]),
+            ([old, new], ["k1"]),
+            ([old, new], ["k1", "k2"]),
+            ([new], ["k2"]),
+        ):
+            server.document = forge.jwks(*document)
+            clock.sleep(301)
+            for signer in signers:
+                token = Forge(int(clock.now().timestamp())).token(
+                    signer=signer, header={"kid": signer}
+                )
+                assert auth.operator(verifier, bearer(token), "t").user_id == "user-1"
+        gone = Forge(int(clock.now().timestamp())).token()
+        assert refusal(lambda: auth.operator(verifier, bearer(gone), "t")).reason == "unknown_key"
+
+    def test_no_address_in_a_token_is_asked(
+        self, server: KeyServer, tokens: Forge, verifier: TokenVerifier
+    ) -> None:
+        evil = "https://evil.example/jwks"
+        for name in ("jku", "x5u", "jwk"):
+            token = tokens.token(header={name: evil})
+            assert auth.operator(verifier, bearer(token), "t").user_id == "user-1"
+        assert server.asked == {"https://issuer.example/jwks"}
+
+    def test_new_key_while_the_issuer_is_down_is_503_and_known_ones_serve(
+        self, server: KeyServer, clock: MovableClock, verifier: TokenVerifier
+    ) -> None:
+        verifier.keys.key("k1")
+        server.up = False
+        clock.sleep(31)
+        error = refusal(lambda: verifier.keys.key("k2"))
+        assert (error.status, error.retry_after_seconds) == (503, 30)
+        assert verifier.keys.key("k1").key_size == 2048
+        server.up = True
+        clock.sleep(31)
+        assert refusal(lambda: verifier.keys.key("k2")).status == 401
+
+    def test_slow_issuer_holds_up_nobody_whose_key_is_kept(
+        self, server: KeyServer, clock: MovableClock, verifier: TokenVerifier
+    ) -> None:
+        verifier.keys.key("k1")
+        clock.sleep(600)
+        server.gate = threading.Event()
+        slow = threading.Thread(target=verifier.keys.key, args=("k1",))
+        slow.start()
+        while server.visits < 2:
+            pass
+        assert verifier.keys.key("k1").key_size == 2048
+        assert slow.is_alive()
+        server.gate.set()
+        slow.join()
+        assert server.visits == 2
+
     def test_last_good_keys_serve_for_a_day_while_the_issuer_is_down(
         self, server: KeyServer, clock: MovableClock, verifier: TokenVerifier
     ) -> None:
@@ -185,38 +261,85 @@ class TestServices:
         return tokens.token(tokens.text("org", "role", "nbf", **claims), header={"typ": "JWT"})
 
     @pytest.fixture
-    def door(self, server: KeyServer, clock: MovableClock) -> Callable[[str], None]:
-        verifier = TokenVerifier(GOOGLE, server.keys(clock), clock)
-        accounts = frozenset({"bus@p.iam.gserviceaccount.com"})
-        return lambda token: auth.service(verifier, accounts, bearer(token))
+    def verifier(self, server: KeyServer, clock: MovableClock) -> TokenVerifier:
+        return TokenVerifier(GOOGLE, server.keys(clock), clock)
 
-    def test_push_of_the_bus_comes_in(self, door: Callable[[str], None], tokens: Forge) -> None:
-        door(self.google(tokens))
+    def let_in(self, verifier: TokenVerifier, token: str, function: str = "import_members") -> None:
+        auth.service(verifier, ACCOUNTS, function, bearer(token))
+
+    @pytest.mark.parametrize("function", sorted(CALLERS))
+    @pytest.mark.parametrize("account", ["bus", "clock", "both"])
+    def test_each_function_has_its_own_callers(
+        self, account: str, function: str, verifier: TokenVerifier, tokens: Forge
+    ) -> None:
+        token = self.google(tokens, email=f"{account}@p.iam.gserviceaccount.com")
+        if account in CALLERS[function]:
+            self.let_in(verifier, token, function)
+        else:
+            assert refusal(lambda: self.let_in(verifier, token, function)).status == 403
 
     @pytest.mark.parametrize(
         ("status", "changed"),
         [
             (401, {"aud": "https://other.example"}),
+            (401, {"aud": ""}),
             (401, {"iss": "https://accounts.google.com.evil"}),
+            (401, {"iss": "http://accounts.google.com"}),
             (401, {"email": ""}),
+            (401, {"email": ["bus@p.iam.gserviceaccount.com"]}),
+            (401, {"exp": 1}),
             (403, {"email": "other@p.iam.gserviceaccount.com"}),
+            (403, {"email": "BUS@p.iam.gserviceaccount.com"}),
+            (403, {"email": "import_members=bus@p.iam.gserviceaccount.com"}),
+            (403, {"email": "*"}),
             (403, {"email_verified": False}),
             (403, {"email_verified": "true"}),
+            (403, {"email_verified": None}),
         ],
     )
     def test_other_google_tokens_stay_out(
-        self,
-        status: int,
-        changed: dict[str, object],
-        door: Callable[[str], None],
-        tokens: Forge,
+        self, status: int, changed: dict[str, object], verifier: TokenVerifier, tokens: Forge
     ) -> None:
-        assert refusal(lambda: door(self.google(tokens, **changed))).status == status
+        token = self.google(tokens, **changed)
+        assert refusal(lambda: self.let_in(verifier, token)).status == status
+
+    def test_token_of_another_key_stays_out(self, verifier: TokenVerifier, tokens: Forge) -> None:
+        head, payload, _ = self.google(tokens).split(".")
+        signature = tokens.token(signer="other").split(".")[2]
+        token = f"{head}.{payload}.{signature}"
+        assert refusal(lambda: self.let_in(verifier, token)).reason == "signature"
+
+    def test_removed_signature_counts_only_behind_a_platform_that_checks(
+        self, verifier: TokenVerifier, tokens: Forge
+    ) -> None:
+        def removed(**changed: object) -> str:
+            return self.google(tokens, **changed).rpartition(".")[0] + "." + auth.REMOVED_SIGNATURE
+
+        behind = dataclasses.replace(verifier, signatures_removed=True)
+        assert refusal(lambda: self.let_in(verifier, removed())).reason == "signature"
+        self.let_in(behind, removed())
+        self.let_in(behind, self.google(tokens))
+        assert refusal(lambda: self.let_in(behind, removed(aud="x"))).status == 401
+        assert refusal(lambda: self.let_in(behind, removed(email="x@y"))).status == 403
+        forged = self.google(tokens)[:-4] + "AAAA"
+        assert refusal(lambda: self.let_in(behind, forged)).reason == "signature"
+
+    def test_without_settings_nobody_comes_in(self, server: KeyServer, clock: MovableClock) -> None:
+        tokens = Forge(int(clock.now().timestamp()))
+        nobody = Deliverers.parsed("")
+        open_policy = dataclasses.replace(GOOGLE, audience="")
+        unset = TokenVerifier(open_policy, server.keys(clock), clock)
+        for verifier, token in (
+            (TokenVerifier(GOOGLE, server.keys(clock), clock), self.google(tokens)),
+            (unset, self.google(tokens, aud="")),
+        ):
+            error = refusal(partial(auth.service, verifier, nobody, "run_due", bearer(token)))
+            assert error.status in (401, 403)
 
     def test_operators_token_does_not_deliver_messages(
-        self, door: Callable[[str], None], tokens: Forge
+        self, verifier: TokenVerifier, tokens: Forge
     ) -> None:
-        assert refusal(lambda: door(tokens.token())).status == 401
+        assert refusal(lambda: self.let_in(verifier, tokens.token())).status == 401
 
 
 class TestEmbeddedIssuer:
@@ -247,12 +370,14 @@ class TestEmbeddedIssuer:
         self, issuer: EmbeddedIssuer, own: TokenVerifier
     ) -> None:
         service = issuer.service_token("run_due")
-        auth.service(own, frozenset(), bearer(service))
+        auth.service(own, None, "run_due", bearer(service))
+        with pytest.raises(ForbiddenError):
+            auth.service(own, None, "import_members", bearer(service))
         with pytest.raises(ForbiddenError):
             auth.operator(own, bearer(service), "t")
         operator = issuer.token("acme", "ann", Role.ADMIN)
         with pytest.raises(ForbiddenError):
-            auth.service(own, frozenset(), bearer(operator))
+            auth.service(own, None, "run_due", bearer(operator))
 
     def test_key_file_is_private_and_made_once(self, tmp_path: Path, clock: MovableClock) -> None:
         issuers = [EmbeddedIssuer(tmp_path / "data", clock) for _ in range(4)]

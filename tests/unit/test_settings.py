@@ -18,3 +18,12 @@ def test_any_other_address_is_refused_at_the_start(url: str) -> None:
     with pytest.raises(ValidationError) as caught:
         from_environment({"ACTIVATION_REDIS_URL": url})
     assert caught.value.field == "redis_url"
+
+
+def test_keys_of_the_issuer_come_over_tls() -> None:
+    url = "http://issuer.example/jwks"
+    with pytest.raises(ValidationError) as caught:
+        from_environment({"ACTIVATION_JWKS_URL": url})
+    assert caught.value.field == "jwks_url"
+    allowed = {"ACTIVATION_JWKS_URL": url, "ACTIVATION_ALLOW_PRIVATE_HOSTS": "true"}
+    assert from_environment(allowed).jwks_url == url

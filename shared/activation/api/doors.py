@@ -6,15 +6,18 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activation.api import auth
-from activation.api.auth import TokenPolicy, TokenVerifier
+from activation.api.auth import Deliverers, TokenPolicy, TokenVerifier
 from activation.api.issuer import TOKEN_TYPE, EmbeddedIssuer, issuer_name
 from activation.api.keys import KeySource, PublishedKeys
 from activation.app import App, get_app
 from activation.errors import ValidationError
 from activation.observability import configure, event
+
+if TYPE_CHECKING:
+    import httpx
 
 ENVIRON = "activation.doors"
 """Under this WSGI key a server hands its own doors in; without it, `get_app()` decides."""
@@ -25,38 +28,38 @@ _default: Doors | None = None
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """An App and the checks at its entrance; `issuer` exists in embedded mode only."""
+    """An App and the checks at its entrance; `issuer` exists in embedded mode only, `deliverers` in
+    the cloud."""
 
     app: App
     operators: TokenVerifier
     services: TokenVerifier
-    service_accounts: frozenset[str]
+    deliverers: Deliverers | None
     issuer: EmbeddedIssuer | None
 
     @classmethod
-    def of(cls, app: App) -> Doors:
-        """The doors that the App's settings ask for."""
+    def of(cls, app: App, transport: httpx.BaseTransport | None = None) -> Doors:
+        """The doors that the App's settings ask for; `transport` replaces the network in tests."""
         if app.settings.backend == "google":
-            return cls._google(app)
+            return cls._google(app, transport)
         issuer = EmbeddedIssuer.of(app.settings, app.clock)
         verifier = _operators(app, issuer)
-        return cls(app, verifier, verifier, frozenset(), issuer)
+        return cls(app, verifier, verifier, None, issuer)
 
     @classmethod
-    def _google(cls, app: App) -> Doors:
+    def _google(cls, app: App, transport: httpx.BaseTransport | None) -> Doors:
         policy = TokenPolicy(
             issuers=auth.GOOGLE_ISSUERS,
             audience=app.settings.push_audience,
             types=frozenset({"jwt"}),
             required=("sub", "email"),
         )
-        google_keys = PublishedKeys(auth.GOOGLE_KEYS_URL, app.clock)
-        accounts = app.settings.push_service_accounts.replace(" ", "").split(",")
+        google_keys = PublishedKeys(auth.GOOGLE_KEYS_URL, app.clock, transport)
         return cls(
             app,
-            _operators(app, PublishedKeys(app.settings.jwks_url, app.clock)),
-            TokenVerifier(policy, google_keys, app.clock),
-            frozenset(accounts),
+            _operators(app, PublishedKeys(app.settings.jwks_url, app.clock, transport)),
+            TokenVerifier(policy, google_keys, app.clock, app.settings.push_checked),
+            Deliverers.parsed(app.settings.push_service_accounts),
             None,
         )
 
@@ -65,7 +68,7 @@ def _operators(app: App, keys: KeySource) -> TokenVerifier:
     policy = TokenPolicy(
         issuers=(issuer_name(app.settings),),
         audience=app.settings.audience,
-        types=frozenset({TOKEN_TYPE}),
+        types=frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"}),
         required=("sub", "org"),
     )
     return TokenVerifier(policy, keys, app.clock)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from activation.api.auth import SERVICE_ROLE
+from activation.api.auth import SERVICE_ROLE, service_name
 from activation.api.keys import unknown_key
 from activation.domain.caller import Role
 from activation.errors import StorageUnavailableError, ValidationError
@@ -58,7 +58,7 @@ class EmbeddedIssuer:
 
     def service_token(self, function: str) -> str:
         """A token that lets a message into a function, for an hour."""
-        claims = {"org": "activation", "sub": f"service:{function}", "role": SERVICE_ROLE}
+        claims = {"org": "activation", "sub": service_name(function), "role": SERVICE_ROLE}
         return self._minted(claims, MAX_LIFETIME)
 
     def key(self, key_id: str) -> RSAPublicKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,7 +48,10 @@ def unknown_key() -> UnauthenticatedError:
 
 @dataclass(slots=True)
 class PublishedKeys:
-    """The RSA keys behind a JWKS address, cached; `transport` replaces the network in tests."""
+    """The RSA keys behind a JWKS address, cached; `transport` replaces the network in tests.
+
+    One thread at a time asks the issuer; who names a key that is kept does not wait for it.
+    """
 
     url: str
     clock: Clock
@@ -55,23 +59,38 @@ class PublishedKeys:
     _keys: Mapping[str, RSAPublicKey] = field(default_factory=dict)
     _fetched_at: datetime | None = None
     _asked_at: datetime | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def key(self, key_id: str) -> RSAPublicKey:
-        """The key; StorageUnavailableError while the issuer is down and no key is kept."""
-        with self._lock:
-            now = self.clock.now()
-            if not self._is_known(key_id, now) and self._may_ask(now):
-                self._ask(now)
-            if self._fetched_at is None or now - self._fetched_at > KEPT:
-                raise StorageUnavailableError("The token issuer's keys cannot be read.")
-            if key_id not in self._keys:
-                raise unknown_key()
+        """The key. StorageUnavailableError when the issuer is down and the key is not kept: it
+        may be a new one, and that is no fault of the caller."""
+        now = self.clock.now()
+        if not self._is_fresh(key_id, now):
+            self._renew(key_id, now)
+        if self._is_kept(key_id, now):
             return self._keys[key_id]
+        if self._fetched_at is None or self._fetched_at != self._asked_at:
+            raise StorageUnavailableError(
+                "The token issuer's keys cannot be read.",
+                retry_after_seconds=COOLDOWN.total_seconds(),
+            )
+        raise unknown_key()
 
-    def _is_known(self, key_id: str, now: datetime) -> bool:
-        fresh = self._fetched_at is not None and now - self._fetched_at <= FRESH
-        return fresh and key_id in self._keys
+    def _is_fresh(self, key_id: str, now: datetime) -> bool:
+        return self._is_kept(key_id, now, FRESH)
+
+    def _is_kept(self, key_id: str, now: datetime, kept: timedelta = KEPT) -> bool:
+        read = self._fetched_at
+        return read is not None and now - read <= kept and key_id in self._keys
+
+    def _renew(self, key_id: str, now: datetime) -> None:
+        if not self._asking.acquire(blocking=not self._is_kept(key_id, now)):
+            return
+        try:
+            if not self._is_fresh(key_id, now) and self._may_ask(now):
+                self._ask(now)
+        finally:
+            self._asking.release()
 
     def _may_ask(self, now: datetime) -> bool:
         return self._asked_at is None or now - self._asked_at >= COOLDOWN
@@ -90,6 +109,7 @@ class PublishedKeys:
     def _fetched(self) -> bytes:
         import httpx
 
+        deadline = self.clock.monotonic() + TIMEOUT_SECONDS
         with (
             httpx.Client(transport=self.transport, timeout=TIMEOUT_SECONDS) as client,
             client.stream("GET", self.url) as response,
@@ -98,13 +118,14 @@ class PublishedKeys:
             data = b""
             for piece in response.iter_bytes():
                 data += piece
-                if len(data) > MAX_JWKS_BYTES:
-                    raise ValidationError("The key set is too large.")
+                if len(data) > MAX_JWKS_BYTES or self.clock.monotonic() > deadline:
+                    raise ValidationError("The key set is too large or too slow.")
             return data
 
 
 def rsa_keys(jwks: bytes) -> dict[str, RSAPublicKey]:
-    """The usable keys of a JWKS document by id; others in it are passed over.
+    """The usable keys of a JWKS document by id; others in it are passed over, and so are keys that
+    share an id, as nobody can say which one is meant.
 
     Raises MalformedJSONError or ValidationError when there is none.
     """
@@ -114,11 +135,9 @@ def rsa_keys(jwks: bytes) -> dict[str, RSAPublicKey]:
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise MalformedJSONError("The key set has no list of keys.")
-    found = {}
-    for entry in entries:
-        key = _rsa_key(entry)
-        if key is not None:
-            found[entry["kid"]] = key
+    usable = [(entry["kid"], key) for entry in entries if (key := _rsa_key(entry)) is not None]
+    times = Counter(key_id for key_id, _ in usable)
+    found = {key_id: key for key_id, key in usable if times[key_id] == 1}
     if not found:
         raise ValidationError("The key set has no usable key.")
     return found

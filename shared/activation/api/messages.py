@@ -98,7 +98,7 @@ def _admit(request: flask.Request) -> None:
     if request.method != "POST":
         raise MethodNotAllowedError("Messages are posted.")
     door = flask.g.doors
-    auth.service(door.services, door.service_accounts, request.headers)
+    auth.service(door.services, door.deliverers, flask.g.function, request.headers)
 
 
 def message_of(request: flask.Request) -> Message:
