@@ -1,125 +1,17 @@
-"""Which role may use which route: every cell of the table, taken from the description."""
+"""Which role may use which route: every cell of the table, asked of the real functions."""
 
 from __future__ import annotations
 
 import uuid
 
 import pytest
+from werkzeug.test import TestResponse
 
 from activation.domain.caller import Role
-from tests.api.client import Api, Description
+from tests.api.client import PREFIX, Api, Description, code
+from tests.api.rights import Route, parsed, rights
 
-NEEDS = {
-    "add_members": Role.EDITOR,
-    "add_suppressions": Role.EDITOR,
-    "approve_distribution": Role.APPROVER,
-    "approve_distribution_patch": Role.APPROVER,
-    "archive_audience": Role.EDITOR,
-    "cancel_import": Role.EDITOR,
-    "check_platform": Role.ADMIN,
-    "check_suppression": Role.EDITOR,
-    "clear_retention_policy": Role.EDITOR,
-    "compact_audience": Role.EDITOR,
-    "compare_versions": Role.VIEWER,
-    "create_audience": Role.EDITOR,
-    "create_distribution": Role.EDITOR,
-    "create_import": Role.EDITOR,
-    "create_platform": Role.ADMIN,
-    "create_suppression_upload": Role.EDITOR,
-    "create_version": Role.EDITOR,
-    "create_webhook": Role.ADMIN,
-    "delete_audience": Role.ADMIN,
-    "delete_platform": Role.ADMIN,
-    "delete_webhook": Role.ADMIN,
-    "find_member": Role.VIEWER,
-    "forget_ledger": Role.ADMIN,
-    "get_audience": Role.VIEWER,
-    "get_cache": Role.ADMIN,
-    "get_distribution": Role.VIEWER,
-    "get_distribution_rejects": Role.VIEWER,
-    "get_evidence": Role.VIEWER,
-    "get_evidence_key": Role.VIEWER,
-    "get_import": Role.VIEWER,
-    "get_import_rejects": Role.VIEWER,
-    "get_job": Role.VIEWER,
-    "get_ledger": Role.VIEWER,
-    "get_organization": Role.VIEWER,
-    "get_organization_quota": Role.ADMIN,
-    "get_overlap": Role.VIEWER,
-    "get_own_quota": Role.VIEWER,
-    "get_platform": Role.VIEWER,
-    "get_quota": Role.ADMIN,
-    "get_summary": Role.VIEWER,
-    "get_suppressions": Role.VIEWER,
-    "get_version": Role.VIEWER,
-    "get_storage": Role.VIEWER,
-    "get_version_diff": Role.EDITOR,
-    "get_retention": Role.VIEWER,
-    "get_retention_rules": Role.VIEWER,
-    "get_retention_run": Role.ADMIN,
-    "get_webhook": Role.ADMIN,
-    "get_webhook_delivery": Role.ADMIN,
-    "import_suppressions": Role.EDITOR,
-    "lift_legal_hold": Role.ADMIN,
-    "list_audiences": Role.VIEWER,
-    "list_distributions": Role.VIEWER,
-    "list_exchanges": Role.VIEWER,
-    "list_imports": Role.VIEWER,
-    "list_jobs": Role.VIEWER,
-    "list_ledgers": Role.VIEWER,
-    "list_match_rates": Role.VIEWER,
-    "list_members": Role.VIEWER,
-    "list_operator_accounts": Role.ADMIN,
-    "list_operators": Role.VIEWER,
-    "list_platform_types": Role.VIEWER,
-    "list_platforms": Role.VIEWER,
-    "list_retention_runs": Role.ADMIN,
-    "list_versions": Role.VIEWER,
-    "list_webhook_deliveries": Role.ADMIN,
-    "list_webhooks": Role.ADMIN,
-    "ping_webhook": Role.ADMIN,
-    "pause_distribution": Role.EDITOR,
-    "pause_refresh": Role.EDITOR,
-    "place_legal_hold": Role.ADMIN,
-    "plan_distribution": Role.EDITOR,
-    "preview_audience": Role.VIEWER,
-    "reconcile_ledger": Role.EDITOR,
-    "release_distribution": Role.APPROVER,
-    "release_retention_run": Role.ADMIN,
-    "remove_members": Role.EDITOR,
-    "remove_suppression": Role.ADMIN,
-    "restore_version": Role.EDITOR,
-    "replay_webhook_delivery": Role.ADMIN,
-    "resume_distribution": Role.EDITOR,
-    "resume_refresh": Role.EDITOR,
-    "retry_distribution": Role.EDITOR,
-    "rotate_webhook_secret": Role.ADMIN,
-    "set_audience_status": Role.EDITOR,
-    "set_audience_status_patch": Role.EDITOR,
-    "set_distribution_status": Role.EDITOR,
-    "set_distribution_status_patch": Role.EDITOR,
-    "set_organization_quota": Role.ADMIN,
-    "set_platform_status": Role.ADMIN,
-    "set_platform_status_patch": Role.ADMIN,
-    "set_quota": Role.ADMIN,
-    "set_retention_policy": Role.EDITOR,
-    "set_retention_rules": Role.ADMIN,
-    "set_webhook_status": Role.ADMIN,
-    "set_webhook_status_patch": Role.ADMIN,
-    "share_audience": Role.EDITOR,
-    "share_platform": Role.ADMIN,
-    "unarchive_audience": Role.EDITOR,
-    "start_retention_run": Role.ADMIN,
-    "update_audience": Role.EDITOR,
-    "update_audience_put": Role.EDITOR,
-    "update_organization": Role.ADMIN,
-    "update_platform": Role.ADMIN,
-    "update_platform_put": Role.ADMIN,
-    "update_webhook": Role.ADMIN,
-    "update_webhook_put": Role.ADMIN,
-    "warm_cache": Role.EDITOR,
-}
-"""The table of rights, written down a second time: a changed right must be changed here too."""
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 NO_LIMITS = {"max_audiences": None, "max_distributions_per_month": None}
 BODIES = {
@@ -178,22 +70,84 @@ def filled(path: str, identity: str) -> str:
     return "/".join(filling.get(part, identity) if part.startswith("{") else part for part in parts)
 
 
-def test_every_route_states_the_role_of_the_table(description: Description) -> None:
-    stated = {
-        operation["operationId"]: Role(operation["x-required-role"])
-        for _, _, operation in description.operations
+@pytest.fixture(scope="session")
+def names(description: Description) -> dict[Route, str]:
+    """The operation of every route."""
+    return {
+        (method, path): operation["operationId"]
+        for method, path, operation in description.operations
     }
-    assert stated == NEEDS
+
+
+def asked(caller: Api, route: Route, names: dict[Route, str]) -> TestResponse:
+    """The answer to a request that only the role can be refused for."""
+    method, path = route
+    body = body_of(names[route])
+    options = {} if body is None else {"json": body}
+    return caller.send(method, filled(path, str(uuid.uuid4())), **options)
+
+
+def test_every_route_has_its_row_and_states_its_role(description: Description) -> None:
+    stated = {
+        (method, path): frozenset(
+            role for role in Role if Role(operation["x-required-role"]) in role.included
+        )
+        for method, path, operation in description.operations
+    }
+    assert stated == rights()
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_role_opens_exactly_its_routes(role: Role, public: Api, description: Description) -> None:
-    caller, roles = public.as_(role, user="one"), list(Role)
-    for method, path, operation in description.operations:
-        name = operation["operationId"]
-        body = body_of(name)
-        address = filled(path, str(uuid.uuid4()))
-        response = caller.send(method, address, **({} if body is None else {"json": body}))
-        allowed = roles.index(role) >= roles.index(NEEDS[name])
-        assert (response.status_code == 403) is not allowed, name
-        assert response.status_code < 500, name
+def test_role_opens_exactly_its_routes(role: Role, public: Api, names: dict[Route, str]) -> None:
+    caller = public.as_(role, user="one")
+    for route, open_to in rights().items():
+        status = asked(caller, route, names).status_code
+        assert status < 500, route
+        assert (status == 403) is (role not in open_to), route
+        assert status not in (401, 405, 415), route
+
+
+def test_without_a_token_no_route_opens(public: Api, names: dict[Route, str]) -> None:
+    for route in rights():
+        assert code(asked(public, route, names)) == (401, "UNAUTHENTICATED"), route
+
+
+@pytest.mark.parametrize("function", ["run_due", "dispatch_distribution"])
+def test_a_service_is_no_operator(function: str, public: Api, names: dict[Route, str]) -> None:
+    token = public.server.issuer.service_token(function)
+    service = public.with_headers(Authorization=f"Bearer {token}")
+    for route in rights():
+        assert code(asked(service, route, names)) == (403, "FORBIDDEN"), route
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.ADMIN])
+def test_no_address_takes_a_method_without_a_row(
+    role: Role, public: Api, description: Description
+) -> None:
+    caller = public.as_(role, user="one")
+    for address in {filled(path, str(uuid.uuid4())) for _, path in rights()}:
+        offered = {one for one in METHODS if description.operation(one, PREFIX + address)}
+        for method in METHODS - offered:
+            response = caller.send(method, address)
+            assert code(response) == (405, "METHOD_NOT_ALLOWED"), (method, address)
+            allowed = set(response.headers["Allow"].split(", "))
+            assert allowed - {"HEAD", "OPTIONS"} == offered, address
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_head_needs_what_get_needs(role: Role, public: Api) -> None:
+    caller = public.as_(role, user="one")
+    for (method, path), open_to in rights().items():
+        if method == "GET":
+            status = caller.send("HEAD", filled(path, str(uuid.uuid4()))).status_code
+            assert (status == 403) is (role not in open_to), path
+
+
+def test_the_page_is_read_strictly() -> None:
+    head = "| method | route | v | e | a | d |\n|---|---|---|---|---|---|\n"
+    row = "| GET | `/x` | no | yes | yes | yes |\n"
+    open_to = frozenset({Role.EDITOR, Role.APPROVER, Role.ADMIN})
+    assert parsed(head + row) == {("GET", "/api/v1/x"): open_to}
+    for wrong in (row + row, row.replace("no", "maybe"), row.replace("| no ", "")):
+        with pytest.raises(AssertionError):
+            parsed(head + wrong)
