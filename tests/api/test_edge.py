@@ -111,6 +111,8 @@ class TestBodies:
             ("name", {"name": 7}),
             ("name", {"name": "x" * 256}),
             ("type", {"type": "4th-party"}),
+            ("type", {"type": ["first_party"]}),
+            ("type", {"type": {"first_party": 1}}),
             ("metadata.tags[0]", {"metadata": {"tags": [""]}}),
             ("metadata.expires_at", {"metadata": {"expires_at": "soon"}}),
             ("surprise", {"surprise": 1}),

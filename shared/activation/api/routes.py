@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import flask
@@ -90,7 +91,7 @@ class Resource:
         def register(view: View) -> View:
             repeat = None if reads else replay or _same(status)
             keyed = frozenset({"POST", "DELETE"} if answer else {"POST"})
-            door = _door(view, role, status, repeat, keyed)
+            door = _door(view if _queries(view) else _unqueried(view), role, status, repeat, keyed)
             door.streams = streams
             for method in methods.split():
                 add = getattr(self.blueprint, method.lower())
@@ -109,6 +110,25 @@ def _operation_id(view: View, method: str, methods: str) -> str:
     """The view's name; further methods of the same view add theirs."""
     first = methods.split(maxsplit=1)[0] == method
     return view.__name__ if first else f"{view.__name__}_{method.lower()}"
+
+
+def _queries(view: View) -> bool:
+    return "query" in signature(view).parameters
+
+
+def _unqueried(view: View) -> View:
+    """A view without parameters in its query refuses all of them, as the others refuse unknown
+    ones."""
+
+    @wraps(view)
+    def checked(ask: Ask, **arguments: Any) -> Any:
+        if flask.request.query_string:
+            raise ValidationError(
+                "This request takes no query.", field="*", reason="extra_forbidden"
+            )
+        return view(ask, **arguments)
+
+    return checked
 
 
 def _same(status: int) -> Replay:

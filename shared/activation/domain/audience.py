@@ -258,8 +258,9 @@ class Audience(Entity):
 
 
 def _canonical_type(value: Any) -> Any:
-    text = value.lower() if isinstance(value, str) else value
-    return TYPE_ALIASES.get(text, text)
+    if not isinstance(value, str):
+        return value
+    return TYPE_ALIASES.get(value.lower(), value.lower())
 
 
 DataType = Annotated[AudienceType, BeforeValidator(_canonical_type)]
