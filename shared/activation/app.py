@@ -34,6 +34,7 @@ from activation.services.operator_accounts import OperatorAccounts
 from activation.services.organizations import OrganizationService, OrganizationSettings
 from activation.services.platforms import PlatformService
 from activation.services.quotas import QuotaService
+from activation.services.rate_limits import RateLimits, SharedCounter
 from activation.services.retention import RetentionService
 from activation.services.suppression_imports import SuppressionImports
 from activation.services.suppression_journal import SuppressionJournal
@@ -263,6 +264,18 @@ class App:
     def operator_accounts(self) -> OperatorAccounts:
         """Operators who were seen."""
         return OperatorAccounts(self.documents, self.clock)
+
+    @cached_property
+    def rate_limits(self) -> RateLimits:
+        """Limits of requests."""
+        settings = self.settings
+        limits = {
+            "reads": settings.rate_reads,
+            "writes": settings.rate_writes,
+            "work": settings.rate_work,
+        }
+        counter = SharedCounter(self.documents)
+        return RateLimits(counter, self.clock, limits, settings.rate_window_seconds)
 
     @cached_property
     def quotas(self) -> QuotaService:

@@ -46,7 +46,7 @@ by itself, by the field `expire_at`, should nobody sweep for long."""
 UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
-    *("locks", "webhook_secrets", "webhook_silences", "webhooks"),
+    *("locks", "rate_limits", "webhook_secrets", "webhook_silences", "webhooks"),
     *("suppression_lists", "suppression_parts", "recoveries"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""

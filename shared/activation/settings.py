@@ -93,6 +93,16 @@ class Settings:
     allow_private_hosts: bool = _setting(
         False, "let webhooks and platform addresses point to private hosts (local twins)"
     )
+    rate_window_seconds: int = _setting(60, "requests are counted in windows of this length")
+    rate_reads: int = _setting(
+        30_000, "requests that read, per organization and window; 0: no limit"
+    )
+    rate_writes: int = _setting(
+        12_000, "requests that change something, per organization and window; 0: no limit"
+    )
+    rate_work: int = _setting(
+        1_200, "requests that start long work, per organization and window; 0: no limit"
+    )
     cors_origins: str = _setting("", "origins a browser may call from, comma-separated")
     log_level: str = _setting("INFO", "lowest level of log lines")
     otlp_endpoint: str = _setting("", "address that spans go to by OTLP over HTTP; none: no traces")
@@ -129,6 +139,10 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**values)
     if settings.backend not in ("embedded", "google"):
         raise ValidationError("ACTIVATION_BACKEND is `embedded` or `google`.", field="backend")
+    if settings.rate_window_seconds < 1:
+        raise ValidationError(
+            "ACTIVATION_RATE_WINDOW_SECONDS is at least 1.", field="rate_window_seconds"
+        )
     if settings.jwks_url and not _is_safe(settings.jwks_url, settings):
         raise ValidationError("ACTIVATION_JWKS_URL is no https:// address.", field="jwks_url")
     if settings.redis_url and not _is_redis(settings.redis_url):

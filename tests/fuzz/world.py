@@ -29,7 +29,9 @@ class WatchedServer(LocalServer):
     def __init__(self, folder: Path, key_file: Path, **settings: Any) -> None:
         folder.mkdir(parents=True)
         shutil.copy2(key_file, folder / KEY_FILE)
-        given = {"max_body_bytes": MAX_BODY, "allow_private_hosts": True, **settings}
+        unlimited = {"rate_reads": 0, "rate_writes": 0, "rate_work": 0}
+        limits = {"max_body_bytes": MAX_BODY, **unlimited}
+        given = {**limits, "allow_private_hosts": True, **settings}
         super().__init__(Settings(data_folder=str(folder), **given), clock=MovableClock(START))
         self.failed: list[str] = []
 

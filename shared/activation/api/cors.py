@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flask
 
-EXPOSED = "ETag, Idempotent-Replay, Retry-After, X-Trace-Id"
+EXPOSED = "ETag, Idempotent-Replay, RateLimit, RateLimit-Policy, Retry-After, X-Trace-Id"
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 ACCEPTED = "Authorization, Content-Type, Idempotency-Key, If-Match, X-Trace-Id"
 PREFLIGHT_SECONDS = 600

@@ -1,7 +1,7 @@
 """The edge: the one way into every function, and the one way out.
 
-Checks run in this order: size, route and method, token, content type, JSON, schema, role, then
-the use case. Whatever fails, wherever, leaves as the envelope of `api/envelope.py`.
+Checks run in this order: size, route and method, token, rate, content type, JSON, schema, role,
+then the use case. Whatever fails, wherever, leaves as the envelope of `api/envelope.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from activation.api import auth, trace
 from activation.api.cors import allow_origin
 from activation.api.doors import Doors, doors
 from activation.api.envelope import ErrorAnswer, problem_of, schema_error
+from activation.api.limits import tell
 from activation.api.responses import JSON, empty, json_response
+from activation.domain.caller import Caller
 from activation.domain.entity import timestamp
 from activation.errors import PayloadTooLargeError, UnsupportedMediaTypeError
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
 
 MAX_URL_CHARACTERS = 8192
+HSTS = "max-age=31536000; includeSubDomains"
+"""In the cloud every address of ours is behind TLS; on this machine there is none."""
 DRAIN_PIECE = 64 * 1024
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -178,9 +182,23 @@ def _enter() -> flask.Response | None:
     door = flask.g.doors
     caller = auth.operator(door.operators, request.headers, flask.g.trace_id)
     observability.note(organization=caller.organization_id)
+    _count(caller)
     door.app.operator_accounts.seen(caller)
     flask.g.ask = Ask(door.app, caller)
     return None
+
+
+def _count(caller: Caller) -> None:
+    """Count the request; RateLimitedError when it is one too many."""
+    from activation.api.routes import rate_class
+
+    name = rate_class(flask.request.endpoint)
+    standing = (
+        flask.g.doors.app.rate_limits.admitted(caller.organization_id, name) if name else None
+    )
+    if standing is not None:
+        flask.g.standing = standing
+        standing.require_allowed()
 
 
 def _check_size(request: flask.Request) -> None:
@@ -237,8 +255,13 @@ def _left(response: flask.Response) -> flask.Response:
     headers["X-Trace-Id"] = flask.g.trace_id
     headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
+    standing = flask.g.get("standing")
+    if standing is not None:
+        tell(response, standing)
     door: Doors | None = flask.g.get("doors")
     if door:
+        if door.app.settings.backend == "google":
+            headers["Strict-Transport-Security"] = HSTS
         allow_origin(response, flask.request, door.app.settings.cors_origins)
     _log(response)
     return response

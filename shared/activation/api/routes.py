@@ -15,6 +15,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
+from activation.api.limits import class_of
 from activation.api.responses import JSON, answered
 from activation.app import App
 from activation.domain.caller import Caller, Claim, Role
@@ -93,13 +94,17 @@ class Resource:
             keyed = frozenset({"POST", "DELETE"} if answer else {"POST"})
             door = _door(view if _queries(view) else _unqueried(view), role, status, repeat, keyed)
             door.streams = streams
+            door.rate_class = class_of(view.__name__, methods, reads=reads)
             for method in methods.split():
                 add = getattr(self.blueprint, method.lower())
                 add(
                     rule,
                     operation_id=_operation_id(view, method, methods),
                     responses={status if answer else 204: answer, **(also or {})},
-                    openapi_extensions={"x-required-role": role.value},
+                    openapi_extensions={
+                        "x-required-role": role.value,
+                        "x-rate-limit": door.rate_class,
+                    },
                 )(door)
             return view
 
@@ -199,6 +204,13 @@ def is_streaming(endpoint: str) -> bool:
     """Whether the view of `endpoint` reads a file from the body of this request by itself."""
     streams = getattr(flask.current_app.view_functions[endpoint], "streams", False)
     return bool(streams) and flask.request.mimetype != JSON
+
+
+def rate_class(endpoint: str | None) -> str | None:
+    """The class of requests that `endpoint` counts as; None for one that is not counted."""
+    view = flask.current_app.view_functions.get(endpoint or "")
+    found: str | None = getattr(view, "rate_class", None)
+    return found
 
 
 def no_body() -> None:
