@@ -301,6 +301,9 @@ class Vault(Protocol):
     def rewrap(self, sealed: str, context: Sequence[str]) -> str:
         """Wrap the same data key with the current key version; the ciphertext stays."""
 
+    def reseal(self, sealed: str, plaintext: bytes, context: Sequence[str]) -> str:
+        """Put another plaintext under the data key of `sealed`; needs no right to wrap keys."""
+
     def ping(self) -> None:
         """Return when the key service answers; raise StorageUnavailableError otherwise."""
 
@@ -372,13 +375,28 @@ class Clock(Protocol):
 # Ad platforms ---------------------------------------------------------------------------------
 
 
+class Login(Protocol):
+    """The kept credentials of an account, of which a platform may replace a part at any time."""
+
+    def latest(self) -> Mapping[str, str]:
+        """The credentials as they are kept now; PlatformAuthError when the account is gone."""
+
+    def keep(self, credentials: Mapping[str, str]) -> bool:
+        """Keep what the platform has made of the credentials. False, with nothing changed, when
+        their owner has entered other ones since the account was opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An organization's account on a platform with its opened secrets; lives in memory only."""
+    """An organization's account on a platform with its opened secrets; lives in memory only.
+
+    `login` is where they are kept; without it, what a platform replaces is lost with the process.
+    """
 
     platform_id: str
     settings: JSONObject
     credentials: Mapping[str, str] = field(repr=False)
+    login: Login | None = field(default=None, repr=False, compare=False)
 
 
 class Connector(Protocol):

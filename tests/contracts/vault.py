@@ -54,6 +54,20 @@ class VaultContract:
     def test_what_was_sealed_opens(self, vault: Vault, secret: bytes) -> None:
         assert vault.open(vault.seal(secret, CONTEXT), CONTEXT) == secret
 
+    def test_another_plaintext_goes_under_the_same_data_key(self, vault: Vault) -> None:
+        sealed = vault.seal(SECRET, CONTEXT)
+        again = vault.reseal(sealed, b"other", CONTEXT)
+        assert vault.open(again, CONTEXT) == b"other"
+        assert parts(again)[:2] == parts(sealed)[:2]
+        assert vault.open(vault.rewrap(again, CONTEXT), CONTEXT) == b"other"
+        assert vault.reseal(sealed, b"other", CONTEXT) != again, "the nonce is another one"
+
+    def test_what_does_not_open_cannot_be_resealed(self, vault: Vault) -> None:
+        sealed = vault.seal(SECRET, CONTEXT)
+        for text, context in ((sealed, ("other",)), (sealed[:-2], CONTEXT), ("", CONTEXT)):
+            with pytest.raises(CredentialUnreadableError):
+                vault.reseal(text, b"other", context)
+
     def test_a_sealed_text_says_its_format_and_key(self, vault: Vault) -> None:
         sealed = vault.seal(SECRET, CONTEXT)
         assert sealed.startswith("v1$")

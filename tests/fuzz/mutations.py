@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ def fuzzed(
             _spoil(server, description, min(FRESH_AFTER, count - number), chance, findings)
         finally:
             server.stop()
+            shutil.rmtree(server.app.settings.data_path)
     return findings
 
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import random
+import shutil
 import re
 import sqlite3
 import uuid
@@ -311,6 +312,7 @@ def swept(
             _break_in(town, min(FRESH_AFTER, count - number), waiting, sweep)
         finally:
             server.stop()
+            shutil.rmtree(server.app.settings.data_path)
     return sweep
 
 

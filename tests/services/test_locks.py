@@ -119,7 +119,7 @@ def refreshed_by_workers(lock: TokenLock | None) -> int:
         used: list[str] = []
         failures = at_once(
             lambda: tokens.authorized(
-                account, CREDENTIALS, lambda _now: refresh_grant(url, CREDENTIALS), used.append
+                account, url, lambda given, _now: refresh_grant(url, given), used.append
             )
         )
         http.close()

@@ -115,6 +115,15 @@ class EnvelopeVault:
         data_key = self._data_key(parts, context)
         return str(self._wrapped(data_key, parts.nonce, parts.ciphertext, context))
 
+    def reseal(self, sealed: str, plaintext: bytes, context: Sequence[str]) -> str:
+        """Encrypt another plaintext with the same data key and a fresh nonce."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        parts = Sealed.parsed(sealed)
+        data_key, nonce = self._data_key(parts, context), os.urandom(NONCE_BYTES)
+        ciphertext = AESGCM(data_key).encrypt(nonce, plaintext, _bound("secret", context))
+        return str(replace(parts, nonce=nonce, ciphertext=ciphertext))
+
     def ping(self) -> None:
         """Return when the key service answers."""
         self.keys.ping()

@@ -60,7 +60,8 @@ class OAuthEndpoint(IssuedTokens):
     """One client with one refresh token; `refresh_token=None` is a client for itself.
 
     `basic`: the client comes in an Authorization header instead of the form. Otherwise a request
-    with such a header is refused, as Login with Amazon does.
+    with such a header is refused, as Login with Amazon does. `rotates`: every answer brings a new
+    refresh token; the one before is worthless then, or with `forgives` good once more.
     """
 
     def __init__(
@@ -72,8 +73,13 @@ class OAuthEndpoint(IssuedTokens):
         refresh_token: str | None = "twin-refresh",  # noqa: S107
         lifetime_seconds: int = 3600,
         basic: bool = False,
+        rotates: bool = False,
+        forgives: bool = False,
     ) -> None:
         super().__init__(clock, lifetime_seconds)
+        self.rotates, self.forgives = rotates, forgives
+        self.grants = 0
+        self._forgiven: set[str] = set()
         self._client = (client_id, client_secret)
         self.refresh_token = refresh_token
         self._basic = basic
@@ -88,8 +94,11 @@ class OAuthEndpoint(IssuedTokens):
         wanted = "client_credentials" if self.refresh_token is None else "refresh_token"
         if form.get("grant_type") != wanted:
             return json_response({"error": "unsupported_grant_type"}, 400)
-        if form.get("refresh_token") != self.refresh_token:
+        given = form.get("refresh_token")
+        if given != self.refresh_token and given not in self._forgiven:
             return json_response({"error": "invalid_grant"}, 400)
+        self._forgiven.discard(given or "")
+        self.grants += 1
         return self.granted(**self._renewed())
 
     def _given(self, request: Request) -> tuple[str | None, str | None]:
@@ -104,5 +113,11 @@ class OAuthEndpoint(IssuedTokens):
         return name, secret
 
     def _renewed(self) -> dict[str, str]:
-        """The refresh token stays as it is."""
-        return {"refresh_token": self.refresh_token} if self.refresh_token else {}
+        """The refresh token that goes with the answer."""
+        if self.refresh_token is None:
+            return {}
+        if self.rotates:
+            if self.forgives:
+                self._forgiven.add(self.refresh_token)
+            self.refresh_token = f"twin-refresh-{secrets.token_urlsafe(12)}"
+        return {"refresh_token": self.refresh_token}

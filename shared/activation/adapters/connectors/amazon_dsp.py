@@ -285,7 +285,6 @@ class AmazonDsp(Defaults):
             )
 
         token_url = settings["token_url"]
-        key = [token_url, sorted(credentials.items())]
         return self._tokens.authorized(
-            account, key, lambda _now: refresh_grant(token_url, credentials), call
+            account, token_url, lambda given, _now: refresh_grant(token_url, given), call
         )

@@ -76,11 +76,10 @@ class BearerHTTP:
     def _authorized(self, account: Account, token_url: str, call: Callable[[str], Reply]) -> Reply:
         credentials = account.credentials
         if credentials.get("refresh_token"):
-            key = [token_url, sorted(credentials.items())]
             return self._tokens.authorized(
                 account,
-                key,
-                lambda _now: refresh_grant(token_url, credentials, basic=self._basic),
+                token_url,
+                lambda given, _now: refresh_grant(token_url, given, basic=self._basic),
                 call,
             )
         if not credentials.get("access_token"):

@@ -196,9 +196,8 @@ class Criteo(Defaults):
             )
 
         token_url = f"{url}/oauth2/token"
-        key = [token_url, sorted(account.credentials.items())]
         return self._tokens.authorized(
-            account, key, lambda _now: client_grant(token_url, account.credentials), call
+            account, token_url, lambda given, _now: client_grant(token_url, given), call
         ).object()
 
 

@@ -23,9 +23,8 @@ def authorized(
     tokens: AccessTokens, account: Account, token_url: str, call: Callable[[str], T]
 ) -> T:
     """Run `call` with an access token for the Data Manager API."""
-    key = [token_url, sorted(account.credentials.items())]
     return tokens.authorized(
-        account, key, lambda now: _grant(account.credentials, token_url, now), call
+        account, token_url, lambda credentials, now: _grant(credentials, token_url, now), call
     )
 
 

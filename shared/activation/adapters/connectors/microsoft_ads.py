@@ -164,7 +164,9 @@ class MicrosoftAds(Defaults):
             )
 
         token_url = settings["token_url"]
-        key = [token_url, sorted(credentials.items())]
         return self._tokens.authorized(
-            account, key, lambda _now: refresh_grant(token_url, credentials, scope=SCOPE), call
+            account,
+            token_url,
+            lambda given, _now: refresh_grant(token_url, given, scope=SCOPE),
+            call,
         )

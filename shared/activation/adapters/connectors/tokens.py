@@ -1,7 +1,9 @@
 """Access tokens of OAuth 2, kept in memory until shortly before they end.
 
 One platform account is refreshed by one worker at a time (`TokenLock`): a platform that makes the
-older token worthless with every new one would otherwise throw workers out in turns.
+older token worthless with every new one would otherwise throw workers out in turns. Some platforms
+replace the refresh token as well; the new one is kept before anything else happens, because the old
+one may be worthless from that moment on.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from urllib.parse import urlencode
 import orjson
 
 from activation.adapters.connectors.http import PlatformHTTP, Reply, json_refusal
-from activation.errors import PlatformAuthError, PlatformError
+from activation.errors import PlatformAuthError, PlatformError, StorageUnavailableError
 from activation.ports import Account
 
 EARLY = timedelta(minutes=2)
@@ -26,6 +28,8 @@ EARLY = timedelta(minutes=2)
 USUAL_SECONDS = 3600
 """Lifetime of a token whose endpoint does not tell one."""
 MAX_CACHED = 1024
+KEEP_ATTEMPTS = 3
+KEEP_PAUSE_SECONDS = 0.5
 
 T = TypeVar("T")
 
@@ -40,6 +44,8 @@ class Token:
 
     value: str = field(repr=False)
     expires_at: datetime
+    refresh_token: str | None = field(default=None, repr=False)
+    """What the endpoint sent along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,10 @@ class Grant:
     basic: tuple[str, str] | None = field(default=None, repr=False)
 
 
+MakeGrant = Callable[[Mapping[str, str], datetime], Grant]
+"""From credentials and an instant to the request for a token."""
+
+
 class AccessTokens:
     """Access tokens by grant. Only a digest of the grant is kept as the key."""
 
@@ -59,30 +69,70 @@ class AccessTokens:
         self._refreshing: TokenLock = lock or (lambda _platform_id: nullcontext())
         self._lock = threading.Lock()
         self._tokens: dict[bytes, Token] = {}
+        self._unkept: dict[str, Mapping[str, str]] = {}
 
     def authorized(
-        self,
-        account: Account,
-        key: object,
-        grant: Callable[[datetime], Grant],
-        call: Callable[[str], T],
+        self, account: Account, token_url: str, grant: MakeGrant, call: Callable[[str], T]
     ) -> T:
         """Run `call` with an access token; when it is refused, once more with a fresh one.
 
-        `key` is all that makes the grant what it is (JSON); `grant` makes the request for a new
-        token at an instant. Raises PlatformAuthError when the fresh token is refused too, or
-        none is given.
+        `grant` makes the request for a new token. Raises PlatformAuthError when the fresh token
+        is refused too, or none is given; StorageUnavailableError when a refresh token that the
+        platform has replaced cannot be kept.
         """
-        name = hashlib.sha256(orjson.dumps(key)).digest()
+        name = _name(token_url, account.credentials)
         held = self._held(name)
         if held is not None:
             try:
                 return call(held.value)
             except PlatformAuthError:
-                self._forget(name, held)
+                self._forget(held)
         with self._refreshing(account.platform_id):
-            token = self._held(name) or self._fetched(name, grant(self._http.clock.now()))
+            token = self._held(name)
+            if token is None:
+                token, names = self._renewed(account, token_url, grant)
+                self._remember({name, *names}, token)
         return call(token.value)
+
+    def _renewed(
+        self, account: Account, token_url: str, grant: MakeGrant
+    ) -> tuple[Token, set[bytes]]:
+        """A new access token, and the names of the credentials that it is good for. Another
+        worker may have replaced the refresh token since the account was opened."""
+        current = self._current(account)
+        name = _name(token_url, current)
+        found = self._held(name)
+        if found is not None:
+            return found, {name}
+        token = requested(self._http, grant(current, self._http.clock.now()))
+        if token.refresh_token in (None, current.get("refresh_token")):
+            return token, {name}
+        after = {**current, "refresh_token": token.refresh_token or ""}
+        self._keep(account, after)
+        return token, {name, _name(token_url, after)}
+
+    def _current(self, account: Account) -> Mapping[str, str]:
+        unkept = self._unkept.get(account.platform_id)
+        if unkept is not None and self._keep(account, unkept):
+            return unkept
+        return account.credentials if account.login is None else account.login.latest()
+
+    def _keep(self, account: Account, credentials: Mapping[str, str]) -> bool:
+        """Keep replaced credentials; while that fails, they are tried again with every request."""
+        if account.login is None:
+            return True
+        self._unkept[account.platform_id] = credentials
+        for attempt in range(KEEP_ATTEMPTS):
+            try:
+                kept = account.login.keep(credentials)
+            except StorageUnavailableError:
+                if attempt == KEEP_ATTEMPTS - 1:
+                    raise
+                self._http.clock.sleep(KEEP_PAUSE_SECONDS)
+            else:
+                del self._unkept[account.platform_id]
+                return kept
+        raise AssertionError("unreachable")
 
     def _held(self, name: bytes) -> Token | None:
         with self._lock:
@@ -90,18 +140,20 @@ class AccessTokens:
         good = token is not None and token.expires_at - EARLY > self._http.clock.now()
         return token if good else None
 
-    def _forget(self, name: bytes, token: Token) -> None:
+    def _forget(self, token: Token) -> None:
         with self._lock:
-            if self._tokens.get(name) == token:
+            for name in [name for name, held in self._tokens.items() if held == token]:
                 del self._tokens[name]
 
-    def _fetched(self, name: bytes, grant: Grant) -> Token:
-        token = requested(self._http, grant)
+    def _remember(self, names: set[bytes], token: Token) -> None:
         with self._lock:
             if len(self._tokens) >= MAX_CACHED:
                 self._tokens.clear()
-            self._tokens[name] = token
-        return token
+            self._tokens.update(dict.fromkeys(names, token))
+
+
+def _name(token_url: str, credentials: Mapping[str, str]) -> bytes:
+    return hashlib.sha256(orjson.dumps([token_url, sorted(credentials.items())])).digest()
 
 
 def requested(http: PlatformHTTP, grant: Grant) -> Token:
@@ -124,7 +176,9 @@ def requested(http: PlatformHTTP, grant: Grant) -> Token:
     value, lifetime = answer.get("access_token"), answer.get("expires_in", USUAL_SECONDS)
     if not isinstance(value, str) or not isinstance(lifetime, int):
         raise PlatformAuthError("The token endpoint gave no access token.")
-    return Token(value, http.clock.now() + timedelta(seconds=lifetime))
+    refresh = answer.get("refresh_token")
+    renewed = refresh if isinstance(refresh, str) and refresh else None
+    return Token(value, http.clock.now() + timedelta(seconds=lifetime), renewed)
 
 
 def refresh_grant(
