@@ -7,8 +7,8 @@ import base64
 import hashlib
 import json
 import random
-import shutil
 import re
+import shutil
 import sqlite3
 import uuid
 from collections import Counter
