@@ -11,6 +11,7 @@ the same run again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 import tempfile
@@ -75,7 +76,9 @@ def _reported(kind: str, folder: Path, count: int, seed: int) -> int:
     lines.append(["faults", f"{sum(found.faults.values()):,}"])
     print(f"{printed(head, lines)}\n", flush=True)
     for fault, times in found.faults.most_common():
-        print(f"{times:,} x {fault}\n    {found.examples.get(fault)!r:.1000}")
+        print(f"{times:,} x {fault}")
+        if fault in found.examples:
+            print(f"    {dataclasses.replace(found.examples[fault], headers={})!r:.600}")
     return len(found.faults)
 
 

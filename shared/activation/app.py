@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from activation.services.exchanges import ExchangeLogs
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
+    from activation.services.key_rotation import KeyRotation
     from activation.services.lanes import LaneWorker
     from activation.services.list_digests import ListDigests
     from activation.services.match_rates import MatchRates
@@ -117,7 +118,7 @@ class App:
     def uploads(self) -> BlobStore:
         """Uploaded files."""
         if self._embedded:
-            return self._files("uploads", signing_key=self._local_keys.derived("uploads"))
+            return self._files("uploads", signing_key=self.local_keys.derived("uploads"))
         return self._bucket(self.settings.uploads_bucket)
 
     @cached_property
@@ -172,7 +173,7 @@ class App:
         from activation.adapters.envelope import EnvelopeVault
 
         if self._embedded:
-            return EnvelopeVault(self._local_keys)
+            return EnvelopeVault(self.local_keys)
         from activation.adapters.gcp.keys import CloudKmsKeys
 
         return EnvelopeVault(CloudKmsKeys(kms_key))
@@ -353,6 +354,13 @@ class App:
             self.journal,
             self.clock,
         )
+
+    @cached_property
+    def key_rotation(self) -> KeyRotation:
+        """Rotation of keys at rest."""
+        from activation.services.key_rotation import KeyRotation
+
+        return KeyRotation(self.commits, self.vault, self.suppressions.lists)
 
     @cached_property
     def suppression_imports(self) -> SuppressionImports:
@@ -776,7 +784,8 @@ class App:
         return self.settings.backend == "embedded"
 
     @property
-    def _local_keys(self) -> LocalKeys:
+    def local_keys(self) -> LocalKeys:
+        """The key file of the embedded back-end."""
         from activation.adapters.embedded.keys import LocalKeys
 
         return LocalKeys(self.settings.data_path / "keys.json")

@@ -139,6 +139,9 @@ class DocumentStore(Protocol):
     def due(self, collection: str, until: datetime, limit: int) -> list[Document]:
         """Documents of every organization whose `due_at` has come, oldest first."""
 
+    def organizations(self) -> list[str]:
+        """The ids of all organizations that have a document, sorted."""
+
     def commit(self, batch: Batch) -> list[Revision]:
         """Apply all writes and keep all messages in the outbox, atomically and durably.
 
@@ -300,6 +303,9 @@ class Vault(Protocol):
 
     def rewrap(self, sealed: str, context: Sequence[str]) -> str:
         """Wrap the same data key with the current key version; the ciphertext stays."""
+
+    def key_version(self, sealed: str) -> str:
+        """The version of the key that wrapped the data key of `sealed`."""
 
     def reseal(self, sealed: str, plaintext: bytes, context: Sequence[str]) -> str:
         """Put another plaintext under the data key of `sealed`; needs no right to wrap keys."""

@@ -88,6 +88,15 @@ class DocumentStoreContract:
     def store(self, clock: MovableClock) -> DocumentStore:
         raise NotImplementedError
 
+    def test_the_organizations_are_those_that_have_a_document(self, store: DocumentStore) -> None:
+        assert store.organizations() == []
+        put(store, audience("a1", OTHER))
+        put(store, Key(ORG, "platforms", "p1"))
+        put(store, audience("a2", ORG))
+        assert store.organizations() == [ORG, OTHER]
+        store.commit(Batch([Write(audience("a1", OTHER), None)]))
+        assert store.organizations() == [ORG]
+
     # One document -----------------------------------------------------------------------------
 
     def test_a_document_comes_back_as_it_was_put(self, store: DocumentStore) -> None:

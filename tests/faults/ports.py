@@ -160,6 +160,9 @@ class TapedDocuments:
     def due(self, collection: str, until: datetime, limit: int) -> list[Document]:
         return self.tape.read(f"due {collection}", lambda: self.inner.due(collection, until, limit))
 
+    def organizations(self) -> list[str]:
+        return self.tape.read("organizations", self.inner.organizations)
+
     def commit(self, batch: Batch) -> list[Revision]:
         touched = ", ".join(dict.fromkeys(write.key.collection for write in batch.writes))
         return self.tape.effect(f"commit {touched or OUTBOX_ONLY}", lambda: self._commit(batch))

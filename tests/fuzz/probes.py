@@ -103,7 +103,8 @@ class Intruder:
 
     def probe(self, method: str, path: str, operation: Mapping[str, Any], place: Place) -> Probe:
         """A probe of one place, the rest of the request being B's own."""
-        good = self._good(method, path, operation)
+        role = self.chance.choice((Role.ADMIN, Role.ADMIN, Role.ADMIN, Role.EDITOR, Role.VIEWER))
+        good, like_it = (self._good(method, path, operation, role) for _ in range(2))
         kind, *names = place
         given, unknown = self._taken(kind, names)
         at = -1 if ENDING.match(operation["operationId"]) else 0
@@ -113,7 +114,7 @@ class Intruder:
             operation["operationId"],
             place,
             self._varied(foreign, kind),
-            self._put(good, path, kind, names, unknown),
+            self._put(like_it, path, kind, names, unknown),
             given,
         )
 
@@ -125,8 +126,7 @@ class Intruder:
                 path = path.replace(f"{{{name}}}", own)
         return path
 
-    def _good(self, method: str, path: str, operation: Mapping[str, Any]) -> Request:
-        role = self.chance.choice((Role.ADMIN, Role.ADMIN, Role.ADMIN, Role.EDITOR, Role.VIEWER))
+    def _good(self, method: str, path: str, operation: Mapping[str, Any], role: Role) -> Request:
         token = self.server.issuer.token(self.organization, f"{OWN_MARK}-admin", role)
         body = body_of(operation["operationId"])
         for name, required in ((n, r) for n, r in _needed(operation)):
@@ -148,7 +148,10 @@ class Intruder:
     def _with_own_ids(self, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        return {n: self.own.ids[n][0] if n in self.own.ids else v for n, v in body.items()}
+        found = {n: self.own.ids[n][0] if n in self.own.ids else v for n, v in body.items()}
+        if "name" in found:  # each of B's has another one
+            found["name"] = f"{OWN_MARK}-{self.chance.getrandbits(64):016x}"
+        return found
 
     def _taken(self, kind: str, names: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What of A's goes into the place, and what nobody has in the same form."""
@@ -234,8 +237,10 @@ class Intruder:
         unknown = answered(self.server, probe.unknown)
         if answer.status == unknown.status:
             return [] if answer.status < 400 or answer.code == unknown.code else ["another code"]
-        if answer.status == 409 and answer.code == "NAME_TAKEN" and probe.given[0] in self.kept:
-            return []
+        if probe.given[0] in self.kept and (
+            (answer.status == 409 and answer.code == "NAME_TAKEN") or "segment" in probe.place[1]
+        ):
+            return []  # a name or a label of B's own, by now
         return [f"{answer.status} where nobody's is {unknown.status}"]
 
 

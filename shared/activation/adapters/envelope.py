@@ -115,6 +115,10 @@ class EnvelopeVault:
         data_key = self._data_key(parts, context)
         return str(self._wrapped(data_key, parts.nonce, parts.ciphertext, context))
 
+    def key_version(self, sealed: str) -> str:
+        """The version that the sealed text names."""
+        return Sealed.parsed(sealed).key_version
+
     def reseal(self, sealed: str, plaintext: bytes, context: Sequence[str]) -> str:
         """Encrypt another plaintext with the same data key and a fresh nonce."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -1,9 +1,7 @@
-"""The embedded token issuer: one RSA key in a file, so that no installation runs without tokens."""
+"""The embedded token issuer: RSA keys in files, so that no installation runs without tokens."""
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -11,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activation.api.auth import SERVICE_ROLE, service_name
+from activation.api.issuer_keys import KEY_FILE, IssuerKeys
 from activation.api.keys import unknown_key
 from activation.domain.caller import Role
-from activation.errors import StorageUnavailableError, ValidationError
+from activation.errors import ValidationError
 from activation.ports import Clock
 from activation.settings import Settings
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-KEY_FILE = "issuer-key.pem"
-KEY_BITS = 2048
+__all__ = ["KEY_FILE", "EmbeddedIssuer", "issuer_name"]
+
 MAX_LIFETIME = timedelta(hours=1)
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068, no secret
 DEFAULT_ISSUER = "urn:activation:embedded"
@@ -62,18 +61,21 @@ class EmbeddedIssuer:
         return self._minted(claims, MAX_LIFETIME)
 
     def key(self, key_id: str) -> RSAPublicKey:
-        """The public key, when `key_id` names it."""
-        if key_id != self.key_id:
-            raise unknown_key()
-        return self._private_key.public_key()
+        """The public key, when `key_id` names one that is known."""
+        for pair in self.keys.known():
+            if pair.key_id == key_id:
+                return pair.private.public_key()
+        raise unknown_key()
+
+    @property
+    def key_id(self) -> str:
+        """The name of the key that signs now."""
+        return self.keys.signing().key_id
 
     @cached_property
-    def key_id(self) -> str:
-        """A name that changes with the key."""
-        import hashlib
-
-        numbers = self._private_key.public_key().public_numbers()
-        return hashlib.sha256(f"{numbers.e}:{numbers.n}".encode()).hexdigest()[:16]
+    def keys(self) -> IssuerKeys:
+        """The keys."""
+        return IssuerKeys(self.folder, self.clock)
 
     def _minted(self, claims: dict[str, Any], lifetime: timedelta) -> str:
         import jwt
@@ -82,70 +84,10 @@ class EmbeddedIssuer:
             raise ValidationError("A token lives at most an hour.", field="lifetime")
         now = int(self.clock.now().timestamp())
         stated = {"iss": self.issuer, "aud": self.audience, "iat": now, **claims}
+        pair = self.keys.signing()
         return jwt.encode(
             {**stated, "exp": now + int(lifetime.total_seconds())},
-            self._private_key,
+            pair.private,
             algorithm="RS256",
-            headers={"kid": self.key_id, "typ": TOKEN_TYPE},
+            headers={"kid": pair.key_id, "typ": TOKEN_TYPE},
         )
-
-    @cached_property
-    def _private_key(self) -> RSAPrivateKey:
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        path = self.folder / KEY_FILE
-        if not path.exists():
-            _create(path)
-        try:
-            key = load_pem_private_key(
-                path.read_bytes(),
-                password=None,
-                unsafe_skip_rsa_key_validation=True,  # ours, made by `_create`; checking is slow
-            )
-        except ValueError as error:
-            raise _damaged() from error
-        if not isinstance(key, RSAPrivateKey):
-            raise _damaged()
-        return key
-
-
-def _damaged() -> StorageUnavailableError:
-    return StorageUnavailableError(f"{KEY_FILE} does not hold an RSA key.", reason="key_file")
-
-
-def _create(path: Path) -> None:
-    """Make a key; of several processes that try at once, one file wins and all use it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(_new_key_pem())
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()
-        _sync_folder(path.parent)
-
-
-def _new_key_pem() -> bytes:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    return rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

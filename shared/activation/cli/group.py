@@ -48,6 +48,7 @@ COMMANDS = {
     "organization": "activation.cli.organizations",
     "suppressions": "activation.cli.suppressions",
     "cache": "activation.cli.cache",
+    "keys": "activation.cli.keys",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",
 }

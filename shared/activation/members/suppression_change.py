@@ -124,12 +124,16 @@ def appended(
     start = _fold_from(parts, len(rows), max_parts)
     folded = parts[start:]
     part, writes = store.merged(organization_id, folded, rows, keeps_gone=start > 0)
-    dropped = [
+    return (*parts[:start], part), [*writes, *dropped(organization_id, folded)]
+
+
+def dropped(organization_id: str, parts: Sequence[SuppressionPart]) -> list[Write]:
+    """What deletes parts that are documents; objects stay until they are tidied away."""
+    return [
         Write(Key(organization_id, COLLECTION, one.path), None)
-        for one in folded
+        for one in parts
         if one.place is Place.DOCUMENT
     ]
-    return (*parts[:start], part), [*writes, *dropped]
 
 
 def _fold_from(parts: Sequence[SuppressionPart], rows: int, max_parts: int) -> int:

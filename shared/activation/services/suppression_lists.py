@@ -85,6 +85,10 @@ Commit = Callable[[Change, Head, SuppressionList, Sequence[Write]], None]
 """Puts the writes of a change, with whatever belongs to it."""
 
 
+Rekey = Callable[[Stored[SuppressionList], SuppressionList, Sequence[Write]], None]
+"""Puts the writes of a list with another key, with whatever belongs to it."""
+
+
 class _OvertakenError(Exception):
     """Another process changed the list meanwhile."""
 
@@ -248,6 +252,46 @@ class SuppressionLists:
                     self._tidied(organization_id)
                 return made, after.size
         raise AssertionError("unreachable")
+
+    def rekeyed(self, organization_id: str, commit: Rekey) -> SuppressionList | None:
+        """Put one more layer on the key of a list, and on all its entries; None without a list.
+
+        `commit` has to put the writes. Changes and readers see the list before or after.
+        """
+        with self.kept.changing(organization_id):
+            for attempt in range(MAX_ATTEMPTS):
+                stored = self.records.find(organization_id, HEAD)
+                if stored is None:
+                    return None
+                try:
+                    after, writes = self._relayered(stored)
+                    commit(stored, after, writes)
+                except (ConflictError, StorageUnavailableError) as error:
+                    now = self.records.find(organization_id, HEAD)
+                    moved = now is None or now.revision != stored.revision
+                    if not moved or attempt == MAX_ATTEMPTS - 1:
+                        raise error from None
+                    continue
+                self._tidied(organization_id)
+                return after
+        raise AssertionError("unreachable")
+
+    def _relayered(self, stored: Stored[SuppressionList]) -> tuple[SuppressionList, list[Write]]:
+        from activation.members.suppression_change import dropped
+        from activation.members.suppression_rows import KEY_BYTES, relayered, settled
+
+        before, organization_id = stored.entity, stored.key.organization_id
+        layer = os.urandom(KEY_BYTES)
+        tables = [self.parts.rows(organization_id, part) for part in before.parts]
+        rows = relayered(settled(tables, keeps_gone=False), layer)
+        part, writes = self.parts.merged(organization_id, (), rows, keeps_gone=False)
+        after = before.changed(
+            updated_at=self.clock.now(),
+            epoch=before.epoch + 1,
+            key=self.vault.seal(self.key_of(before) + layer, key_context(organization_id)),
+            parts=(part,),
+        )
+        return after, [stored.replaced_by(after), *writes, *dropped(organization_id, before.parts)]
 
     def _commit(self, head: Head, made: Change, commit: Commit) -> SuppressionList:
         """One try; _OvertakenError when another process changed the list meanwhile. What a commit

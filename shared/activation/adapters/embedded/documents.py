@@ -42,6 +42,7 @@ SCHEMA = (
 
 _BY_KEY = """SELECT organization_id, collection, id, data, revision FROM documents
     WHERE organization_id = ? AND collection = ? AND id = ?"""
+_ORGANIZATIONS = "SELECT DISTINCT organization_id FROM documents ORDER BY organization_id"
 _DUE = """SELECT organization_id, collection, id, data, revision FROM documents
     WHERE collection = ? AND due_at <= ? ORDER BY due_at LIMIT ?"""
 _ALL = "SELECT organization_id, collection, id, data, revision FROM documents"
@@ -93,6 +94,12 @@ class SqliteDocuments:
         """Documents of every organization whose `due_at` has come, oldest first."""
         require_swept(collection)
         return self._documents(_DUE, [collection, timestamp(until), limit])
+
+    def organizations(self) -> list[str]:
+        """The ids of all organizations that have a document, sorted."""
+        with self._database.read() as connection:
+            rows = connection.execute(_ORGANIZATIONS).fetchall()
+        return [row[0] for row in rows]
 
     def commit(self, batch: Batch) -> list[Revision]:
         """Apply all writes and keep all messages in the outbox, atomically and durably."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from activation.adapters.embedded.disk import failures_named, locked
 from activation.adapters.embedded.key_file import KeyFile, damaged
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ class LocalSigner:
             )
         )
         return encoded.decode()
+
+    def rotate(self) -> Path:
+        """Sign with a new key from now on; returns the file that the old public key is kept in,
+        by which packs that were signed before are checked."""
+        old, name = self.public_key(), self.key_id.rpartition("/")[2]
+        kept = self.path.with_name(f"{self.path.stem}-{name}.public.pem")
+        with failures_named(), locked(self.path.parent):
+            KeyFile(kept).made(old.encode())
+            KeyFile(self.path).replaced(_new_key())
+        return kept
 
     def _key(self) -> EllipticCurvePrivateKey:
         file = KeyFile(self.path)

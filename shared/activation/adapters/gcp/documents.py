@@ -92,6 +92,12 @@ class FirestoreDocuments:
         group = self._client.collection_group(collection).order_by("due_at")
         return self._documents(_where(group, "due_at", "<=", timestamp(until)).limit(limit))
 
+    def organizations(self) -> list[str]:
+        """The ids of all organizations that have a document, sorted."""
+        with answered("Firestore"):
+            found = self._client.collection("organizations").list_documents(**self._bounds)
+            return sorted(str(one.id) for one in found)
+
     def commit(self, batch: Batch) -> list[Revision]:
         """Apply all writes and keep all messages in the outbox, atomically and durably.
 
