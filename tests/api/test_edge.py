@@ -127,6 +127,15 @@ class TestBodies:
         assert response.get_json()["error"]["details"]["field"] == field
         assert "bob@example.com" not in response.get_data(as_text=True)
 
+    @pytest.mark.parametrize("method", ["GET", "DELETE"])
+    @pytest.mark.parametrize("query", ["organization_id=evil", "x", "x=1&x=2"])
+    def test_a_query_where_none_belongs_is_422_and_has_no_effect(
+        self, query: str, method: str, api: Api
+    ) -> None:
+        path = f"/audiences/{api.audience()['audience_id']}"
+        assert code(api.send(method, f"{path}?{query}")) == (422, "VALIDATION_ERROR")
+        assert api.get(path).status_code == 200
+
     @pytest.mark.parametrize(
         "query", ["limit=0", "limit=201", "limit=x", "user_id=bob", "offset=1"]
     )

@@ -124,3 +124,14 @@ def test_operators_and_services_do_not_pass_for_each_other(
             environ_overrides={ENVIRON: doors},
         )
         assert answer.status_code == status
+
+
+def test_browsers_are_told_to_stay_with_tls_in_the_cloud_only(server: LocalServer) -> None:
+    cloud = Doors.of(App(from_environment(ENVIRONMENT), server.app.clock))
+    for doors, told in ((cloud, "max-age=31536000; includeSubDomains"), (server._doors, None)):
+        for path, status in (("/health", 200), ("/api/v1/audiences", 401), ("/nothing", 404)):
+            answer = Client(loaded(function("audiences"))).get(
+                path, environ_overrides={ENVIRON: doors}
+            )
+            assert answer.status_code == status
+            assert answer.headers.get("Strict-Transport-Security") == told
