@@ -29,6 +29,7 @@ from activation.domain.suppression import (
 )
 from activation.domain.version import Restoration
 from activation.errors import ActivationError, ConflictError, NotFoundError
+from activation.members.suppression_rows import KEY_BYTES
 from activation.ports import BlobKey, Message
 from activation.services.imports import source_key
 from tests.faults.lab import Flow
@@ -391,6 +392,17 @@ def opt_in(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.suppressions.remove(caller, named).public()
 
 
+def rekey(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Another key on the suppression list, unless it has one already."""
+    del caller, scene
+    lists = app.suppressions.lists
+    heads = [one.entity for one in lists.heads(ANN.organization_id)]
+    if [one for one in heads if len(lists.key_of(one)) > KEY_BYTES]:
+        return {}
+    app.key_rotation.rekey_suppressions(ANN.organization_id)
+    return {}
+
+
 def by_the_system(app: App, scene: Scene, _key: str, act: Callable[..., Answer]) -> Answer:
     """Work without a key: it is simply done again."""
     try:
@@ -443,5 +455,6 @@ FLOWS: Mapping[str, Flow] = {
         Flow("first suppress", filled, opt_out),
         Flow("suppress a file", partly_suppressed, opt_out_by_file),
         Flow("unsuppress", partly_suppressed, opt_in),
+        Flow("rekey suppressions", partly_suppressed, rekey, asks=by_the_system),
     )
 }

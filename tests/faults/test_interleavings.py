@@ -31,6 +31,7 @@ PAIRS = (
     ("create", "limit"),
     ("suppress", "unsuppress"),
     ("suppress a file", "suppress"),
+    ("rekey suppressions", "suppress"),
 )
 """What every run of the suite tries."""
 
@@ -38,6 +39,8 @@ FURTHER = (
     ("first suppress", "first suppress"),
     ("suppress a file", "suppress a file"),
     ("suppress a file", "unsuppress"),
+    ("rekey suppressions", "unsuppress"),
+    ("rekey suppressions", "suppress a file"),
     ("suppress a file", "sweep"),
     ("import", "upsert"),
     ("import", "define"),
