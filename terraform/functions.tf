@@ -144,6 +144,7 @@ resource "google_cloudfunctions2_function" "function" {
     environment_variables = merge(local.common_environment, var.settings, {
       ACTIVATION_PUSH_AUDIENCE         = local.audiences[each.key]
       ACTIVATION_PUSH_SERVICE_ACCOUNTS = local.deliverers[each.value.trigger]
+      ACTIVATION_PUSH_CHECKED          = tostring(each.value.trigger != "http")
       THREADS                          = tostring(each.value.concurrency)
     })
 
