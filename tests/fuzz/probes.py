@@ -95,9 +95,9 @@ class Intruder:
     server: WatchedServer
     description: Description
     chance: random.Random
-    organization: str
     victim: Objects
     own: Objects
+    tokens: Mapping[Role, str]
     kept: set[str] = field(default_factory=set)
     """Texts of A's that B has stored as its own, so that it is told them again."""
 
@@ -127,7 +127,7 @@ class Intruder:
         return path
 
     def _good(self, method: str, path: str, operation: Mapping[str, Any], role: Role) -> Request:
-        token = self.server.issuer.token(self.organization, f"{OWN_MARK}-admin", role)
+        token = self.tokens[role]
         body = body_of(operation["operationId"])
         for name, required in ((n, r) for n, r in _needed(operation)):
             assert name in _QUERIES or not required, name
@@ -354,9 +354,9 @@ class Town:
             if self.organization != "acme":  # there is a limit to how many there may be
                 api.delete(f"/webhooks/{webhook['webhook_id']}")
         own = furnished(api, mark)
-        return Intruder(
-            self.server, self.description, self.chance, self.organization, victim, own, kept
-        )
+        issuer = self.server.issuer
+        tokens = {role: issuer.token(self.organization, user, role) for role in Role}
+        return Intruder(self.server, self.description, self.chance, victim, own, tokens, kept)
 
 
 def _break_in(
