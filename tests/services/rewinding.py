@@ -40,7 +40,15 @@ def go_back(app: App, then: Then) -> None:
     lists = app.suppressions.lists
     fresh = replace(lists, kept=type(lists.kept)())  # another process knows nothing yet
     app.__dict__["suppressions"] = replace(app.suppressions, lists=fresh)
-    for name in ("recovery", "distributions", "members", "member_upkeep", "lane_worker", "ledgers"):
+    for name in (
+        "recovery",
+        "key_rotation",
+        "distributions",
+        "members",
+        "member_upkeep",
+        "lane_worker",
+        "ledgers",
+    ):
         app.__dict__.pop(name, None)
     for name in ("dispatcher", "matching", "reauth", "reconciler", "reconciliations", "refreshing"):
         app.__dict__.pop(name, None)

@@ -21,7 +21,7 @@ from activation.domain.member_change import MemberReference
 from activation.domain.platform import PlatformDraft
 from activation.domain.recovery import Recovery
 from activation.domain.suppression import GLOBAL, SuppressionReference, SuppressionsDraft
-from activation.errors import InvalidStateError
+from activation.errors import InvalidStateError, StorageUnavailableError
 from activation.ports import BlobKey
 from activation.twins.catalog import OFFERS
 from activation.twins.members import member_key, set_digest
@@ -118,6 +118,59 @@ def test_any_history_comes_back_as_it_was(app: App, ann: Caller, seed: int) -> N
     told(app, choose.choice(states))
     after = app.suppressions.status(ann)
     assert (after.size, after.by_reason, hits(app, people)) == (known.size, known.by_reason, listed)
+
+
+SHARING = ("a.b@gmail.com", "ab@gmail.com", "c.d@gmail.com", "e@example.com", "f@example.com")
+"""Addresses of which some share a form."""
+
+
+def listed_of(app: App, caller: Caller) -> list[list[str]]:
+    """Why each of SHARING is on the list."""
+    references = [SuppressionReference(identifier_type=EMAIL, identifier_value=a) for a in SHARING]
+    checked = [app.suppressions.check(caller, one) for one in references]
+    return [[finding.reason.value for finding in one.findings] for one in checked]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_history_in_which_the_list_got_other_keys_comes_back(
+    app: App, ann: Caller, seed: int
+) -> None:
+    """Opt-outs from before and after a rotation are played over a list of before or after it."""
+    choose = random.Random(seed)
+    states = []
+    for step in range(14):
+        states.append(state_of(app))
+        chosen = choose.choice(SHARING)
+        if step in (4, 8) or choose.random() < 0.1:
+            app.key_rotation.rekey_suppressions("acme")
+        elif choose.random() < 0.35:
+            app.suppressions.remove(
+                ann, SuppressionReference(identifier_type=EMAIL, identifier_value=chosen)
+            )
+        else:
+            reason = choose.choice(["list", "opt_out", "erasure"])
+            named = {"identifier_type": "email", "identifier_value": chosen, "reason": reason}
+            app.suppressions.add(ann, SuppressionsDraft.model_validate({"suppressions": [named]}))
+        app.clock.sleep(choose.choice([1, 900]))
+    known, listed = app.suppressions.status(ann), listed_of(app, ann)
+    told(app, choose.choice(states))
+    after = app.suppressions.status(ann)
+    assert listed_of(app, ann) == listed
+    assert (after.size, after.by_reason) == (known.size, known.by_reason)
+
+
+def test_a_journal_under_a_key_that_the_list_never_had_is_told(app: App, ann: Caller) -> None:
+    """Somebody rotated before the journal was played back: nothing is passed over."""
+    suppress(app, ann, 0)
+    then = state_of(app)
+    app.key_rotation.rekey_suppressions("acme")
+    suppress(app, ann, 1)
+    go_back(app, then)
+    app.key_rotation.rekey_suppressions("acme")
+    app.clock.sleep(60)
+    with pytest.raises(StorageUnavailableError) as caught:
+        app.recovery.run(then.at)
+    assert caught.value.reason == "key"
 
 
 def test_opt_outs_taken_before_the_journal_was_played_back_stay(app: App, ann: Caller) -> None:

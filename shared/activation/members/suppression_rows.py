@@ -146,20 +146,26 @@ def keyed(key: bytes, kind: IdentifierType, digests: Iterable[bytes]) -> Words:
     return _words(found)
 
 
-def relayered(rows: Rows, layer: bytes) -> Rows:
-    """Rows as they are under a key with one more layer: forms can be keyed again, although nobody
-    knows what they were made from."""
+def relayered(rows: Rows, layers: bytes) -> tuple[Rows, Mask]:
+    """Rows as they are under a key with more layers: forms can be keyed again, although nobody
+    knows what they were made from. The mask says whose owner is known: where the main form is not
+    among the rows, the owner stays as it was, which is nobody's under that key."""
     import numpy as np
 
-    forms = _words(_macs(layer, LAYER, _cut(rows.forms.astype(">u8").tobytes())))
-    mains = np.flatnonzero(rows.is_main)
-    mains = mains[np.argsort(rows.owners[mains], kind="stable")]
-    places = np.searchsorted(rows.owners[mains], rows.owners)
-    places = np.minimum(places, max(0, len(mains) - 1))
-    known = rows.owners[mains[places]] == rows.owners if len(mains) else np.zeros(len(rows), bool)
-    owners = rows.owners.copy()  # a form whose main form is not on the list keeps its group
-    owners[known] = forms[mains[places[known]], 0]
-    return Rows(forms, owners, rows.added, rows.reasons)
+    known = np.ones(len(rows), bool)
+    for at in range(0, len(layers), KEY_BYTES):
+        layer = layers[at : at + KEY_BYTES]
+        forms = _words(_macs(layer, LAYER, _cut(rows.forms.astype(">u8").tobytes())))
+        mains = np.flatnonzero(rows.is_main)
+        mains = mains[np.argsort(rows.owners[mains], kind="stable")]
+        if not len(mains):
+            return Rows(forms, rows.owners, rows.added, rows.reasons), np.zeros(len(rows), bool)
+        places = np.searchsorted(rows.owners[mains], rows.owners)
+        places = np.minimum(places, len(mains) - 1)
+        found = rows.owners[mains[places]] == rows.owners
+        owners = np.where(found, forms[mains[places], 0], rows.owners)
+        rows, known = Rows(forms, owners, rows.added, rows.reasons), known & found
+    return rows, known
 
 
 def _macs(key: bytes, prefix: bytes, texts: Iterable[bytes]) -> list[bytes]:

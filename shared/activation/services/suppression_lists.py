@@ -54,6 +54,7 @@ LOOKS = 3
 """Times a reader looks again when the parts it was about to read have gone."""
 UNNAMED_FOR = timedelta(hours=24)
 """An object that no head names is deleted after this: longer than any change takes."""
+KEY_BYTES = 32
 FOLDED_FOR = timedelta(days=8)
 """A part that was folded away stays for so long: longer than a database may be set back without a
 backup (Firestore: seven days)."""
@@ -177,17 +178,8 @@ class SuppressionLists:
         ]
 
     def key_of(self, head: SuppressionList) -> bytes:
-        """The key of a list; opened once by each process."""
-        found = self.kept.keys.get(head.key)
-        if found is None:
-            try:
-                found = self.vault.open(head.key, key_context(head.organization_id))
-            except CredentialUnreadableError as error:
-                raise StorageUnavailableError(
-                    "The key of the suppression list cannot be opened.", reason="key"
-                ) from error
-            self.kept.keys[head.key] = found
-        return found
+        """The key of a list: its layers, the oldest first."""
+        return self.opened_key(head.organization_id, head.key)
 
     def in_force(self, stored: Stored[SuppressionList]) -> ListInForce:
         """What a list says, as it was read; only parts that are not kept yet are fetched."""
@@ -253,18 +245,35 @@ class SuppressionLists:
                 return made, after.size
         raise AssertionError("unreachable")
 
-    def rekeyed(self, organization_id: str, commit: Rekey) -> SuppressionList | None:
-        """Put one more layer on the key of a list, and on all its entries; None without a list.
+    def opened_key(self, organization_id: str, sealed: str) -> bytes:
+        """A sealed key of a list; opened once by each process."""
+        found = self.kept.keys.get(sealed)
+        if found is None:
+            try:
+                found = self.vault.open(sealed, key_context(organization_id))
+            except CredentialUnreadableError as error:
+                raise StorageUnavailableError(
+                    "The key of the suppression list cannot be opened.", reason="key"
+                ) from error
+            self.kept.keys[sealed] = found
+        return found
+
+    def rekeyed(
+        self, organization_id: str, commit: Rekey, layers: bytes = b""
+    ) -> SuppressionList | None:
+        """Put more layers (one that is drawn now, or those given) on the key of a list, and on all
+        its entries; None without a list.
 
         `commit` has to put the writes. Changes and readers see the list before or after.
         """
+        layers = layers or os.urandom(KEY_BYTES)
         with self.kept.changing(organization_id):
             for attempt in range(MAX_ATTEMPTS):
                 stored = self.records.find(organization_id, HEAD)
                 if stored is None:
                     return None
                 try:
-                    after, writes = self._relayered(stored)
+                    after, writes = self._relayered(stored, layers)
                     commit(stored, after, writes)
                 except (ConflictError, StorageUnavailableError) as error:
                     now = self.records.find(organization_id, HEAD)
@@ -276,20 +285,24 @@ class SuppressionLists:
                 return after
         raise AssertionError("unreachable")
 
-    def _relayered(self, stored: Stored[SuppressionList]) -> tuple[SuppressionList, list[Write]]:
+    def _relayered(
+        self, stored: Stored[SuppressionList], layers: bytes
+    ) -> tuple[SuppressionList, list[Write]]:
         from activation.members.suppression_change import dropped
-        from activation.members.suppression_rows import KEY_BYTES, relayered, settled
+        from activation.members.suppression_rows import relayered, settled
 
         before, organization_id = stored.entity, stored.key.organization_id
-        layer = os.urandom(KEY_BYTES)
+        now = self.clock.now()
         tables = [self.parts.rows(organization_id, part) for part in before.parts]
-        rows = relayered(settled(tables, keeps_gone=False), layer)
+        rows, _ = relayered(settled(tables, keeps_gone=False), layers)
         part, writes = self.parts.merged(organization_id, (), rows, keeps_gone=False)
+        folded = (*_lately(before, now), *_folded(before.parts, (part,), now))
         after = before.changed(
-            updated_at=self.clock.now(),
+            updated_at=now,
             epoch=before.epoch + 1,
-            key=self.vault.seal(self.key_of(before) + layer, key_context(organization_id)),
+            key=self.vault.seal(self.key_of(before) + layers, key_context(organization_id)),
             parts=(part,),
+            folded=folded[-MAX_FOLDED:],
         )
         return after, [stored.replaced_by(after), *writes, *dropped(organization_id, before.parts)]
 
@@ -334,7 +347,8 @@ class SuppressionLists:
         found = self.read(organization_id, opened)
         if found is None:
             self.found(
-                organization_id, self.vault.seal(os.urandom(32), key_context(organization_id))
+                organization_id,
+                self.vault.seal(os.urandom(KEY_BYTES), key_context(organization_id)),
             )
             return self._opened(organization_id)
         return found
