@@ -109,18 +109,22 @@ def _played_back(app: App, hashes: list[str]) -> list[int]:
     """Who would be on the list. An entry whose writer died in the middle was never acknowledged."""
     from activation.members.suppression_change import played_back
     from activation.members.suppressions import ListInForce, SuppressionView
+    from activation.services.playback import under
 
     lists, current = app.suppressions.lists, ListInForce()
-    for key in dict(app.journal.organizations(datetime(2000, 1, 1, tzinfo=UTC))).get(
+    heads = [one.entity for one in lists.heads(ORGANIZATION)]
+    keys = [lists.key_of(head) for head in heads if head.organization_id == ORGANIZATION]
+    for name in dict(app.journal.organizations(datetime(2000, 1, 1, tzinfo=UTC))).get(
         ORGANIZATION, ()
     ):
         try:
-            entry = app.journal.entry(key)
+            entry = app.journal.entry(name)
         except StorageUnavailableError:
             continue
-        change = played_back(current, [entry.rows], entry.epoch, 0)
+        written_under = lists.opened_key(ORGANIZATION, entry.sealed)
+        rows = under(keys[0], written_under, entry.rows, current)
+        change = played_back(current, [rows], entry.epoch, 0)
         current = current.after(change.rows) if len(change.rows) else current
-    keys = [lists.key_of(head.entity) for head in lists.heads(ORGANIZATION)]
     return SuppressionView("", 1, tuple((key, current) for key in keys)).hits({"email": hashes})
 
 
