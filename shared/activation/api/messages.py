@@ -39,7 +39,7 @@ def receive(function: str, request: flask.Request, handle: Handler) -> flask.Res
     """Let a message in and answer for what became of it."""
 
     def act() -> flask.Response:
-        _admit(request)
+        _admit(function, request)
         try:
             _handled(function, message_of(request), handle)
         except ActivationError as error:
@@ -72,7 +72,7 @@ def tick(
     """Do what the clock asks for; the answer says how much was found."""
 
     def found() -> flask.Response:
-        _admit(request)
+        _admit(function, request)
         return json_response(dict(act(flask.g.doors.app)), 200)
 
     return _guarded(function, request, found, "tick")
@@ -91,14 +91,14 @@ def _lives() -> flask.Response:
     return json_response({"status": "ok"}, 200)
 
 
-def _admit(request: flask.Request) -> None:
+def _admit(function: str, request: flask.Request) -> None:
     if (request.content_length or 0) > MAX_MESSAGE_BYTES:
         raise PayloadTooLargeError(f"A message has at most {MAX_MESSAGE_BYTES} bytes.")
     request.max_content_length = MAX_MESSAGE_BYTES
     if request.method != "POST":
         raise MethodNotAllowedError("Messages are posted.")
     door = flask.g.doors
-    auth.service(door.services, door.deliverers, flask.g.function, request.headers)
+    auth.service(door.services, door.deliverers, function, request.headers)
 
 
 def message_of(request: flask.Request) -> Message:
