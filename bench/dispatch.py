@@ -79,7 +79,12 @@ def fill(folder: Path, rows: int) -> Result:
 
 
 def send(folder: Path, target: str, url: str, kind: str) -> Result:
-    """Distribute the audience to one place; seconds and rows of each part of it."""
+    """Distribute the audience to one place; seconds and rows of each part of it. What has to be
+    loaded for it is loaded before."""
+    import httpx  # noqa: F401
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401
+
     sys.meta_path.insert(0, WithoutPandas())
     use_lean_pool()
     app = opened(folder)

@@ -95,3 +95,11 @@ class PlainTexts(Texts):
     def _made(self) -> list[str | None]:
         made: list[str | None] = self.values.to_pylist()
         return made
+
+    def utf8(self) -> Octets:
+        """The bytes of all values, one after the other."""
+        import numpy as np
+
+        _, ends, text = self.values.buffers()
+        ends = np.frombuffer(ends, np.int32)[self.values.offset :]
+        return np.frombuffer(text or b"", np.uint8)[ends[0] : ends[len(self.values)]]

@@ -260,11 +260,7 @@ class _Run:
         if self._clock.monotonic() > deadline:
             self._hand_over()
             return False
-        current = self._worker.distributions.records.find(
-            self._lane.organization_id, self._lane.distribution_id
-        )
-        job = current.entity if current else None
-        if job is None or job.status is not DistributionStatus.PROCESSING or job.hold is not None:
+        if not self._is_wanted():
             self._released()
             return False
         wait = bucket.wait()
@@ -276,6 +272,14 @@ class _Run:
         if wait > 0:
             self._clock.sleep(wait)
         return True
+
+    def _is_wanted(self) -> bool:
+        """Whether the distribution still goes on; asked for each batch, so not read as a whole."""
+        key = Key(self._lane.organization_id, "distributions", self._lane.distribution_id)
+        found = self._worker.documents.get(key)
+        if found is None:
+            return False
+        return found.data["status"] == DistributionStatus.PROCESSING and not found.data.get("hold")
 
     def _batch(
         self,

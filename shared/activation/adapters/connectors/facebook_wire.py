@@ -71,7 +71,7 @@ def _rows(
     # Devices are sent in lower case.
     alone = None if IdentifierType.MAID in given else rows_of_one(columns, around, b",")
     if alone is not None:
-        return b"[%b]" % alone
+        return b"".join([b"[", alone, b"]"])
     texts = [_json_texts(kind, columns[kind]) for kind in given]
     rows = map('","'.join, zip(*texts, strict=True))
     return '[["' + f'"{ends}],["'.join(rows) + f'"{ends}]]'

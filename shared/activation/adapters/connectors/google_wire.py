@@ -129,7 +129,7 @@ def _contacts(columns: Mapping[str, Sequence[Any]]) -> bytes | str:
     """Members as JSON text: hexadecimal digits need no escapes, and objects are slow."""
     alone = rows_of_one(columns, _around_contact, b",")
     if alone is not None:
-        return b"[%b]" % alone
+        return b"".join([b"[", alone, b"]"])
     given = [
         _digests(name, columns[kind])
         for kind, name in CONTACTS.items()

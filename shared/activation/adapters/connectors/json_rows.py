@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
 Around = Callable[[str], tuple[str, str]]
 """What stands before and behind the value of a row that has an identifier of this type."""
-ESCAPED = r'[\x00-\x1f"\\]'
-"""What stands for itself in no JSON text."""
 
 
 def rows_of_one(
     columns: Mapping[str, Sequence[Any]], around: Around, between: bytes
-) -> bytes | None:
+) -> memoryview | None:
     """The rows as JSON texts with one byte `between` them, where every row has exactly one
     identifier and values come as `Texts`; None for all other batches."""
     import numpy as np
@@ -45,7 +43,7 @@ def rows_of_one(
     return _joined([(c.at, _texts(kind, c, around, between)) for kind, c in held], rows)
 
 
-def _joined(columns: Sequence[tuple[Positions, Any]], rows: int) -> bytes:
+def _joined(columns: Sequence[tuple[Positions, Any]], rows: int) -> memoryview:
     """The texts of all columns in the order of their rows, without what stands between two after
     the last."""
     import numpy as np
@@ -56,7 +54,7 @@ def _joined(columns: Sequence[tuple[Positions, Any]], rows: int) -> bytes:
     texts = pa.concat_arrays([texts for _, texts in columns])
     texts = texts if len(columns) == 1 else texts.take(pa.array(places))
     _, ends, joined = texts.buffers()
-    return bytes(memoryview(joined)[: np.frombuffer(ends, np.int32)[rows] - 1])
+    return memoryview(joined).cast("B")[: np.frombuffer(ends, np.int32)[rows] - 1]
 
 
 def _texts(kind: str, column: Any, around: Around, between: bytes) -> Any:
@@ -88,7 +86,8 @@ def _of_values(column: PlainTexts, before: bytes, behind: bytes) -> Any:
     import pyarrow.compute as pc
 
     values = column.values.cast(pa.binary())
-    if pc.any(pc.match_substring_regex(column.values, ESCAPED)).as_py():
+    text = column.utf8()
+    if ((text < 0x20) | (text == ord('"')) | (text == ord("\\"))).any():
         given = [value for value in column.texts if value is not None]
         values = pa.array([orjson.dumps(value)[1:-1] for value in given], pa.binary())
     parts = [pa.scalar(before), values, pa.scalar(behind), pa.scalar(b"")]

@@ -166,11 +166,11 @@ def batch_body(
     }
     if form == "json":
         members = _members(columns, b",")
-        return orjson.dumps({**head, "members": orjson.Fragment(b"[%b]" % members)})
-    return b"%b\n%b\n" % (orjson.dumps(head), _members(columns, b"\n"))
+        return orjson.dumps({**head, "members": orjson.Fragment(b"".join([b"[", members, b"]"]))})
+    return b"".join([orjson.dumps(head), b"\n", _members(columns, b"\n"), b"\n"])
 
 
-def _members(columns: Mapping[str, Sequence[Any]], between: bytes) -> bytes:
+def _members(columns: Mapping[str, Sequence[Any]], between: bytes) -> bytes | memoryview:
     """People as JSON objects."""
     alone = rows_of_one(columns, lambda kind: (f'{{"{kind}":"', '"}'), between)
     if alone is not None:
