@@ -4,7 +4,7 @@ Every object that the copied documents name is in the backup, although nothing i
 was there before the first look is copied then, and stays in the backup whatever the sweep deletes
 later; a younger one is found by the second look, as the sweep touches nothing that is younger than
 a day. Afterwards the names in the documents are compared with what was copied, and where one is
-missing, all is done again (docs/adr/0011-backups-of-a-live-store.md).
+missing, all is done again (docs/adr/0014-backups-of-a-live-store.md).
 """
 
 from __future__ import annotations
