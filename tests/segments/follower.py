@@ -12,7 +12,7 @@ from activation.segments.engine import Evaluation, evaluate
 from activation.segments.minutes import Moment, micros_of
 from activation.segments.rulebook import RuleBook, rule_book
 from activation.segments.state import ShardState, empty_state
-from tests.segments.recount import memberships
+from tests.segments.recount import MINUTE, memberships
 from tests.segments.worlds import NOON, World
 
 SWEEP = 2
@@ -37,7 +37,19 @@ class Follower:
         block, refused = block_of(events, self.book.fields)
         assert not refused
         self.known += events
-        self._follow(evaluate(self.state, block, self.book, micros_of(now)))
+        step = evaluate(self.state, block, self.book, micros_of(now))
+        self._follow(step)
+        counted = zip(events, step.counted.tolist(), strict=True)
+        self._compare({event.user_id for event, new in counted if new}, now)
+
+    def _compare(self, users: set[str], now: datetime) -> None:
+        """Users who just did something are right in the middle of a minute, too."""
+        start = now.replace(second=0, microsecond=0)
+        end = start if start == now else start + MINUTE
+        mine = [event for event in self.known if event.user_id in users]
+        told = {pair for pair in self.told if pair[0] in users}
+        segments = self.book.segments
+        assert told == memberships(segments, mine, start, end), f"at {now}"
 
     def sweep(self, now: datetime, limit: int = SWEEP) -> None:
         """Look at all who are due, a few at a time."""

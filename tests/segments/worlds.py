@@ -49,7 +49,9 @@ class Maker:
         for n in range(self.draw.randint(0, 3)):
             segments.append(self.derived(f"d{n}", [one.segment_id for one in segments]))
         self.draw.shuffle(segments)
-        return World(segments, self.arrivals(), self.minutes + self.longest_window + 6)
+        arrivals = self.arrivals()
+        last = (arrivals[-1].at - NOON) // timedelta(minutes=1)
+        return World(segments, arrivals, max(self.minutes, last) + self.longest_window + 2)
 
     def independent(self, name: str) -> Segment:
         """A segment of one to three rules."""

@@ -17,7 +17,7 @@ from activation.segments.block import TYPES, EventBlock, Ints, Mask
 from activation.segments.cells import SAFE, Cells, View, view_of
 from activation.segments.minutes import MICROS, NEVER, RETAINED_MINUTES, Moment
 from activation.segments.rulebook import Measure, RuleBook, TypePlan
-from activation.segments.seen import first_of_each
+from activation.segments.seen import Seen, first_of_each
 from activation.segments.state import Due, ShardState, Transitions, Users, no_transitions
 
 
@@ -53,14 +53,14 @@ def evaluate(
         before = np.concatenate([before, np.tile(book.zero, (taken.fresh, 1))])
     ranks = before.copy() if len(touched) or len(swept) else before
     happened = _happened(taken, due, np.union1d(touched, swept), moment)
-    changes: list[_Change] = []
+    changes: list[Change] = []
     for kind in range(len(TYPES)):
         mine = np.unique(taken.rows[taken.types == kind])
         late = np.concatenate([touched, swept])
         late = late[due[late, kind] <= moment.tick]
         rows = np.union1d(mine, late)
         if len(rows):
-            changes += _looked_at(
+            changes += looked_at(
                 taken.cells[kind], book.plans[kind], rows, moment, ranks, due[:, kind]
             )
     transitions = _transitions(book, changes, len(state.users), before, ranks, happened)
@@ -72,7 +72,7 @@ def evaluate(
         taken.cells,
         ranks,
         due,
-        state.seen.with_ids(taken.rows.astype(np.int32), taken.ids, moment.day),
+        taken.seen.joined(taken.rows.astype(np.int32), taken.ids),
     )
     return Evaluation(after, transitions, taken.counted, taken.duplicate, taken.refused)
 
@@ -92,6 +92,8 @@ class _Taken:
     types: npt.NDArray[np.uint8]
     micros: Ints
     ids: npt.NDArray[np.uint64]
+    seen: Seen
+    """What was seen before."""
     counted: Mask
     duplicate: Mask
     refused: Mask
@@ -103,7 +105,8 @@ def _taken(state: ShardState, block: EventBlock, moment: Moment) -> _Taken:
     of_user[unknown] = len(state.users) + np.arange(len(unknown))
     rows = of_user[block.user]
     short = rows.astype(np.int32)
-    duplicate = ~first_of_each(short, block.ids) | state.seen.known(short, block.ids)
+    seen = state.seen.at(moment.day)
+    duplicate = ~first_of_each(short, block.ids) | seen.known(short, block.ids)
     refused = _refused(state, block, rows, ~duplicate)
     counted = ~duplicate & ~refused
     # A user none of whose events count is not seen: rows are given to the others, in order.
@@ -121,6 +124,7 @@ def _taken(state: ShardState, block: EventBlock, moment: Moment) -> _Taken:
         block.types[counted],
         block.micros[counted],
         block.ids[counted],
+        seen,
         counted,
         duplicate,
         refused,
@@ -180,7 +184,7 @@ def _happened(taken: _Taken, due: Due, rows: Ints, moment: Moment) -> Ints:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class Change:
     """Ranks that are no longer what was told."""
 
     rows: Ints
@@ -189,14 +193,14 @@ class _Change:
     after: Ints
 
 
-def _looked_at(
+def looked_at(
     cells: Cells,
     plan: TypePlan,
     rows: Ints,
     moment: Moment,
     ranks: npt.NDArray[np.uint8],
     due: Due,
-) -> list[_Change]:
+) -> list[Change]:
     """Bring the ranks and the due ticks of rows up to date, in place; returns what changed."""
     if not plan.measures:
         return []
@@ -210,7 +214,7 @@ def _looked_at(
         mine = slice(measure.first, measure.first + found.shape[1])
         told = ranks[rows, mine].astype(np.int64)
         i, j = np.nonzero(found != told)
-        changes.append(_Change(rows[i], measure.first + j, told[i, j], found[i, j]))
+        changes.append(Change(rows[i], measure.first + j, told[i, j], found[i, j]))
         ranks[rows, mine] = found
         np.minimum(next_due, _next_change(view, measure, found, sums, prefix), out=next_due)
     due[rows] = np.minimum(next_due, NEVER)
@@ -238,7 +242,7 @@ def _next_change(view: View, measure: Measure, ranks: Ints, sums: Ints, prefix: 
 
 def _transitions(
     book: RuleBook,
-    changes: list[_Change],
+    changes: list[Change],
     first_fresh: int,
     before: npt.NDArray[np.uint8],
     after: npt.NDArray[np.uint8],
@@ -252,7 +256,7 @@ def _transitions(
     segments = np.tile(from_start, len(fresh))
     if changes:
         some_rows, some_segments = circuit.affected(
-            *(np.concatenate([getattr(c, name) for c in changes]) for name in _Change.__slots__)
+            *(np.concatenate([getattr(c, name) for c in changes]) for name in Change.__slots__)
         )
         rows, segments = np.append(rows, some_rows), np.append(segments, some_segments)
     if not len(rows):

@@ -50,20 +50,27 @@ class Seen:
             _look_up(run, rows, ids, found)
         return found
 
-    def with_ids(self, rows: Rows, ids: Ids, day: int) -> Seen:
-        """These events too, and those of more than 31 days ago no longer."""
-        runs = list(self.runs if day == self.day else self._kept(day))
+    def at(self, day: int) -> Seen:
+        """Without what was seen more than 31 days before a day."""
+        if day == self.day:
+            return self
+        return Seen(tuple(_kept(self.runs, max(0, day - KEPT_DAYS))), day)
+
+    def joined(self, rows: Rows, ids: Ids) -> Seen:
+        """These events too, seen today."""
+        runs = list(self.runs)
         if len(ids):
-            runs.append(_sorted(ids, rows, np.full(len(ids), day, np.uint16)))
+            runs.append(_sorted(ids, rows, np.full(len(ids), self.day, np.uint16)))
         while len(runs) > 1 and len(runs[-2]) <= 2 * len(runs[-1]):
             runs[-2:] = [merged(runs[-2:])]
-        return Seen(tuple(runs), day)
+        return Seen(tuple(runs), self.day)
 
-    def _kept(self, day: int) -> Iterator[Run]:
-        for run in self.runs:
-            kept = run.days >= max(0, day - KEPT_DAYS)
-            if kept.any():
-                yield Run(run.ids[kept], run.rows[kept], run.days[kept])
+
+def _kept(runs: tuple[Run, ...], since: int) -> Iterator[Run]:
+    for run in runs:
+        kept = run.days >= since
+        if kept.any():
+            yield Run(run.ids[kept], run.rows[kept], run.days[kept])
 
 
 def first_of_each(rows: Rows, ids: Ids) -> Mask:

@@ -49,7 +49,8 @@ class ShardState:
     """The state of a shard as last committed; never changed in place.
 
     `ranks` say what was told: for each row and number of the rule book, how many thresholds were
-    reached. `due` is, for each row and event type, the tick at which a rank will change by itself. `micros` never goes back, whatever the clock does.
+    reached. `due` is, for each row and event type, the tick at which a rank will change by itself.
+    `micros` never goes back, whatever the clock does.
     """
 
     version: str
