@@ -24,7 +24,7 @@ from activation.domain.event import Event
 from activation.domain.membership import Transition
 from activation.domain.segment import Segment
 from activation.errors import ActivationError
-from activation.ports import Batch, Message, Query
+from activation.ports import Batch, DeadLetter, Message, Query
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from tests.faults.ports import Crash
 from tests.segments.recount import memberships
