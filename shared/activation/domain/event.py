@@ -37,6 +37,10 @@ MAX_VALUE = 10**9
 """The largest amount of one event, either way. Sums are whole millionths in 64 bits, so that they
 are exact whatever the order; 9,223 events of this size still fit, and the next one is refused."""
 
+_NEAR = 10**8
+"""Below it a float times `SCALE` is off by less than a hundredth: far from a tie, its nearest whole
+number is that of the decimal."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,30})?")
 
 
@@ -67,7 +71,7 @@ class Event(Value):
     @field_validator("user_id", "event_id", "session_id", "device_id")
     @classmethod
     def _printable(cls, text: str | None) -> str | None:
-        if text is not None and any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        if text is not None and _CONTROL.search(text):
             raise ValueError("control characters are not allowed")
         return text
 
@@ -154,6 +158,13 @@ def scaled(value: Any) -> int | None:
     Numbers and decimal text are read; a float is what its shortest decimal form says, so that 0.1
     is a tenth. Raises ValidationError above `MAX_VALUE`.
     """
+    if type(value) is int and -_NEAR < value < _NEAR:
+        return value * SCALE
+    if type(value) is float and -_NEAR < value < _NEAR:
+        product = value * SCALE
+        nearest = round(product)
+        if abs(product - nearest) < 0.25:
+            return nearest
     exact = _decimal(value)
     if exact is None:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +62,7 @@ class EventBlock:
 
 def empty_block(fields: Fields) -> EventBlock:
     """A block without events."""
-    return _block(fields, [], [], [], [], [], [])
+    return block_of([], fields)[0]
 
 
 def block_of(events: Sequence[Event], fields: Fields) -> tuple[EventBlock, list[int]]:
@@ -72,50 +71,36 @@ def block_of(events: Sequence[Event], fields: Fields) -> tuple[EventBlock, list[
     An event with a number beyond `MAX_VALUE` in a field that is summed is left out whole: to
     count it and to lose its amount would be half a truth.
     """
-    width = max(map(len, fields))
-    names: dict[str, int] = {}
-    user: list[int] = []
-    ids: list[int] = []
-    types: list[int] = []
-    micros: list[int] = []
-    amounts: list[list[int]] = []
-    refused: list[int] = []
+    refused = []
+    rows = []
     for position, event in enumerate(events):
-        number = TYPE_NUMBERS[event.event_type]
         try:
-            row = [amount(event, field) or 0 for field in fields[number]]
+            rows.append(
+                [amount(event, name) or 0 for name in fields[TYPE_NUMBERS[event.event_type]]]
+            )
         except ValidationError:
             refused.append(position)
-            continue
-        user.append(names.setdefault(event.user_id, len(names)))
-        ids.append(id_of(event.event_id))
-        types.append(number)
-        micros.append(micros_of(event.timestamp))
-        amounts.append(row + [0] * (width - len(row)))
-    return _block(fields, list(names), user, ids, types, micros, amounts), refused
-
-
-def id_of(event_id: str) -> int:
-    """64 bits of an event's id. Two ids of one user agree by chance once in 2**64."""
-    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=8).digest(), "little")
-
-
-def _block(
-    fields: Fields,
-    users: Sequence[str],
-    user: Any,
-    ids: Any,
-    types: Any,
-    micros: Any,
-    amounts: Any,
-) -> EventBlock:
+    if refused:
+        left = set(refused)
+        events = [event for position, event in enumerate(events) if position not in left]
     width = max(map(len, fields))
-    return EventBlock(
+    if any(len(row) < width for row in rows):
+        rows = [row + [0] * (width - len(row)) for row in rows]
+    names: dict[str, int] = {}
+    user = [names.setdefault(event.user_id, len(names)) for event in events]
+    digests = b"".join([digest_of_id(event.event_id) for event in events])
+    block = EventBlock(
         fields,
-        users,
+        list(names),
         np.array(user, np.int32),
-        np.array(ids, np.uint64),
-        np.array(types, np.uint8),
-        np.array(micros, np.int64),
-        np.array(amounts, np.int64).reshape(-1, width),
+        np.frombuffer(digests, "<u8"),
+        np.array([TYPE_NUMBERS[event.event_type] for event in events], np.uint8),
+        np.array([micros_of(event.timestamp) for event in events], np.int64),
+        np.array(rows, np.int64).reshape(-1, width),
     )
+    return block, refused
+
+
+def digest_of_id(event_id: str) -> bytes:
+    """64 bits of an event's id. Two ids of one user agree by chance once in 2**64."""
+    return hashlib.blake2b(event_id.encode(), digest_size=8).digest()

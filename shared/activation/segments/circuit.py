@@ -45,6 +45,14 @@ def table(lists: Sequence[Sequence[int]]) -> Table:
     return Table(np.cumsum(lengths), items)
 
 
+def distinct(numbers: Ints) -> Ints:
+    """The different numbers, in order."""
+    ordered = np.sort(numbers)
+    new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]
+
+
 @dataclass(frozen=True, slots=True)
 class Circuit:
     """Nodes as columns, the node of each segment, and which segments hang on which rank."""
@@ -75,7 +83,7 @@ class Circuit:
         first = self.decided.starts[base + np.minimum(before, after)]
         last = self.decided.starts[base + np.maximum(before, after)]
         of, segments = self.decided.spread(first, last)
-        keys = np.unique(rows[of] * len(self.roots) + segments)
+        keys = distinct(rows[of] * len(self.roots) + segments)
         return keys // len(self.roots), keys % len(self.roots)
 
     def _truth(self, rows: Ints, nodes: Ints, ranks: npt.NDArray[Any]) -> Mask:

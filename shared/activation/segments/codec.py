@@ -207,7 +207,7 @@ def told_of(data: bytes) -> Told:
 
 def _text_column(texts: Any) -> Column:
     """Texts without line breaks, each on its line."""
-    return np.frombuffer("".join(f"{text}\n" for text in texts).encode(), np.uint8)
+    return np.frombuffer("\n".join([*texts, ""]).encode(), np.uint8)
 
 
 def _texts(column: Column) -> list[str]:

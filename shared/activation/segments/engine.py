@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from activation.segments.block import TYPES, EventBlock, Ints, Mask
 from activation.segments.cells import SAFE, Cells, View, view_of
+from activation.segments.circuit import distinct
 from activation.segments.minutes import MICROS, NEVER, RETAINED_MINUTES, Moment
 from activation.segments.rulebook import Measure, RuleBook, TypePlan
 from activation.segments.seen import Seen, first_of_each
@@ -45,20 +46,20 @@ def evaluate(
         raise ValueError("The state or the events were made for other rules.")
     moment = Moment(max(micros, state.micros))
     taken = _taken(state, block, moment)
-    touched = np.unique(taken.rows)
+    touched = distinct(taken.rows)
     swept = state.due_rows(moment.tick, sweep) if sweep else np.zeros(0, np.int64)
     due = _grown(state.due, len(taken.users), NEVER)
     before = state.ranks
     if taken.fresh:
         before = np.concatenate([before, np.tile(book.zero, (taken.fresh, 1))])
     ranks = before.copy() if len(touched) or len(swept) else before
-    happened = _happened(taken, due, np.union1d(touched, swept), moment)
+    happened = _happened(taken, due, distinct(np.concatenate([touched, swept])), moment)
     changes: list[Change] = []
     for kind in range(len(TYPES)):
-        mine = np.unique(taken.rows[taken.types == kind])
+        mine = distinct(taken.rows[taken.types == kind])
         late = np.concatenate([touched, swept])
         late = late[due[late, kind] <= moment.tick]
-        rows = np.union1d(mine, late)
+        rows = distinct(np.concatenate([mine, late]))
         if len(rows):
             changes += looked_at(
                 taken.cells[kind], book.plans[kind], rows, moment, ranks, due[:, kind]
@@ -261,7 +262,7 @@ def _transitions(
         rows, segments = np.append(rows, some_rows), np.append(segments, some_segments)
     if not len(rows):
         return no_transitions()
-    keys = np.unique(rows * len(book.segments) + segments)
+    keys = distinct(rows * len(book.segments) + segments)
     rows, segments = keys // len(book.segments), keys % len(book.segments)
     was = circuit.holds(rows, segments, before) & (rows < first_fresh)
     entered = circuit.holds(rows, segments, after)

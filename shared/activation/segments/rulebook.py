@@ -91,6 +91,11 @@ class RuleBook:
         return self.circuit.zero
 
     @cached_property
+    def segment_ids(self) -> Sequence[str]:
+        """The segments' ids, by position."""
+        return [segment.segment_id for segment in self.segments]
+
+    @cached_property
     def positions(self) -> Mapping[str, int]:
         """Where each segment stands."""
         return {segment.segment_id: n for n, segment in enumerate(self.segments)}

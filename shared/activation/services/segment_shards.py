@@ -223,8 +223,8 @@ class ShardWorker:
 
 
 def _told(state: ShardState, transitions: Transitions, book: RuleBook) -> Told:
-    ids = [segment.segment_id for segment in book.segments]
-    return told_by(transitions, state.users.names, ids, state.number, state.micros)
+    names = state.users.names
+    return told_by(transitions, names, book.segment_ids, state.number, state.micros)
 
 
 def message_of_step(opened: OpenShard, told: Told) -> Message:
