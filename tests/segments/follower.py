@@ -27,6 +27,7 @@ class Follower:
     state: ShardState
     known: list[Event] = field(default_factory=list)
     told: set[tuple[str, str]] = field(default_factory=set)
+    since: dict[tuple[str, str], tuple[int, datetime]] = field(default_factory=dict)
     entries: dict[str, int] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     counted: int = 0
@@ -67,6 +68,7 @@ class Follower:
             step.state.users.names, names, step.state.number, step.state.micros
         )
         for one in listed:
+            self.since[one.user_id, one.segment_id] = (one.seq, one.happened_at)
             pair = (one.user_id, one.segment_id)
             assert (pair not in self.told) == one.entered, "entries and exits take turns"
             (self.told.add if one.entered else self.told.discard)(pair)
@@ -77,7 +79,15 @@ class Follower:
     def current(self) -> set[tuple[str, str]]:
         """What the state says of itself, which must be what was told."""
         users = self.state.users.names
-        return {(user, one) for user in users for one in self.state.segments_of(user, self.book)}
+        found = set()
+        for user in users:
+            stays = self.state.memberships_of(user, self.book)
+            inside = self.state.segments_of(user, self.book)
+            assert [one.segment_id for one in stays] == inside
+            for one in stays:
+                assert (one.seq, one.entered_at) == self.since[user, one.segment_id]
+            found |= {(user, one) for one in inside}
+        return found
 
 
 def follower_of(world: World) -> Follower:

@@ -80,6 +80,9 @@ def inside(worker: ShardWorker, shard: int = 0) -> set[tuple[str, str]]:
     """Who is in which segment, as the state says."""
     opened = worker.states.open(ORGANIZATION, shard)
     users = opened.state.users.names
+    for user in users:
+        stays = opened.state.memberships_of(user, opened.book)
+        assert [one.segment_id for one in stays] == opened.state.segments_of(user, opened.book)
     return {(user, one) for user in users for one in opened.state.segments_of(user, opened.book)}
 
 

@@ -158,10 +158,8 @@ def scaled(value: Any) -> int | None:
     Numbers and decimal text are read; a float is what its shortest decimal form says, so that 0.1
     is a tenth. Raises ValidationError above `MAX_VALUE`.
     """
-    if type(value) is int and -_NEAR < value < _NEAR:
-        return value * SCALE
     if type(value) is float and -_NEAR < value < _NEAR:
-        product = value * SCALE
+        product: float = value * SCALE
         nearest = round(product)
         if abs(product - nearest) < 0.25:
             return nearest
@@ -180,8 +178,10 @@ def scaled(value: Any) -> int | None:
 def _decimal(value: Any) -> Decimal | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return Decimal(repr(value))
+    if isinstance(value, int):
+        return Decimal(value)
+    if isinstance(value, float):
+        return Decimal(repr(value)) if math.isfinite(value) else None
     if isinstance(value, Decimal):
         return value if value.is_finite() else None
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):

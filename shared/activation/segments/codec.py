@@ -6,7 +6,7 @@ A stored state, a delta (the events of one step) and a list of transitions have 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from activation.segments.cells import Cells
 from activation.segments.rulebook import RuleBook
 from activation.segments.seen import Run, Seen
 from activation.segments.state import ShardState, Transitions, Users
+from activation.segments.stays import StayRun, Stays
 
 MARK = b"SEG1"
 CHECKSUM_BYTES = 16
@@ -100,6 +101,12 @@ def state_bytes(state: ShardState) -> bytes:
         columns[f"numbers{n}"] = one.numbers.T
     for n, run in enumerate(state.seen.runs):
         columns |= {f"ids{n}": run.ids, f"rows{n}": run.rows, f"days{n}": run.days}
+    for n, stay in enumerate(state.stays.folded().runs):
+        columns |= {
+            f"stay_keys{n}": np.diff(stay.keys, prepend=0),
+            f"stay_seqs{n}": stay.seqs,
+            f"stay_since{n}": stay.since,
+        }
     header = {
         "version": state.version,
         "number": state.number,
@@ -133,7 +140,15 @@ def state_of(data: bytes) -> ShardState:
         columns["ranks"],
         columns["due"],
         Seen(tuple(runs), header["day"]),
+        Stays(tuple(_stay_runs(columns))),
     )
+
+
+def _stay_runs(columns: Mapping[str, Column]) -> Iterator[StayRun]:
+    if "stay_keys0" in columns:
+        keys = np.cumsum(columns["stay_keys0"])
+        entered = np.ones(len(keys), np.bool_)
+        yield StayRun(keys, columns["stay_seqs0"], columns["stay_since0"], entered)
 
 
 # steps --------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from activation.segments.minutes import MICROS, NEVER, RETAINED_MINUTES, Moment
 from activation.segments.rulebook import Measure, RuleBook, TypePlan
 from activation.segments.seen import Seen, first_of_each
 from activation.segments.state import Due, ShardState, Transitions, Users, no_transitions
+from activation.segments.stays import Stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,20 @@ def evaluate(
         ranks,
         due,
         taken.seen.joined(taken.rows.astype(np.int32), taken.ids),
+        stayed(state, transitions),
     )
     return Evaluation(after, transitions, taken.counted, taken.duplicate, taken.refused)
+
+
+def stayed(state: ShardState, transitions: Transitions) -> Stays:
+    """The stays after the next step of a shard."""
+    return state.stays.changed(
+        transitions.rows,
+        transitions.segments,
+        transitions.entered,
+        transitions.happened,
+        state.number + 1,
+    )
 
 
 # taking events in ---------------------------------------------------------------------------------

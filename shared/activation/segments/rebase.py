@@ -19,6 +19,7 @@ from activation.segments.engine import looked_at
 from activation.segments.minutes import NEVER, Moment
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
+from activation.segments.stays import Stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,29 @@ def rebased(state: ShardState, old: RuleBook, new: RuleBook) -> Rebased:
         due=due,
     )
     ids, transitions = _compared(state, old, after, new)
+    after = replace(after, stays=_stays(state, old, new, ids, transitions))
     return Rebased(after, ids, transitions, _missing(old, new))
+
+
+def _stays(
+    state: ShardState,
+    old: RuleBook,
+    new: RuleBook,
+    ids: tuple[str, ...],
+    transitions: Transitions,
+) -> Stays:
+    """The stays by the places of the new rules; who was in a segment that is gone is nowhere."""
+    moved = np.array([new.positions.get(one, -1) for one in old.segment_ids], np.int64)
+    places = np.array([new.positions.get(one, -1) for one in ids], np.int64)
+    segments = places[transitions.segments]
+    there = segments >= 0
+    return state.stays.renumbered(moved).changed(
+        transitions.rows[there],
+        segments[there],
+        transitions.entered[there],
+        transitions.happened[there],
+        state.number + 1,
+    )
 
 
 def changed_segments(old: RuleBook, new: RuleBook) -> list[str]:

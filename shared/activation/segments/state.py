@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from activation.domain.membership import Transition
+from activation.domain.membership import Membership, Transition
 from activation.segments.block import TYPES, Ints, Mask
 from activation.segments.cells import Cells, no_cells
 from activation.segments.minutes import MICROS, NEVER, instant_of
 from activation.segments.rulebook import RuleBook
 from activation.segments.seen import Seen
+from activation.segments.stays import Stays
 
 Due = npt.NDArray[np.int32]
 
@@ -61,6 +62,7 @@ class ShardState:
     ranks: npt.NDArray[Any]
     due: Due
     seen: Seen
+    stays: Stays
 
     def next_due(self) -> int:
         """The tick at which somebody has to be looked at; NEVER when nobody has."""
@@ -87,6 +89,19 @@ class ShardState:
         inside = book.circuit.holds(np.zeros_like(every), every, self.ranks[row : row + 1])
         return [book.segments[n].segment_id for n in np.flatnonzero(inside).tolist()]
 
+    def memberships_of(self, user_id: str, book: RuleBook) -> list[Membership]:
+        """The open stays of a user, by segment."""
+        row = self.row(user_id)
+        return [
+            Membership(
+                user_id=user_id,
+                segment_id=book.segment_ids[segment],
+                seq=seq,
+                entered_at=instant_of(since),
+            )
+            for segment, seq, since in ([] if row is None else self.stays.of(row))
+        ]
+
     def members_of(self, segment_id: str, book: RuleBook) -> list[str]:
         """The users that were last told to be in a segment."""
         at = book.positions.get(segment_id)
@@ -101,6 +116,7 @@ class ShardState:
         columns = [self.ranks, self.due]
         columns += [one for cells in self.cells for one in (cells.keys, cells.numbers)]
         columns += [one for run in self.seen.runs for one in (run.ids, run.rows, run.days)]
+        columns += [one for run in self.stays.runs for one in (run.keys, run.seqs, run.since)]
         return sum(column.nbytes for column in columns)
 
     def digest(self) -> str:
@@ -129,6 +145,7 @@ def empty_state(book: RuleBook) -> ShardState:
         np.zeros((0, book.numbers), book.rank_type),
         np.zeros((0, len(TYPES)), np.int32),
         Seen(),
+        Stays(),
     )
 
 
