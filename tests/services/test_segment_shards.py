@@ -16,7 +16,8 @@ from activation.domain.membership import Transition, stays
 from activation.domain.segment import SegmentStatus
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import StorageUnavailableError
-from activation.ports import Query
+from activation.ports import BlobKey, Key, Query
+from activation.services.parcels import object_of
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.shard_states import DELTAS, STATES
 from tests.segments.recount import memberships
@@ -305,10 +306,29 @@ def test_rules_may_change_at_any_time(stores: Stores, seed: int) -> None:
     assert require_turns(all_told(stores)) == inside(worker)
 
 
+def test_objects_that_no_document_names_are_swept(stores: Stores) -> None:
+    stores.define([BUYERS])
+    worker = stores.worker(inline_bytes=10, fold_every=2)
+    for number in range(5):
+        worker.process(ORGANIZATION, 0, [order(number)])
+    named = {info.key for info in stores.blobs.list(ORGANIZATION)}
+    key = Key(ORGANIZATION, DELTAS, "00000-000000000099")
+    lost = object_of(worker.parcels.packed(key, b"x" * 20))
+    later = stores.clock.now() + MINUTE
+    assert worker.parcels.sweep(stores.documents, ORGANIZATION, NOON) == 0
+    swept = worker.parcels.sweep(stores.documents, ORGANIZATION, later)
+    left = {info.key for info in stores.blobs.list(ORGANIZATION)}
+    assert BlobKey(ORGANIZATION, lost[0]) not in left
+    assert left < named
+    assert swept == 1 + len(named) - len(left)
+    assert inside(stores.worker()) == {("ann", "buyers")}
+    assert len(all_told(stores)) == 1
+
+
 def test_a_damaged_state_is_noticed(stores: Stores) -> None:
     stores.define([BUYERS])
     stores.worker(inline_bytes=10).process(ORGANIZATION, 0, [order(1)])
-    files = [*(stores.blobs.root / ORGANIZATION).rglob("segment_states/*")]
+    files = [*(stores.blobs.root / ORGANIZATION).rglob("segment_states/*/*")]
     content = bytearray(files[0].read_bytes())
     content[-3] ^= 1
     files[0].write_bytes(content)
