@@ -70,7 +70,16 @@ class Place:
 
     @classmethod
     def made(cls, folder: Path, some: Sequence[Segment], shards: int) -> Place:
-        """With these segments in force."""
+        """New stores, with these segments in force."""
+        place = cls.reopened(folder, shards)
+        books = place.worker.books
+        place.documents.commit(Batch(books.change(ORGANIZATION, some)))
+        books.current(ORGANIZATION)
+        return place
+
+    @classmethod
+    def reopened(cls, folder: Path, shards: int) -> Place:
+        """The stores as they are."""
         clock = MovableClock(START)
         documents = SqliteDocuments(folder / "documents.sqlite", clock)
         blobs = FileBlobs(folder / "segments", clock)
@@ -78,10 +87,9 @@ class Place:
         parcels = Parcels(blobs)
         books = RuleBooks(documents, parcels)
         states = ShardStates(documents, blobs, books, parcels, clock, max_kept=shards)
-        documents.commit(Batch(books.change(ORGANIZATION, some)))
-        books.current(ORGANIZATION)
         commits = Commits(documents, bus, clock)
-        return cls(ShardWorker(documents, commits, books, states, parcels, clock), documents, clock)
+        worker = ShardWorker(documents, commits, books, states, parcels, clock)
+        return cls(worker, documents, clock)
 
 
 def measured(some: Sequence[Segment], load: Load, chunk: int) -> Run:
@@ -93,7 +101,7 @@ def measured(some: Sequence[Segment], load: Load, chunk: int) -> Run:
             minute = START
             for now, by_shard in load.chunks(chunk):
                 place.clock.set(now)
-                _take(place, by_shard, run)
+                take(place, by_shard, run)
                 if now - minute >= timedelta(minutes=1):
                     minute = now
                     _sweep(place, run)
@@ -101,7 +109,8 @@ def measured(some: Sequence[Segment], load: Load, chunk: int) -> Run:
     return run
 
 
-def _take(place: Place, by_shard: dict[int, list[Event]], run: Run) -> None:
+def take(place: Place, by_shard: dict[int, list[Event]], run: Run) -> None:
+    """Let the worker take events, shard by shard, and note how long each step took."""
     for shard, events in by_shard.items():
         began = time.perf_counter()
         done = place.worker.process(ORGANIZATION, shard, events)
@@ -150,7 +159,7 @@ def unloaded(some: Sequence[Segment], load: Load) -> str:
         with closing(place.documents):
             for now, by_shard in load.chunks(load.shards):
                 place.clock.set(now)
-                _take(place, by_shard, run)
+                take(place, by_shard, run)
     steps = sorted(1e3 * one for one in run.steps)
     middle, late = steps[len(steps) // 2], steps[int(len(steps) * 0.99)]
     return f"one to a few events a commit: p50 {middle:.1f} ms, p99 {late:.1f} ms"

@@ -185,7 +185,7 @@ class Story:
     events: list[Event] = field(default_factory=list)
     queue: list[Work] = field(default_factory=list)
     workers: list[Running] = field(default_factory=list)
-    processes: list[tuple[ShardWorker, list[Gate]]] = field(default_factory=list)
+    processes: list[ShardWorker] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -334,9 +334,10 @@ class Story:
             kind=self.kind,
         )
         if self.processes and self.draw.random() < 0.7:
-            older, _ = self.draw.choice(self.processes)
+            older = self.draw.choice(self.processes)
             worker.states._kept.update(older.states._kept)
-        self.processes.append((worker, [gate]))
+            worker.books._books.update(older.books._books)
+        self.processes.append(worker)
         return worker
 
     def _live(self, running: Running, worker: ShardWorker) -> None:

@@ -52,6 +52,9 @@ class EventType(StrEnum):
     ORDERS = "orders"
     ADD_TO_CART = "addToCart"
 
+    __hash__ = str.__hash__
+    """That of an enumeration is slow, and every event is looked up by its type."""
+
 
 class Event(Value):
     """One thing that a user did. `event_id` is always set: without one it is a digest of all else,
@@ -194,14 +197,12 @@ def _decimal(value: Any) -> Decimal | None:
 
 def amount(event: Event, field: str) -> int | None:
     """The event's number under this name or dotted path, in millionths; None without one."""
-    if field in event.attributes:
-        return scaled(event.attributes[field])
-    found: Any = event.attributes
-    for step in field.split("."):
-        if not isinstance(found, dict) or step not in found:
-            return None
-        found = found[step]
-    return scaled(found)
+    found: Any = event.attributes.get(field)
+    if found is None and "." in field:
+        found = event.attributes
+        for step in field.split("."):
+            found = found.get(step) if isinstance(found, dict) else None
+    return None if found is None else scaled(found)
 
 
 def _require_plain(value: Any) -> None:

@@ -71,32 +71,33 @@ def block_of(events: Sequence[Event], fields: Fields) -> tuple[EventBlock, list[
     An event with a number beyond `MAX_VALUE` in a field that is summed is left out whole: to
     count it and to lose its amount would be half a truth.
     """
-    refused = []
-    rows = []
+    width = max(map(len, fields))
+    names: dict[str, int] = {}
+    rows: list[tuple[int, int, int]] = []
+    amounts: list[list[int]] = []
+    digests: list[bytes] = []
+    refused: list[int] = []
     for position, event in enumerate(events):
+        kind = TYPE_NUMBERS[event.event_type]
         try:
-            rows.append(
-                [amount(event, name) or 0 for name in fields[TYPE_NUMBERS[event.event_type]]]
-            )
+            amounts.append([amount(event, name) or 0 for name in fields[kind]])
         except ValidationError:
             refused.append(position)
-    if refused:
-        left = set(refused)
-        events = [event for position, event in enumerate(events) if position not in left]
-    width = max(map(len, fields))
-    if any(len(row) < width for row in rows):
-        rows = [row + [0] * (width - len(row)) for row in rows]
-    names: dict[str, int] = {}
-    user = [names.setdefault(event.user_id, len(names)) for event in events]
-    digests = b"".join([digest_of_id(event.event_id) for event in events])
+            continue
+        user = names.setdefault(event.user_id, len(names))
+        rows.append((user, kind, micros_of(event.timestamp)))
+        digests.append(digest_of_id(event.event_id))
+    if min(map(len, fields)) < width:
+        amounts = [row + [0] * (width - len(row)) for row in amounts]
+    user_column, types, micros = np.array(rows, np.int64).reshape(-1, 3).T
     block = EventBlock(
         fields,
         list(names),
-        np.array(user, np.int32),
-        np.frombuffer(digests, "<u8"),
-        np.array([TYPE_NUMBERS[event.event_type] for event in events], np.uint8),
-        np.array([micros_of(event.timestamp) for event in events], np.int64),
-        np.array(rows, np.int64).reshape(-1, width),
+        user_column.astype(np.int32),
+        np.frombuffer(b"".join(digests), "<u8"),
+        types.astype(np.uint8),
+        np.ascontiguousarray(micros),
+        np.array(amounts, np.int64).reshape(-1, width),
     )
     return block, refused
 
