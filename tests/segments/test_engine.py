@@ -20,11 +20,13 @@ from activation.segments.codec import (
     Delta,
     delta_bytes,
     delta_of,
+    pack,
     state_bytes,
     state_of,
     told_by,
     told_bytes,
     told_of,
+    unpack,
 )
 from activation.segments.engine import Evaluation, evaluate
 from activation.segments.minutes import Moment, micros_of, micros_of_tick
@@ -303,6 +305,13 @@ def test_a_delta_and_what_was_told_are_read_as_they_were() -> None:
     assert told.transitions.listed(told.users, told.segment_ids, 1, told.micros) == shard.listed(
         found
     )
+
+
+def test_a_step_of_another_evaluation_is_not_taken_again() -> None:
+    shard = Shard(segment("one", rules=[rule("GTE", 1, 5)]))
+    header, columns = unpack(delta_bytes(Delta(1, 0, 0, empty_block(shard.book.fields))))
+    with pytest.raises(StorageUnavailableError):
+        delta_of(pack({**header, "evaluation": 0}, columns), shard.book)
 
 
 def _columns(block: EventBlock) -> list[object]:

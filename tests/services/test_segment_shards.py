@@ -306,6 +306,17 @@ def test_rules_may_change_at_any_time(stores: Stores, seed: int) -> None:
     assert require_turns(all_told(stores)) == inside(worker)
 
 
+def test_a_fold_leaves_no_delta_behind(stores: Stores) -> None:
+    stores.define([BUYERS])
+    worker = stores.worker()
+    for number in range(3):
+        worker.process(ORGANIZATION, 0, [order(number)])
+    assert stores.documents.count(Query(ORGANIZATION, DELTAS)) == 2
+    worker.fold(ORGANIZATION, 0)
+    assert stores.documents.count(Query(ORGANIZATION, DELTAS)) == 0
+    assert stores.worker().process(ORGANIZATION, 0, [order(1), order(9)]).duplicate == 1
+
+
 def test_objects_that_no_document_names_are_swept(stores: Stores) -> None:
     stores.define([BUYERS])
     worker = stores.worker(inline_bytes=10, fold_every=2)

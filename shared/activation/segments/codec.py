@@ -18,6 +18,7 @@ import pyarrow as pa
 from activation.errors import StorageUnavailableError
 from activation.segments.block import EventBlock
 from activation.segments.cells import Cells
+from activation.segments.engine import EVALUATION
 from activation.segments.rulebook import RuleBook
 from activation.segments.seen import Run, Seen
 from activation.segments.state import ShardState, Transitions, Users
@@ -157,7 +158,12 @@ def _stay_runs(columns: Mapping[str, Column]) -> Iterator[StayRun]:
 def delta_bytes(delta: Delta) -> bytes:
     """One step; only events that counted need to be in it."""
     block = delta.block
-    header = {"number": delta.number, "micros": delta.micros, "sweep": delta.sweep}
+    header = {
+        "evaluation": EVALUATION,
+        "number": delta.number,
+        "micros": delta.micros,
+        "sweep": delta.sweep,
+    }
     columns = {
         "users": _text_column(block.users),
         "user": block.user,
@@ -170,8 +176,13 @@ def delta_bytes(delta: Delta) -> bytes:
 
 
 def delta_of(data: bytes, book: RuleBook) -> Delta:
-    """The step from its bytes; `book` is of the version it was made with."""
+    """The step from its bytes; `book` is of the version it was made with.
+
+    Raises StorageUnavailableError for a step of another `EVALUATION`.
+    """
     header, columns = unpack(data)
+    if header["evaluation"] != EVALUATION:
+        raise StorageUnavailableError("A step was taken by another release.", reason="evaluation")
     block = EventBlock(
         book.fields,
         _texts(columns["users"]),

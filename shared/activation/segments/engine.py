@@ -22,6 +22,10 @@ from activation.segments.seen import Seen, first_of_each
 from activation.segments.state import Due, ShardState, Transitions, Users, no_transitions
 from activation.segments.stays import Stays
 
+EVALUATION = 1
+"""Goes up with every change after which `evaluate` gives something else for the same log: what was
+told would no longer follow from the stored deltas, so that those of another number are refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

@@ -23,7 +23,7 @@ from activation.segments.engine import Evaluation, evaluate
 from activation.segments.minutes import Moment, micros_of
 from activation.segments.rebase import rebased
 from activation.segments.rulebook import RuleBook
-from activation.segments.state import ShardState, Transitions
+from activation.segments.state import ShardState, Transitions, no_transitions
 from activation.services.commits import Commits
 from activation.services.parcels import Parcels
 from activation.services.rule_books import RuleBooks
@@ -105,6 +105,11 @@ class ShardWorker:
         A change of rules is in force everywhere once every shard has been through this.
         """
         return self._again(lambda: self._adopted(organization_id, shard).state.version)
+
+    def fold(self, organization_id: str, shard: int) -> None:
+        """Store the whole state of a shard, so that no delta is left: before a release that
+        evaluates in another way."""
+        self._again(lambda: self._fold(organization_id, shard))
 
     def adopted(self, organization_id: str, shards: int) -> tuple[int, int]:
         """How many shards are at the rules in force, and how many there are."""
@@ -202,6 +207,12 @@ class ShardWorker:
         )
         writes = self.states.whole(opened, found.state, found.missing)
         self._commit(opened, found.state, writes, told)
+
+    def _fold(self, organization_id: str, shard: int) -> None:
+        opened = self.states.open(organization_id, shard)
+        state = replace(opened.state, number=opened.state.number + 1)
+        told = told_by(no_transitions(), (), (), state.number, state.micros)
+        self._commit(opened, state, self.states.whole(opened, state), told)
 
     def _sweep(self, organization_id: str, shard: int) -> int:
         steps = 0
