@@ -16,10 +16,10 @@ from activation.domain.membership import Transition, stays
 from activation.domain.segment import SegmentStatus
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import StorageUnavailableError
-from activation.ports import BlobKey, Key, Query
+from activation.ports import Batch, BlobKey, Key, Query, Write
 from activation.services.parcels import object_of
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
-from activation.services.shard_states import DELTAS, STATES
+from activation.services.shard_states import DELTAS, HEADS, STATES
 from tests.segments.recount import memberships
 from tests.segments.shards import ORGANIZATION, Stores, require_turns, stores_in
 from tests.segments.worlds import NOON, Maker, World, segment
@@ -315,6 +315,30 @@ def test_a_fold_leaves_no_delta_behind(stores: Stores) -> None:
     worker.fold(ORGANIZATION, 0)
     assert stores.documents.count(Query(ORGANIZATION, DELTAS)) == 0
     assert stores.worker().process(ORGANIZATION, 0, [order(1), order(9)]).duplicate == 1
+
+
+def test_a_database_that_went_back_is_not_mixed_with_memory(stores: Stores) -> None:
+    stores.define([BUYERS])
+    worker = stores.worker()
+    worker.process(ORGANIZATION, 0, [order(1)])
+    keys = [
+        Key(ORGANIZATION, HEADS, "00000"),
+        Key(ORGANIZATION, DELTAS, "00000-000000000002"),
+        Key(ORGANIZATION, TRANSITIONS, "00000-000000000002"),
+    ]
+    then = stores.documents.get(keys[0])
+    assert then is not None
+    worker.process(ORGANIZATION, 0, [order(2)])
+    lost = [Write(keys[1], None), Write(keys[2], None)]
+    stores.documents.commit(Batch([Write(keys[0], then.data), *lost]))
+    assert inside(worker) == set()
+    other = stores.worker()
+    other.process(ORGANIZATION, 0, [order(5, user="bob"), order(6, user="bob")])
+    other.process(ORGANIZATION, 0, [order(7, user="eve")])
+    assert inside(worker) == {("bob", "buyers")}
+    worker.fold(ORGANIZATION, 0, skip=1_000)
+    worker.process(ORGANIZATION, 0, [order(2)])
+    assert worker.told(ORGANIZATION, 0, 1_005)[0].user_id == "ann"
 
 
 def test_objects_that_no_document_names_are_swept(stores: Stores) -> None:

@@ -23,7 +23,10 @@ class SegmentShard(Entity):
     shard: int
     number: int = 0
     version: str
+    mark: str = ""
+    """A hash over the stored state and all deltas since: two states with one mark are the same."""
     snapshot_number: int = 0
+    snapshot_mark: str = ""
     users: int = 0
     objects: tuple[str, ...] = ()
     """Objects that the state and the deltas are in."""

@@ -106,10 +106,11 @@ class ShardWorker:
         """
         return self._again(lambda: self._adopted(organization_id, shard).state.version)
 
-    def fold(self, organization_id: str, shard: int) -> None:
+    def fold(self, organization_id: str, shard: int, skip: int = 0) -> None:
         """Store the whole state of a shard, so that no delta is left: before a release that
-        evaluates in another way."""
-        self._again(lambda: self._fold(organization_id, shard))
+        evaluates in another way. `skip` leaves numbers out: after a database was taken back, so
+        that no seq is used again that others may have heard of."""
+        self._again(lambda: self._fold(organization_id, shard, skip))
 
     def adopted(self, organization_id: str, shards: int) -> tuple[int, int]:
         """How many shards are at the rules in force, and how many there are."""
@@ -174,7 +175,7 @@ class ShardWorker:
             writes.append(self._transitions(opened, told))
             messages.append(message_of_step(opened, told))
         self.documents.commit(Batch(writes, messages))
-        self.states.remember(opened.organization_id, opened.shard, state)
+        self.states.committed(opened, state, writes)
         self.commits.publish(messages)
 
     def _transitions(self, opened: OpenShard, told: Told) -> Write:
@@ -208,9 +209,9 @@ class ShardWorker:
         writes = self.states.whole(opened, found.state, found.missing)
         self._commit(opened, found.state, writes, told)
 
-    def _fold(self, organization_id: str, shard: int) -> None:
+    def _fold(self, organization_id: str, shard: int, skip: int) -> None:
         opened = self.states.open(organization_id, shard)
-        state = replace(opened.state, number=opened.state.number + 1)
+        state = replace(opened.state, number=opened.state.number + 1 + skip)
         told = told_by(no_transitions(), (), (), state.number, state.micros)
         self._commit(opened, state, self.states.whole(opened, state), told)
 

@@ -6,6 +6,7 @@ steps. Every `FOLD_EVERY` steps the whole state is stored, and the deltas before
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from activation.documents import Collection, Stored
 from activation.domain.entity import Instant
 from activation.domain.segment_shard import SegmentShard, shard_id, step_id
 from activation.errors import ConflictError, NotFoundError
-from activation.ports import BlobKey, BlobStore, Clock, DocumentStore, Key, Write
+from activation.ports import BlobKey, BlobStore, Clock, Document, DocumentStore, Key, Write
 from activation.segments.codec import Delta, delta_bytes, delta_of, state_bytes, state_of
 from activation.segments.engine import evaluate
 from activation.segments.minutes import NEVER, instant_of, micros_of_tick
@@ -40,11 +41,25 @@ class OpenShard:
     book: RuleBook
     """The rules that the state was made with."""
 
+    @property
+    def mark(self) -> str:
+        """The mark of the state."""
+        return "" if self.stored is None else self.stored.entity.mark
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A state in memory, with its mark."""
+
+    mark: str
+    state: ShardState
+
 
 @dataclass(frozen=True, slots=True)
 class ShardStates:
-    """Opens shards and prepares their next commit. States last used stay in memory: they are
-    good as long as the head's revision is theirs."""
+    """Opens shards and prepares their next commit. States last used stay in memory: one is good
+    when its mark is the head's, or when the deltas go on from it. So a database that was taken
+    back to an earlier state is not mixed with what a process remembers."""
 
     documents: DocumentStore
     blobs: BlobStore
@@ -53,7 +68,7 @@ class ShardStates:
     clock: Clock
     fold_every: int = FOLD_EVERY
     max_kept: int = 64
-    _kept: OrderedDict[tuple[str, int], ShardState] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[str, int], Kept] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -72,18 +87,20 @@ class ShardStates:
             return OpenShard(organization_id, shard, None, empty_state(book), book)
         head = stored.entity
         book = self.books.at(organization_id, head.version)
-        state = self._remembered(organization_id, head)
-        if state is None:
-            state = self._read_state(head)
-        for number in range(state.number + 1, head.number + 1):
-            state = self._taken(head, book, state, number)
-        self.remember(organization_id, shard, state)
-        return OpenShard(organization_id, shard, stored, state, book)
+        found = self._remembered(head, book) or self._advanced(head, book, self._stored(head))
+        if found is None:
+            raise ConflictError("The shard has moved on.")
+        self._remember(organization_id, shard, found)
+        return OpenShard(organization_id, shard, stored, found.state, book)
 
-    def remember(self, organization_id: str, shard: int, state: ShardState) -> None:
-        """Keep a committed state in memory."""
+    def committed(self, opened: OpenShard, state: ShardState, writes: Sequence[Write]) -> None:
+        """Keep a state in memory whose writes were committed."""
+        head = writes[0].data or {}
+        self._remember(opened.organization_id, opened.shard, Kept(head["mark"], state))
+
+    def _remember(self, organization_id: str, shard: int, kept: Kept) -> None:
         with self._lock:
-            self._kept[organization_id, shard] = state
+            self._kept[organization_id, shard] = kept
             self._kept.move_to_end((organization_id, shard))
             while len(self._kept) > self.max_kept:
                 self._kept.popitem(last=False)
@@ -95,10 +112,12 @@ class ShardStates:
         if stored is None or state.number - stored.entity.snapshot_number >= self.fold_every:
             return self.whole(opened, state)
         key = Key(opened.organization_id, DELTAS, step_id(opened.shard, state.number))
-        write = self.parcels.packed(key, delta_bytes(delta))
+        data = delta_bytes(delta)
+        write = self.parcels.packed(key, data, {"after": opened.mark})
         head = stored.entity
         after = head.changed(
             **_summary(state),
+            mark=_chained(opened.mark, data),
             objects=(*head.objects, *object_of(write)),
             updated_at=self.clock.now(),
         )
@@ -113,9 +132,13 @@ class ShardStates:
         """
         organization_id, now = opened.organization_id, self.clock.now()
         key = Key(organization_id, STATES, step_id(opened.shard, state.number))
-        write = self.parcels.packed(key, state_bytes(state))
+        data = state_bytes(state)
+        write = self.parcels.packed(key, data)
+        mark = _chained(opened.mark, data)
         fields = {
             **_summary(state),
+            "mark": mark,
+            "snapshot_mark": mark,
             "snapshot_number": state.number,
             "objects": object_of(write),
             "updated_at": now,
@@ -136,33 +159,48 @@ class ShardStates:
         after = before.changed(**fields, retired=before.objects, missing=lacking)
         return [opened.stored.replaced_by(after), write, *_replaced(organization_id, before)]
 
-    def _remembered(self, organization_id: str, head: SegmentShard) -> ShardState | None:
-        """The state in memory, when the head's can be reached from it."""
+    def _remembered(self, head: SegmentShard, book: RuleBook) -> Kept | None:
+        """The state in memory, brought up to the head's, when it leads there."""
         with self._lock:
-            state = self._kept.get((organization_id, head.shard))
-        if state is None or not head.snapshot_number <= state.number <= head.number:
+            kept = self._kept.get((head.organization_id, head.shard))
+        if kept is None or kept.state.version != head.version:
             return None
-        return state if state.version == head.version else None
+        there = head.snapshot_number <= kept.state.number <= head.number
+        return self._advanced(head, book, kept) if there else None
 
-    def _read_state(self, head: SegmentShard) -> ShardState:
+    def _stored(self, head: SegmentShard) -> Kept:
         key = Key(head.organization_id, STATES, step_id(head.shard, head.snapshot_number))
-        return state_of(self._read(key))
+        return Kept(head.snapshot_mark, state_of(self._opened(self._document(key))))
 
-    def _taken(
-        self, head: SegmentShard, book: RuleBook, state: ShardState, number: int
-    ) -> ShardState:
-        key = Key(head.organization_id, DELTAS, step_id(head.shard, number))
-        delta = delta_of(self._read(key), book)
-        return evaluate(state, delta.block, book, delta.micros, delta.sweep).state
+    def _advanced(self, head: SegmentShard, book: RuleBook, kept: Kept) -> Kept | None:
+        """The steps after a state taken again; None when they do not go on from it."""
+        mark, state = kept.mark, kept.state
+        for number in range(state.number + 1, head.number + 1):
+            key = Key(head.organization_id, DELTAS, step_id(head.shard, number))
+            document = self._document(key)
+            if document.data["after"] != mark:
+                return None
+            data = self._opened(document)
+            delta = delta_of(data, book)
+            state = evaluate(state, delta.block, book, delta.micros, delta.sweep).state
+            mark = _chained(mark, data)
+        return Kept(mark, state) if mark == head.mark else None
 
-    def _read(self, key: Key) -> bytes:
+    def _document(self, key: Key) -> Document:
         found = self.documents.get(key)
         if found is None:
             raise ConflictError("The shard has moved on.")
+        return found
+
+    def _opened(self, document: Document) -> bytes:
         try:
-            return self.parcels.opened(found)
+            return self.parcels.opened(document)
         except NotFoundError as error:
             raise ConflictError("The shard has moved on.") from error
+
+
+def _chained(mark: str, data: bytes) -> str:
+    return hashlib.blake2b(mark.encode() + data, digest_size=16).hexdigest()
 
 
 def _summary(state: ShardState) -> dict[str, Any]:
