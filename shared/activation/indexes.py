@@ -28,6 +28,8 @@ INDEXES = MappingProxyType(
         "platforms": ("status", "platform_type", "visible_to"),
         "retention_runs": ("job", "status"),
         "segment_transitions": ("shard",),
+        "segment_versions": ("segment_id",),
+        "segments": ("status", "type", "visible_to", "uses"),
         "versions": ("audience_id",),
         "webhook_deliveries": ("webhook_id", "status"),
     }
@@ -48,7 +50,8 @@ UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
     *("locks", "rate_limits", "webhook_secrets", "webhook_silences", "webhooks"),
-    *("segment_deltas", "segment_rules", "segment_states"),
+    *("event_marks", "event_refusals", "segment_deltas", "segment_names", "segment_rules"),
+    "segment_states",
     *("suppression_lists", "suppression_parts", "recoveries"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""

@@ -19,8 +19,11 @@ from activation.domain.audience import Audience
 from activation.ports import Cache, CacheKey
 
 METADATA, MEMBERS, SUMMARY, PARTS = "metadata", "members", "summary", "parts"
-TTL_SECONDS = MappingProxyType({METADATA: 3600, MEMBERS: 1800, SUMMARY: 7200, PARTS: 3600})
-"""A-077."""
+STATISTICS = "statistics"
+TTL_SECONDS = MappingProxyType(
+    {METADATA: 3600, MEMBERS: 1800, SUMMARY: 7200, PARTS: 3600, STATISTICS: 60}
+)
+"""A-077. Statistics of segments say how old they are."""
 MAX_VALUE_BYTES = 4 * 1024 * 1024
 """A value that is larger is made each time."""
 
