@@ -76,7 +76,7 @@ class DueService:
             "platforms": self._platforms(),
             "jobs": self._jobs(),
             "webhook_deliveries": self._webhook_deliveries(),
-            "segment_shards": self._segment_shards(),
+            "segment_shards": self.segment_shards(),
             "idempotency": self._old_claims(),
         }
 
@@ -151,7 +151,7 @@ class DueService:
                 self._forget(Write(document.key, None, document.revision))
         return len(due)
 
-    def _segment_shards(self) -> int:
+    def segment_shards(self) -> int:
         """Have the users looked at whose windows have run out. Each shard has its message, so that
         as many as there are workers go on at once."""
         due = self.documents.due(SHARDS, self.clock.now(), SHARD_PAGE)
