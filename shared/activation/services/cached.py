@@ -1,6 +1,7 @@
 """Values made once and kept for a while. None is ever stale (statistics of segments tell their
-age), because a name says what its value was made from: an audience's record is read from the document store each time, and what follows
-from it lies under its revision or its manifest, which a commit replaces (docs/cache.md)."""
+age), because a name says what its value was made from: an audience's record is read from the
+document store each time, and what follows from it lies under its revision or its manifest,
+which a commit replaces (docs/cache.md)."""
 
 from __future__ import annotations
 
