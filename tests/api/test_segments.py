@@ -440,16 +440,17 @@ def test_other_systems_publish_events(api: Api, clock: MovableClock) -> None:
     publish("2", {"events": [raw, order("bob", 2, clock), order("bob", 3, clock), late]})
     publish("3", raw, organization="nobody")
     publish("4", {"events": []})
+    publish("5", {**raw, "ann@example.com": "x"})
     worked(api)
     assert members(api, buyers) == ["ann", "bob"]
     health = api.get("/events/health").get_json()
     reasons = sorted(one["reason"] for one in health["refusals"])
-    assert reasons == ["no_events", "timestamp: too_late"]
+    assert reasons == ["extra", "no_events", "timestamp: too_late"]
     for _ in range(20):
         clock.sleep(61)
         worked(api)
     dead = bus.dead_letters("process_events")
-    assert sorted(one.message.id for one in dead) == ["2-refused", "3", "4"]
+    assert sorted(one.message.id for one in dead) == ["2-refused", "3", "4", "5"]
     assert members(api, buyers) == ["ann", "bob"], "what was refused as late is never counted"
 
 

@@ -111,7 +111,8 @@ class EventWorker:
             totals["events"] += done.counted
             totals["duplicates"] += done.duplicate
             totals["transitions"] += done.transitions
-        observability.event("events evaluated", **totals, refused=len(bad))
+        waited = (self.clock.now() - received_at).total_seconds()
+        observability.event("events evaluated", **totals, waited_seconds=round(max(waited, 0), 3))
         return bad
 
     def _adopt(self, organization_id: str, version: str) -> None:
@@ -220,11 +221,16 @@ def _read(rows: Sequence[Any], received_at: datetime) -> tuple[list[tuple[Event,
             event = read_event(row, received_at)
             require_timely(event, received_at)
         except ValidationError as error:
-            where = f"{error.field}: " if error.field else ""
-            bad.append(Bad(row, f"{where}{error.reason or error.code}"))
+            bad.append(Bad(row, _reason(error)))
         else:
             good.append((event, row))
     return good, bad
+
+
+def _reason(error: ValidationError) -> str:
+    """Why an event is refused; names that are not ours may be data, and are not repeated."""
+    known = error.field in Event.model_fields
+    return f"{error.field}: {error.reason}" if known else str(error.reason or error.code)
 
 
 def _rows(data: Mapping[str, Any]) -> Sequence[Any]:

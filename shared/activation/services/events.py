@@ -7,12 +7,14 @@ may be there; whoever sends the batch again is counted once, by the ids of its e
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from activation import observability
 from activation.domain.caller import Caller
 from activation.domain.entity import timestamp
 from activation.domain.event import Event, read_event, require_timely
@@ -24,7 +26,7 @@ from activation.domain.event_receipt import (
     ReceiptStatus,
     Refused,
 )
-from activation.errors import ValidationError
+from activation.errors import ActivationError, ValidationError
 from activation.ports import Batch, Clock, DocumentStore, Key, MessageBus, Query, Write
 from activation.services.event_messages import event_messages
 from activation.services.organizations import OrganizationService
@@ -49,7 +51,8 @@ class EventMarks:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, organization_id: str, name: str, received_at: datetime) -> None:
-        """Note it, unless this process has just done so."""
+        """Note it, unless this process has just done so. A store that fails costs the note only:
+        what it tells of is done."""
         now = self.clock.now()
         with self._lock:
             before = self._set_at.get((organization_id, name))
@@ -57,7 +60,10 @@ class EventMarks:
                 return
             self._set_at[organization_id, name] = now
         content = {"at": timestamp(now), "received_at": timestamp(received_at)}
-        self.documents.commit(Batch([Write(Key(organization_id, MARKS, name), content)]))
+        try:
+            self.documents.commit(Batch([Write(Key(organization_id, MARKS, name), content)]))
+        except ActivationError as error:
+            observability.event("no mark of events", level=logging.WARNING, code=error.code)
 
     def get(self, organization_id: str, name: str) -> tuple[datetime, datetime] | None:
         """When it was noted, and when the events of then had been received."""
@@ -89,6 +95,9 @@ class EventService:
             )
             self.marks.put(caller.organization_id, ACCEPTED, now)
         count = {one: sum(r.status is one for r in receipts) for one in ReceiptStatus}
+        for status in ReceiptStatus:
+            if count[status]:
+                observability.event("events received", outcome=status.value, events=count[status])
         return BatchReceipt(
             accepted=count[ReceiptStatus.ACCEPTED],
             rejected=count[ReceiptStatus.REJECTED],
