@@ -1,10 +1,8 @@
 # The function manifest says what is deployed; what is asked of it more than once is worked out here.
 
 locals {
-  functions = {
-    for function in jsondecode(file("${path.module}/../functions/manifest.json")).functions :
-    function.name => function
-  }
+  manifest           = jsondecode(file("${path.module}/../functions/manifest.json"))
+  functions          = { for function in local.manifest.functions : function.name => function }
   http_functions     = { for name, function in local.functions : name => function if function.trigger == "http" }
   topic_functions    = { for name, function in local.functions : name => function if function.trigger == "topic" }
   schedule_functions = { for name, function in local.functions : name => function if function.trigger == "schedule" }
@@ -12,7 +10,8 @@ locals {
   # The function that answers paths of nobody: it has the pages that every function has.
   default_function = "audiences"
 
-  topics = toset([for function in values(local.topic_functions) : function.topic])
+  # Those of functions, and those that only others subscribe to.
+  topics = toset(concat([for function in values(local.topic_functions) : function.topic], local.manifest.topics))
 
   # Names are known before the functions are, so that each can be told its own address: the one that
   # tokens name. Messages go to the other one, which Google takes for internal traffic.

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
+    from activation.services.event_worker import EventWorker
+    from activation.services.events import EventMarks, EventService
     from activation.services.evidence import EvidenceService
     from activation.services.exchanges import ExchangeLogs
     from activation.services.import_worker import ImportWorker
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from activation.services.matching import Matching
     from activation.services.member_upkeep import MemberUpkeep
     from activation.services.members import MemberService
+    from activation.services.memberships import MembershipService
     from activation.services.overlaps import OverlapService
     from activation.services.previews import PreviewService
     from activation.services.reads import ReadService
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
     from activation.services.recovery import RecoveryService
     from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
+    from activation.services.segment_shards import ShardWorker
+    from activation.services.segments import SegmentService
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
     from activation.services.sweep import SweepWorker
@@ -748,6 +753,56 @@ class App:
             JobKind.SWEEP: lambda: self.sweep_worker.run,
             JobKind.WARM: lambda: self.warming.run,
         }
+
+    @cached_property
+    def shards(self) -> ShardWorker:
+        """The evaluation of segments. Its objects lie beside the members."""
+        from activation.services.parcels import Parcels
+        from activation.services.rule_books import RuleBooks
+        from activation.services.segment_shards import ShardWorker
+        from activation.services.shard_states import ShardStates
+
+        parcels = Parcels(self.member_blobs)
+        books = RuleBooks(self.documents, parcels)
+        states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
+        return ShardWorker(self.documents, self.commits, books, states, parcels, self.clock)
+
+    @cached_property
+    def segments(self) -> SegmentService:
+        """Definitions of segments."""
+        from activation.services.segment_rules import SegmentRules
+        from activation.services.segments import SegmentService
+
+        rules = SegmentRules(self.documents, self.shards.books)
+        return SegmentService(self.documents, self.commits, rules, self.clock)
+
+    @cached_property
+    def memberships(self) -> MembershipService:
+        """Who is in which segment, and why."""
+        from activation.services.memberships import MembershipService
+
+        return MembershipService(self.segments, self.shards, self.cached, self.clock)
+
+    @cached_property
+    def event_marks(self) -> EventMarks:
+        """When events were last accepted and evaluated."""
+        from activation.services.events import EventMarks
+
+        return EventMarks(self.documents, self.clock)
+
+    @cached_property
+    def events(self) -> EventService:
+        """Acceptance of events."""
+        from activation.services.events import EventService
+
+        return EventService(self.documents, self.bus, self.event_marks, self.clock)
+
+    @cached_property
+    def event_worker(self) -> EventWorker:
+        """The worker behind topic user-events."""
+        from activation.services.event_worker import EventWorker
+
+        return EventWorker(self.documents, self.bus, self.shards, self.event_marks, self.clock)
 
     @cached_property
     def due(self) -> DueService:

@@ -69,6 +69,12 @@ class Function(BaseModel):
 
 
 @cache
+def topics() -> tuple[str, ...]:
+    """Topics that no function of ours subscribes to: others may."""
+    return tuple(json.loads((FOLDER / "manifest.json").read_bytes())["topics"])
+
+
+@cache
 def functions() -> tuple[Function, ...]:
     """All functions, in the order of the file."""
     entries = json.loads((FOLDER / "manifest.json").read_bytes())["functions"]
@@ -82,7 +88,7 @@ def function(name: str) -> Function:
 
 def subscriptions() -> dict[str, list[Subscription]]:
     """Who gets the messages of which topic."""
-    found: dict[str, list[Subscription]] = {}
+    found: dict[str, list[Subscription]] = {topic: [] for topic in topics()}
     for entry in functions():
         if entry.topic:
             found.setdefault(entry.topic, []).append(entry.subscription)

@@ -62,8 +62,8 @@ def decode(data: bytes, attributes: Mapping[str, str], message_id: str, topic: s
     """The message from data and attributes.
 
     What a foreign publisher left out is empty, and its id is `message_id`, which the bus gave.
-    Its trace goes on when it sent a `traceparent`. Raises BadRequestError for data that is not a
-    JSON object.
+    Its trace goes on when it sent a `traceparent`. A JSON array is taken for a list of events.
+    Raises BadRequestError for data that is neither.
     """
     content = attributes.get("content", CONTENT_TYPE)
     if content != CONTENT_TYPE:
@@ -85,6 +85,8 @@ def _json_object(data: bytes) -> dict[str, Any]:
         parsed = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise MalformedJSONError("The message's data is not JSON.", field="data") from error
+    if isinstance(parsed, list):
+        return {"events": parsed}
     if not isinstance(parsed, dict):
         raise BadRequestError("The message's data is not a JSON object.", field="data")
     return parsed

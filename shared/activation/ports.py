@@ -72,7 +72,8 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one of our functions tells another; `data` holds no identifier and no secret.
+    """What one of our functions tells another; `data` holds no secret, and no identifier but for
+    the events of users on their way to evaluation.
 
     `id` is stable: a consumer may treat two deliveries with one id as the same message.
     Messages with the same `ordering_key` are delivered one after the other, in order of

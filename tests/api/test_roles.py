@@ -13,6 +13,12 @@ from tests.api.rights import Route, parsed, rights
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
+SEGMENT = {
+    "name": "x",
+    "type": "INDEPENDENT",
+    "rules": [{"event_type": "orders", "operator": "GT", "value": 0, "window_minutes": 5}],
+}
+EVENT = {"user_id": "ann", "event_type": "orders"}
 NO_LIMITS = {"max_audiences": None, "max_distributions_per_month": None}
 BODIES = {
     "add_members": {"members": [{"identifier_type": "email", "identifier_value": "a@b.de"}]},
@@ -29,6 +35,7 @@ BODIES = {
         "name": "x",
         "credentials": {"signing_secret": "x"},
     },
+    "create_segment": SEGMENT,
     "create_version": {"description": "x"},
     "create_webhook": {"url": "https://hooks.example.com/in"},
     "find_member": {"identifier_type": "email", "identifier_value": "a@b.de"},
@@ -38,6 +45,10 @@ BODIES = {
     "preview_audience": {"sample": 1},
     "remove_members": {"members": [{"identifier_type": "email", "identifier_value": "a@b.de"}]},
     "remove_suppression": {"identifier_type": "email", "identifier_value": "a@b.de"},
+    "replace_segment": SEGMENT,
+    "send_event": EVENT,
+    "send_events": {"events": [EVENT]},
+    "set_segment_status": {"status": "active"},
     "set_audience_status": {"status": "active"},
     "set_distribution_status": {"status": "cancelled"},
     "set_organization_quota": NO_LIMITS,

@@ -14,9 +14,10 @@ from activation.cli.group import activation
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "docs/api.md", "docs/cache.md", "docs/consent.md", "docs/distributions.md"),
-    *("docs/build.md", "docs/deployment.md", "docs/evidence.md", "docs/identity.md"),
-    *("docs/operations.md", "docs/platforms.md", "docs/quotas.md", "docs/retention.md"),
-    *("docs/rules.md", "docs/storage.md", "docs/telemetry.md", "docs/versions.md"),
+    *("docs/build.md", "docs/deployment.md", "docs/events.md", "docs/evidence.md"),
+    *("docs/identity.md", "docs/operations.md", "docs/platforms.md", "docs/quotas.md"),
+    *("docs/retention.md", "docs/rules.md", "docs/storage.md", "docs/telemetry.md"),
+    "docs/versions.md",
     "docs/webhooks.md",
 )
 OPERATIONS = (ROOT / "docs/operations.md").read_text()

@@ -11,11 +11,13 @@ from werkzeug.test import Client
 from activation.api.catalog import RESOURCES
 from activation.domain.retention_run import SCHEDULES
 from activation.domain.schedule import schedule
-from activation.function_manifest import FOLDER, Function, functions, subscriptions
+from activation.function_manifest import FOLDER, Function, functions, subscriptions, topics
 from activation.local import loaded
+from activation.services.event_messages import USER_EVENTS
 from activation.services.imports import MEMBER_IMPORTS
 from activation.services.jobs import AUDIENCE_JOBS
 from activation.services.platforms import DISTRIBUTION_REQUESTS
+from activation.services.segment_shards import MEMBERSHIPS
 
 BY_NAME = {one.name: one for one in functions()}
 
@@ -54,8 +56,11 @@ def test_concurrency_above_one_has_a_whole_processor(function: Function) -> None
     )
 
 
-def test_every_topic_we_publish_to_has_a_subscriber() -> None:
-    assert set(subscriptions()) == {MEMBER_IMPORTS, DISTRIBUTION_REQUESTS, AUDIENCE_JOBS}
+def test_every_topic_we_publish_to_has_a_subscriber_or_is_for_others() -> None:
+    ours = {topic for topic, subscribers in subscriptions().items() if subscribers}
+    assert ours == {MEMBER_IMPORTS, DISTRIBUTION_REQUESTS, AUDIENCE_JOBS, USER_EVENTS}
+    assert topics() == (MEMBERSHIPS,)
+    assert not ours & set(topics())
 
 
 def test_routes_of_the_manifest_are_those_of_the_code() -> None:

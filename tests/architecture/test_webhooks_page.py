@@ -11,7 +11,7 @@ from activation.domain.webhook import (
     MAX_WEBHOOKS,
     PING,
     DeliveryError,
-    EventType,
+    WebhookEventType,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
@@ -25,7 +25,7 @@ def test_every_event_has_a_row_and_no_other() -> None:
             whole = name if not name.startswith(".") else named[-1].split(".")[0] + name
             named.append(whole)
     events = {name for name in named if "." in name or name == PING}
-    assert events == {*(event.value for event in EventType), PING}
+    assert events == {*(event.value for event in WebhookEventType), PING}
 
 
 def test_every_error_has_a_row() -> None:

@@ -74,6 +74,8 @@ def posted(doors: Doors, name: str, token: str) -> TestResponse:
     body = push_body(Message("t", "acme", "m-1", {"import_id": "x", "job_id": "x"}), name)
     if name == "dispatch_distribution":
         body = push_body(Message("t", "acme", "m-1", {"distribution_id": "x"}), name)
+    if name == "process_events":
+        body = push_body(Message("t", "acme", "m-1", {"rules": "0"}), name)
     response = Client(loaded(function(name))).post(
         "/",
         json=body,

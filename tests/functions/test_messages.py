@@ -129,7 +129,7 @@ def test_message_without_a_meaning_is_refused(
     assert Bus(server, function).send(data, "acme").status_code == 400
 
 
-@pytest.mark.parametrize("function", MESSAGE_FUNCTIONS)
+@pytest.mark.parametrize("function", sorted({*MESSAGE_FUNCTIONS} - {"process_events"}))
 @pytest.mark.parametrize(
     "data",
     [
@@ -145,6 +145,16 @@ def test_message_about_nothing_we_have_is_acknowledged(
     organization: str, data: dict[str, Any], function: str, server: LocalServer
 ) -> None:
     assert Bus(server, function).send(data, organization).status_code == 204
+
+
+@pytest.mark.parametrize("organization", ["acme", "", "../evil"])
+def test_events_of_no_organization_become_dead_letters(
+    organization: str, server: LocalServer
+) -> None:
+    event = {"user_id": "ann", "event_type": "orders"}
+    response = Bus(server, "process_events").send(event, organization)
+    assert response.get_json()["error"]["details"]["reason"] == "unknown_organization"
+    assert response.status_code == 400
 
 
 class TestForms:

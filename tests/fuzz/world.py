@@ -17,7 +17,7 @@ from tests.api.client import Api
 from tests.conftest import START
 
 MAX_BODY = 64 * 1024
-SAFE_FUNCTIONS = ("import_members", "run_job")
+SAFE_FUNCTIONS = ("import_members", "process_events", "run_job")
 """Event functions that reach nothing outside of the stores."""
 UNLIMITED = {"max_audiences": None, "max_distributions_per_month": None}
 CSV = b"email,tier\na@example.com,gold\nnobody,none\nb@example.com,\n"
@@ -97,6 +97,8 @@ def furnished(api: Api, mark: str) -> Objects:
         "/suppressions",
         {"suppressions": [{"identifier_type": "email", "identifier_value": f"{mark}@example.com"}]},
     )
+    segments = [_segment(api, f"{mark}-segment-{number}") for number in (1, 2)]
+    _posted(api, "/events/single", {"user_id": user, "event_type": "orders"})
     api.server.deliver(200)
     webhook_id = webhook["webhook_id"]
     ping = api.post(f"/webhooks/{webhook_id}/test").get_json()
@@ -112,6 +114,7 @@ def furnished(api: Api, mark: str) -> Objects:
             "webhook_id": [webhook_id, spare["webhook_id"]],
             "delivery_id": [ping["delivery_id"]],
             "run_id": [run["run_id"]],
+            "segment_id": segments,
             "user_id": [user],
         },
         canaries=[mark, mark.lower(), webhook["secret"], spare["secret"]],
@@ -138,6 +141,12 @@ def _audience(api: Api, name: str, mark: str) -> dict[str, Any]:
     assert api.post(f"{path}/members", {"members": members}).status_code == 200
     active: dict[str, Any] = api.put(f"{path}/status", {"status": "active"}).get_json()
     return active
+
+
+def _segment(api: Api, name: str) -> str:
+    rule = {"event_type": "orders", "operator": "GT", "value": 0, "window_minutes": 60}
+    made = _posted(api, "/segments", {"name": name, "type": "INDEPENDENT", "rules": [rule]})
+    return str(made["segment_id"])
 
 
 def _imported(api: Api, path: str, mark: str) -> dict[str, Any]:

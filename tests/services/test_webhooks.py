@@ -29,11 +29,11 @@ from activation.domain.webhook import (
     DeliveryError,
     DeliveryStatus,
     DisabledReason,
-    EventType,
     Webhook,
     WebhookChanges,
     WebhookDelivery,
     WebhookDraft,
+    WebhookEventType,
     WebhookStatus,
 )
 from activation.errors import InvalidStateError, NotFoundError, ValidationError
@@ -86,7 +86,7 @@ class World:
     receiver: Receiver
     url: str
 
-    def webhook(self, *events: EventType, **fields: Any) -> Webhook:
+    def webhook(self, *events: WebhookEventType, **fields: Any) -> Webhook:
         draft = WebhookDraft(url=f"{self.url}/events", events=events, **fields)
         stored, secret = self.app.webhooks.create(self.ann, draft)
         self.receiver.twin.trust(secret)
@@ -185,7 +185,7 @@ def test_a_cancelled_distribution_is_told_once(world: World) -> None:
 
 def test_a_receiver_gets_what_it_asked_for_and_each_event_has_one_id(world: World) -> None:
     every = world.webhook()
-    some = world.webhook(EventType.DISTRIBUTION_CANCELLED)
+    some = world.webhook(WebhookEventType.DISTRIBUTION_CANCELLED)
     world.app.distributions.set_status(world.ann, world.distribution().distribution_id, "cancelled")
     world.send()
     [only] = world.log(some)
@@ -520,7 +520,8 @@ def test_a_secret_of_another_webhook_does_not_open(world: World) -> None:
 def test_a_webhook_is_changed_and_listed(world: World, eve: Caller) -> None:
     webhook = world.webhook(description="CRM")
     changes = WebhookChanges(
-        events=(EventType.PLATFORM_RECOVERED, EventType.DISTRIBUTION_FAILED) * 2, description=""
+        events=(WebhookEventType.PLATFORM_RECOVERED, WebhookEventType.DISTRIBUTION_FAILED) * 2,
+        description="",
     )
     changed = world.app.webhooks.update(world.ann, webhook.webhook_id, changes).entity
     assert [event.value for event in changed.events] == [

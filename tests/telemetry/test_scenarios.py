@@ -153,6 +153,43 @@ def test_a_bus_that_is_down(figures: Figures, app: App, ann: Caller) -> None:
     assert figures.value("activation_outbox_age_seconds") == 40
 
 
+@shows(
+    "activation_events_received_total",
+    "activation_events_evaluated_total",
+    "activation_events_known_total",
+    "activation_events_refused_total",
+    "activation_event_wait_seconds",
+    "activation_membership_changes_total",
+    "activation_waiting_sweep_age_seconds",
+)
+def test_events_on_their_way_to_memberships(
+    figures: Figures, api: Api, clock: MovableClock
+) -> None:
+    rule = {"event_type": "orders", "attribute": "sum", "operator": "GT", "value": 5}
+    body = {"name": "Buyers", "type": "INDEPENDENT", "rules": [{**rule, "window_minutes": 5}]}
+    assert api.post("/segments", body).status_code == 201
+    row = {"user_id": "ann", "event_type": "orders", "attributes": {"amount": 6}}
+    good, huge = {**row, "event_id": "1"}, {**row, "attributes": {"amount": 1e12}}
+    api.post("/events", {"events": [good, good, huge, "text"]})
+    api.post("/events", {"events": [good]})
+    clock.sleep(2)
+    while api.server.deliver(only=("process_events",)):
+        pass
+    received = {
+        outcome: figures.value("activation_events_received_total", outcome=outcome)
+        for outcome in ("accepted", "duplicate", "rejected")
+    }
+    assert received == {"accepted": 3, "duplicate": 1, "rejected": 1}
+    assert figures.value("activation_events_evaluated_total") == 1
+    assert figures.value("activation_events_known_total") == 1
+    assert figures.value("activation_events_refused_total") == 1
+    assert figures.value("activation_membership_changes_total") == 1
+    assert figures.value("activation_event_wait_seconds") >= 4
+    clock.sleep(6 * 60)
+    api.server.tick()
+    assert figures.value("activation_waiting_sweep_age_seconds") > 0
+
+
 @shows("activation_store_conflicts_total", "activation_leases_lost_total")
 def test_a_worker_whose_job_is_taken_over(figures: Figures, app: App, ann: Caller) -> None:
     audience = audience_of(app, ann)

@@ -26,7 +26,7 @@ from activation.domain.platform import (
     Platform,
     PlatformType,
 )
-from activation.domain.webhook import EventType
+from activation.domain.webhook import WebhookEventType
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 OK, EXPIRING, NEEDS_REAUTH = HealthStatus.OK, HealthStatus.EXPIRING, HealthStatus.NEEDS_REAUTH
@@ -198,4 +198,4 @@ def test_every_type_of_event_can_happen() -> None:
     seen |= {e.type for a in accounts for b in accounts for e in announcements(a, b)}
     held = distribution(hold=Hold(reason=HoldReason.PAUSED, since=NOW))
     seen |= {e.type for e in announcements(distribution(), held)}
-    assert seen == set(EventType)
+    assert seen == set(WebhookEventType)

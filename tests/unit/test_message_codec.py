@@ -75,9 +75,13 @@ def test_data_that_is_not_json_is_malformed(data: bytes) -> None:
         decode(data, {}, "1")
 
 
+def test_a_list_is_taken_for_events() -> None:
+    assert decode(b'[{"user_id": "ann"}]', {}, "1").data == {"events": [{"user_id": "ann"}]}
+
+
 @pytest.mark.parametrize(
     ("data", "attributes"),
-    [(b"[]", {}), (b"1", {}), (b"null", {}), (b"{}", {"content": "text/csv"})],
+    [(b"1", {}), (b"null", {}), (b"{}", {"content": "text/csv"})],
 )
 def test_data_of_another_kind_is_refused(data: bytes, attributes: dict[str, str]) -> None:
     with pytest.raises(BadRequestError):

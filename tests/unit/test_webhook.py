@@ -13,10 +13,10 @@ from activation.domain.webhook import (
     MAX_OLD_SECRETS,
     PING,
     DeliveryStatus,
-    EventType,
     SecretInfo,
     Webhook,
     WebhookDelivery,
+    WebhookEventType,
     WebhookSecrets,
     WebhookStatus,
 )
@@ -41,17 +41,19 @@ def delivery(**fields: Any) -> WebhookDelivery:
 
 
 def test_who_names_no_events_gets_them_all() -> None:
-    assert all(webhook().wants(event) for event in EventType)
+    assert all(webhook().wants(event) for event in WebhookEventType)
 
 
 def test_who_names_events_gets_those() -> None:
-    chosen = webhook(events=(EventType.PLATFORM_RECOVERED,))
-    assert [event for event in EventType if chosen.wants(event)] == [EventType.PLATFORM_RECOVERED]
+    chosen = webhook(events=(WebhookEventType.PLATFORM_RECOVERED,))
+    assert [event for event in WebhookEventType if chosen.wants(event)] == [
+        WebhookEventType.PLATFORM_RECOVERED
+    ]
 
 
 def test_who_is_disabled_gets_none() -> None:
     off = webhook(status=WebhookStatus.DISABLED)
-    assert not any(off.wants(event) for event in EventType)
+    assert not any(off.wants(event) for event in WebhookEventType)
 
 
 def test_old_secrets_sign_for_a_day() -> None:

@@ -21,6 +21,7 @@ from activation.domain.member_import import MemberImport
 from activation.domain.operator_account import OperatorAccount
 from activation.domain.platform import OWN_TIMES, Platform
 from activation.domain.retention_run import Organization
+from activation.domain.segment_record import SHOWN_BESIDE, SegmentRecord, SegmentVersion
 from activation.domain.version import AudienceVersion, SampleMember
 from activation.domain.webhook import Webhook, WebhookDelivery
 
@@ -71,6 +72,8 @@ LedgerAnswer = public_form(
     accepted_by_type=dict[str, int],
     doubtful=int,
 )
+SegmentAnswer = public_form(SegmentRecord, **SHOWN_BESIDE)
+SegmentVersionAnswer = public_form(SegmentVersion)
 WebhookAnswer = public_form(Webhook)
 NewSecretAnswer = create_model(
     "NewSecretAnswer",

@@ -9,6 +9,7 @@ from activation.api.audiences import audiences
 from activation.api.cache import cache
 from activation.api.comparisons import comparisons
 from activation.api.distributions import distributions
+from activation.api.events import events
 from activation.api.evidence import evidence
 from activation.api.imports import imports
 from activation.api.jobs import jobs
@@ -19,9 +20,11 @@ from activation.api.platforms import platforms
 from activation.api.quotas import quotas
 from activation.api.retention import retention
 from activation.api.rules import rules
+from activation.api.segments import segments
 from activation.api.storages import storages
 from activation.api.summaries import summaries
 from activation.api.suppressions import suppressions
+from activation.api.users import users
 from activation.api.versions import versions
 from activation.api.webhooks import webhooks
 
@@ -48,6 +51,9 @@ RESOURCES = {
     ),
     "platforms": (platforms, webhooks),
     "distributions": (distributions, ledgers, evidence),
+    "events": (events,),
+    "segments": (segments,),
+    "users": (users,),
 }
 OPEN_ENDPOINTS = system.OPEN_ENDPOINTS | {uploads.ENDPOINT}
 """What needs no bearer token."""

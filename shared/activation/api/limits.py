@@ -14,7 +14,8 @@ READS, WRITES, WORK = "reads", "writes", "work"
 WORKING = frozenset(
     {
         *("archive_audience", "compact_audience", "create_distribution", "create_import"),
-        *("get_evidence", "get_overlap", "get_version_diff", "import_suppressions"),
+        *("get_evidence", "get_overlap", "get_segment_statistics", "get_version_diff"),
+        "import_suppressions",
         *("plan_distribution", "preview_audience", "reconcile_ledger", "restore_version"),
         *("retry_distribution", "start_retention_run", "unarchive_audience", "warm_cache"),
     }

@@ -190,6 +190,11 @@ def run_job(app: App, message: Message) -> None:
     app.job_worker.run(message.organization_id, job_id, _trace(message))
 
 
+def process_events(app: App, message: Message) -> None:
+    """Take in events, sweep a shard, or bring shards to new rules."""
+    app.event_worker.run(message)
+
+
 def run_due(app: App) -> Mapping[str, int]:
     """Wake everything whose time has come."""
     found = app.due.run()

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel
 
 from activation.domain.caller import USER_ID
+from activation.domain.event import MAX_ID_LENGTH
 from activation.domain.identifier import require_safe_id
 from activation.errors import NotFoundError, ValidationError
 
@@ -80,3 +81,33 @@ class OperatorPath(BaseModel):
     """An operator."""
 
     user_id: Annotated[str, AfterValidator(_possible_user)]
+
+
+class SegmentPath(BaseModel):
+    """A segment."""
+
+    segment_id: Id
+
+
+class SegmentVersionPath(SegmentPath):
+    """A definition of a segment."""
+
+    number: int
+
+
+def _possible_person(value: str) -> str:
+    if len(value) > MAX_ID_LENGTH or not value.isprintable():
+        raise NotFoundError("There is no such user.", reason="not_found")
+    return value
+
+
+class UserPath(BaseModel):
+    """A user whose events are counted."""
+
+    user_id: Annotated[str, AfterValidator(_possible_person)]
+
+
+class UserSegmentPath(UserPath):
+    """A user and a segment."""
+
+    segment_id: Id

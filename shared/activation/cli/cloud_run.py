@@ -70,12 +70,12 @@ class CloudRun:
         """Every function's service by the function's name; those of nobody are left out."""
         found: dict[str, Service] = {}
         for record in self._records():
-            name = record["name"].rsplit("/", 1)[1]
-            for function in functions():
-                if name.endswith(f"-{function.name.replace('_', '-')}"):
-                    if function.name in found:
-                        raise InvalidStateError(f"Two services are called …-{function.name}.")
-                    found[function.name] = _service(record)
+            function = _function_of(record["name"].rsplit("/", 1)[1])
+            if function is None:
+                continue
+            if function in found:
+                raise InvalidStateError(f"Two services are called …-{function}.")
+            found[function] = _service(record)
         return found
 
     def send(self, wanted: Mapping[str, tuple[Service, Shares]]) -> None:
@@ -133,6 +133,13 @@ class CloudRun:
             raise CloudRunError(f"Cloud Run answered {response.status_code}.")
         answer: dict[str, Any] = response.json()
         return answer
+
+
+def _function_of(service: str) -> str | None:
+    """The function whose service has this name; `…-process-events` is not that of `events`."""
+    names = [one.name for one in functions()]
+    fitting = [name for name in names if service.endswith(f"-{name.replace('_', '-')}")]
+    return max(fitting, key=len, default=None)
 
 
 def _service(record: Mapping[str, Any]) -> Service:

@@ -33,6 +33,8 @@ COMMANDS = {
     "operators": "activation.cli.rules",
     "preview": "activation.cli.rules",
     "derive": "activation.cli.rules",
+    "segments": "activation.cli.segments",
+    "events": "activation.cli.events",
     "platforms": "activation.cli.platforms",
     "webhooks": "activation.cli.webhooks",
     "plan": "activation.cli.distributions",

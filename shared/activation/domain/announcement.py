@@ -9,15 +9,15 @@ from typing import Any
 from activation.domain.distribution import ApprovalStatus, Distribution, DistributionStatus
 from activation.domain.entity import Entity, timestamp
 from activation.domain.platform import HealthStatus, Platform
-from activation.domain.webhook import EventType
+from activation.domain.webhook import WebhookEventType
 
 _STATUS = {
-    DistributionStatus.SCHEDULED: EventType.DISTRIBUTION_SCHEDULED,
-    DistributionStatus.PROCESSING: EventType.DISTRIBUTION_STARTED,
-    DistributionStatus.COMPLETED: EventType.DISTRIBUTION_COMPLETED,
-    DistributionStatus.PARTIAL: EventType.DISTRIBUTION_PARTIAL,
-    DistributionStatus.FAILED: EventType.DISTRIBUTION_FAILED,
-    DistributionStatus.CANCELLED: EventType.DISTRIBUTION_CANCELLED,
+    DistributionStatus.SCHEDULED: WebhookEventType.DISTRIBUTION_SCHEDULED,
+    DistributionStatus.PROCESSING: WebhookEventType.DISTRIBUTION_STARTED,
+    DistributionStatus.COMPLETED: WebhookEventType.DISTRIBUTION_COMPLETED,
+    DistributionStatus.PARTIAL: WebhookEventType.DISTRIBUTION_PARTIAL,
+    DistributionStatus.FAILED: WebhookEventType.DISTRIBUTION_FAILED,
+    DistributionStatus.CANCELLED: WebhookEventType.DISTRIBUTION_CANCELLED,
 }
 
 
@@ -25,7 +25,7 @@ _STATUS = {
 class Announcement:
     """One event: its type and its data."""
 
-    type: EventType
+    type: WebhookEventType
     data: Mapping[str, Any]
 
 
@@ -45,12 +45,14 @@ def announcements(before: Entity | None, after: Entity | None) -> list[Announcem
     return []
 
 
-def _distribution_events(before: Distribution | None, after: Distribution) -> list[EventType]:
+def _distribution_events(
+    before: Distribution | None, after: Distribution
+) -> list[WebhookEventType]:
     found = []
     if before is not None and _is_approved(after) and not _is_approved(before):
-        found.append(EventType.DISTRIBUTION_APPROVED)
+        found.append(WebhookEventType.DISTRIBUTION_APPROVED)
     if after.hold is not None and (before is None or before.hold is None):
-        found.append(EventType.DISTRIBUTION_HELD)
+        found.append(WebhookEventType.DISTRIBUTION_HELD)
     if before is None or before.status is not after.status:
         found.append(_STATUS[after.status])
     return found
@@ -60,14 +62,14 @@ def _is_approved(distribution: Distribution) -> bool:
     return distribution.metadata.approval_status is ApprovalStatus.APPROVED
 
 
-def _platform_events(before: HealthStatus, after: HealthStatus) -> list[EventType]:
+def _platform_events(before: HealthStatus, after: HealthStatus) -> list[WebhookEventType]:
     """Refused once until it is good again, good again once, about to end once."""
     if before is after:
         return []
     if after is HealthStatus.NEEDS_REAUTH:
-        return [EventType.PLATFORM_NEEDS_REAUTH]
-    found = [] if before is HealthStatus.OK else [EventType.PLATFORM_RECOVERED]
-    return [*found, EventType.PLATFORM_EXPIRING] if after is HealthStatus.EXPIRING else found
+        return [WebhookEventType.PLATFORM_NEEDS_REAUTH]
+    found = [] if before is HealthStatus.OK else [WebhookEventType.PLATFORM_RECOVERED]
+    return [*found, WebhookEventType.PLATFORM_EXPIRING] if after is HealthStatus.EXPIRING else found
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:

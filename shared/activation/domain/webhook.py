@@ -37,7 +37,7 @@ PING = "ping"
 """Type of the event that a test sends; nobody has to ask for it."""
 
 
-class EventType(StrEnum):
+class WebhookEventType(StrEnum):
     """What a webhook can be told. Each is one change of one record."""
 
     DISTRIBUTION_SCHEDULED = "distribution.scheduled"
@@ -83,12 +83,12 @@ class Webhook(Entity):
     user_id: str
     url: str
     description: str = ""
-    events: tuple[EventType, ...] = ()
+    events: tuple[WebhookEventType, ...] = ()
     status: WebhookStatus = WebhookStatus.ACTIVE
     disabled_reason: DisabledReason | None = None
     secret_info: SecretInfo
 
-    def wants(self, event: EventType) -> bool:
+    def wants(self, event: WebhookEventType) -> bool:
         """Whether it is to be told of `event`."""
         return self.status is WebhookStatus.ACTIVE and (not self.events or event in self.events)
 
@@ -219,7 +219,7 @@ class WebhookChanges(Draft):
     """What may be changed on a webhook."""
 
     url: str | None = Field(default=None, min_length=1, max_length=2048)
-    events: tuple[EventType, ...] | None = Field(default=None, max_length=50)
+    events: tuple[WebhookEventType, ...] | None = Field(default=None, max_length=50)
     description: str | None = Field(default=None, max_length=1000)
 
 

@@ -1,6 +1,7 @@
-"""Values made once and kept for a while. None is ever stale, because a name says what its value
-was made from: an audience's record is read from the document store each time, and what follows
-from it lies under its revision or its manifest, which a commit replaces (docs/cache.md)."""
+"""Values made once and kept for a while. None is ever stale (statistics of segments tell their
+age), because a name says what its value was made from: an audience's record is read from the
+document store each time, and what follows from it lies under its revision or its manifest,
+which a commit replaces (docs/cache.md)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,11 @@ from activation.domain.audience import Audience
 from activation.ports import Cache, CacheKey
 
 METADATA, MEMBERS, SUMMARY, PARTS = "metadata", "members", "summary", "parts"
-TTL_SECONDS = MappingProxyType({METADATA: 3600, MEMBERS: 1800, SUMMARY: 7200, PARTS: 3600})
-"""A-077."""
+STATISTICS = "statistics"
+TTL_SECONDS = MappingProxyType(
+    {METADATA: 3600, MEMBERS: 1800, SUMMARY: 7200, PARTS: 3600, STATISTICS: 60}
+)
+"""A-077. Statistics of segments say how old they are."""
 MAX_VALUE_BYTES = 4 * 1024 * 1024
 """A value that is larger is made each time."""
 

@@ -19,16 +19,19 @@ from activation.domain.schedule import own_time
 from activation.domain.webhook import DeliveryStatus, WebhookDelivery
 from activation.errors import ConflictError
 from activation.message_codec import RELAY_GRACE
-from activation.ports import OUTBOX, Batch, Clock, Document, DocumentStore, Write
+from activation.ports import OUTBOX, Batch, Clock, Document, DocumentStore, Message, Write
 from activation.services.announcements import DELIVERIES, delivery_message
 from activation.services.commits import Commits
 from activation.services.distributions import lane_message, request_message
+from activation.services.event_messages import sweep_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
 from activation.services.platforms import check_message, refresh_message
 
 PAGE = 200
+SHARDS, SHARD_PAGE = "segment_shards", 5_000
+"""Shards are looked at every minute: all of them are found at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class DueService:
             "outbox_age_seconds": self._age(OUTBOX, RELAY_GRACE),
             "distribution_age_seconds": self._age("distributions"),
             "import_age_seconds": self._age("imports"),
+            "sweep_age_seconds": self._age(SHARDS),
         }
         found = self._found()
         free = shutil.disk_usage(self.disk).free if self.disk else None
@@ -72,6 +76,7 @@ class DueService:
             "platforms": self._platforms(),
             "jobs": self._jobs(),
             "webhook_deliveries": self._webhook_deliveries(),
+            "segment_shards": self.segment_shards(),
             "idempotency": self._old_claims(),
         }
 
@@ -145,6 +150,18 @@ class DueService:
             if one.status is not DeliveryStatus.PENDING:
                 self._forget(Write(document.key, None, document.revision))
         return len(due)
+
+    def segment_shards(self) -> int:
+        """Have the users looked at whose windows have run out. Each shard has its message, so that
+        as many as there are workers go on at once."""
+        due = self.documents.due(SHARDS, self.clock.now(), SHARD_PAGE)
+        if due:
+            self.commits.bus.publish([self._sweep_of(document) for document in due])
+        return len(due)
+
+    def _sweep_of(self, document: Document) -> Message:
+        shard = int(document.data["shard"])
+        return sweep_message(document.key.organization_id, shard, self.clock)
 
     def _old_claims(self) -> int:
         due = self.documents.due(IDEMPOTENCY, self.clock.now(), PAGE)

@@ -1,0 +1,14 @@
+"""HTTP: what users did."""
+
+import flask
+import functions_framework
+
+from activation.api import edge
+
+edge.adopt_framework()
+
+
+@functions_framework.http
+def events_http(request: flask.Request) -> flask.Response:
+    """Answer a request."""
+    return edge.serve("events", request)

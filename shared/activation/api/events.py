@@ -1,0 +1,35 @@
+"""Events: what users did."""
+
+from __future__ import annotations
+
+from activation.api.routes import Ask, Resource
+from activation.domain.caller import Role
+from activation.domain.event_receipt import (
+    BatchReceipt,
+    EventBatch,
+    EventHealth,
+    EventReceipt,
+    SingleEvent,
+)
+
+events = Resource("events", "What users did; counted once, minute by minute.")
+
+LIST = "/events"
+
+
+@events.route("POST", LIST, role=Role.EDITOR, answer=BatchReceipt, status=202)
+def send_events(ask: Ask, body: EventBatch) -> BatchReceipt:
+    """Take up to 5,000 events in, and tell what became of each."""
+    return ask.app.events.accept(ask.caller, body.events)
+
+
+@events.route("POST", f"{LIST}/single", role=Role.EDITOR, answer=EventReceipt, status=202)
+def send_event(ask: Ask, body: SingleEvent) -> EventReceipt:
+    """Take one event in."""
+    return ask.app.events.accept_one(ask.caller, body.row())
+
+
+@events.route("GET", f"{LIST}/health", role=Role.VIEWER, answer=EventHealth)
+def get_event_health(ask: Ask) -> EventHealth:
+    """Tell how far evaluation is behind, and how many events were refused."""
+    return ask.app.events.health(ask.caller)

@@ -1,0 +1,144 @@
+"""What is told of memberships: of a segment, of a user, why, and how many come and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from activation.domain.entity import Instant, Value
+from activation.domain.segment import SegmentRule
+
+
+class SegmentMember(Value):
+    """A user in a segment."""
+
+    user_id: str
+    entered_at: Instant
+
+
+class MemberPage(Value):
+    """A page of a segment's members, in the order in which they were first seen in their shard.
+
+    `shards_pending` counts shards that do not follow the rules in force yet: of those, only who
+    was a member before is listed.
+    """
+
+    data: tuple[SegmentMember, ...]
+    next_cursor: str | None
+    limit: int
+    shards_pending: int
+
+
+class UserSegment(Value):
+    """A segment that a user is in."""
+
+    segment_id: str
+    name: str
+    version: int
+    entered_at: Instant
+
+
+class UserSegments(Value):
+    """The segments that a user is in, as last told: when his shard was evaluated, `as_of`."""
+
+    user_id: str
+    data: tuple[UserSegment, ...]
+    as_of: Instant
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")
+
+
+class MembershipChange(Value):
+    """A user entered or left a segment. `seq` grows with each change of the user in it."""
+
+    segment_id: str
+    entered: bool
+    seq: int
+    happened_at: Instant
+    told_at: Instant
+
+
+class MembershipHistory(Value):
+    """Changes of a user's memberships, newest first."""
+
+    data: tuple[MembershipChange, ...]
+    next_cursor: str | None
+    limit: int
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")
+
+
+class RuleExplained(Value):
+    """A rule with the number that it compares, from the events of (from, to]."""
+
+    rule: SegmentRule
+    number: int | float
+    window_from: Instant
+    window_to: Instant
+    holds: bool
+
+
+class SegmentExplained(Value):
+    """A segment that decides, with its rules or the expression over others; of one that the caller
+    may not see, only whether it holds."""
+
+    segment_id: str
+    name: str | None
+    holds: bool
+    rules: tuple[RuleExplained, ...] = ()
+    expression: str | None = None
+
+
+class Explanation(Value):
+    """Why a user is in a segment or not.
+
+    `member` is what was last told, `holds` what holds at `as_of`; the two differ for a moment at
+    most. `changes_at` is when that changes by itself, without any further event; null for never.
+    `segments` holds the segment first, then all that it stands on.
+    """
+
+    user_id: str
+    segment_id: str
+    member: bool
+    entered_at: Instant | None
+    holds: bool
+    as_of: Instant
+    changes_at: Instant | None
+    counting_since: Instant | None
+    segments: tuple[SegmentExplained, ...]
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")
+
+
+class Flow(Value):
+    """How many entered and left since an instant."""
+
+    since: Instant
+    entered: int
+    exited: int
+
+
+class SegmentStatistics(Value):
+    """Members and changes of a segment, counted at `as_of`.
+
+    `complete_from` is null when all changes of the last day were looked at; else older ones than
+    that were not, because there were too many steps.
+    """
+
+    segment_id: str
+    as_of: Instant
+    members: int
+    last_hour: Flow
+    last_day: Flow
+    complete_from: Instant | None
+    shards: int
+    shards_pending: int
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,151 @@
+"""A shard taken from one version of the rules to another: who enters and leaves by it.
+
+Counts of all event types are kept for the longest window whatever the rules say, so that a new
+rule is exact at once when it counts, or adds up a field that was added up before. A field that
+was not is `missing`: it has to be brought from the archive of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from activation.domain.segment import Segment
+from activation.segments.block import TYPES, Mask
+from activation.segments.cells import Cells
+from activation.segments.engine import looked_at
+from activation.segments.minutes import NEVER, Moment
+from activation.segments.rulebook import RuleBook
+from activation.segments.state import ShardState, Transitions, no_transitions
+from activation.segments.stays import Stays
+
+
+@dataclass(frozen=True, slots=True)
+class Rebased:
+    """The shard under the new rules, and what that changed. `segment_ids` are those of both
+    versions; `transitions.segments` are positions in it. `missing` are fields without a past."""
+
+    state: ShardState
+    segment_ids: tuple[str, ...]
+    transitions: Transitions
+    missing: tuple[tuple[str, str], ...]
+
+
+def rebased(state: ShardState, old: RuleBook, new: RuleBook) -> Rebased:
+    """Take a shard, in which nobody is due, to other rules, at its own last moment.
+
+    Only segments whose definition differs, their own or that of one they stand on, are compared.
+    """
+    moment = Moment(state.micros)
+    if state.version != old.version or state.next_due() <= moment.tick:
+        raise ValueError("Somebody is due under the old rules.")
+    cells = tuple(
+        _with_fields(one, before, after)
+        for one, before, after in zip(state.cells, old.fields, new.fields, strict=True)
+    )
+    every = np.arange(len(state.users), dtype=np.int64)
+    ranks = np.tile(new.zero, (len(every), 1))
+    due = np.full((len(every), len(TYPES)), NEVER, np.int32)
+    for kind, plan in enumerate(new.plans):
+        if len(every):
+            looked_at(cells[kind], plan, every, moment, ranks, due[:, kind])
+    after = replace(
+        state,
+        version=new.version,
+        number=state.number + 1,
+        cells=cells,
+        ranks=ranks,
+        due=due,
+    )
+    ids, transitions = _compared(state, old, after, new)
+    after = replace(after, stays=_stays(state, old, new, ids, transitions))
+    return Rebased(after, ids, transitions, _missing(old, new))
+
+
+def _stays(
+    state: ShardState,
+    old: RuleBook,
+    new: RuleBook,
+    ids: tuple[str, ...],
+    transitions: Transitions,
+) -> Stays:
+    """The stays by the places of the new rules; who was in a segment that is gone is nowhere."""
+    moved = np.array([new.positions.get(one, -1) for one in old.segment_ids], np.int64)
+    places = np.array([new.positions.get(one, -1) for one in ids], np.int64)
+    segments = places[transitions.segments]
+    there = segments >= 0
+    return state.stays.renumbered(moved).changed(
+        transitions.rows[there],
+        segments[there],
+        transitions.entered[there],
+        transitions.happened[there],
+        state.number + 1,
+    )
+
+
+def changed_segments(old: RuleBook, new: RuleBook) -> list[str]:
+    """Ids of the segments that are only in one of the books, or mean something else there."""
+    before, after = _meanings(old), _meanings(new)
+    return sorted(key for key in before | after if before.get(key) != after.get(key))
+
+
+def _compared(
+    state: ShardState, old: RuleBook, after: ShardState, new: RuleBook
+) -> tuple[tuple[str, ...], Transitions]:
+    ids = tuple(sorted(old.positions.keys() | new.positions.keys()))
+    place = {segment_id: n for n, segment_id in enumerate(ids)}
+    found = []
+    for segment_id in changed_segments(old, new):
+        was = _inside(state, old, segment_id)
+        entered = _inside(after, new, segment_id)
+        rows = np.flatnonzero(was != entered)
+        found.append((rows, np.full(len(rows), place[segment_id]), entered[rows]))
+    if not found:
+        return ids, no_transitions()
+    rows, segments, entered = (np.concatenate(column) for column in zip(*found, strict=True))
+    happened = np.full(len(rows), state.micros, np.int64)
+    return ids, Transitions(rows, segments, entered, happened)
+
+
+def _inside(state: ShardState, book: RuleBook, segment_id: str) -> Mask:
+    at = book.positions.get(segment_id)
+    rows = np.arange(len(state.users), dtype=np.int64)
+    if at is None:
+        return np.zeros(len(rows), np.bool_)
+    return book.circuit.holds(rows, np.full(len(rows), at), state.ranks)
+
+
+def _with_fields(cells: Cells, before: tuple[str, ...], after: tuple[str, ...]) -> Cells:
+    numbers = np.zeros((len(cells), 1 + len(after)), np.int64)
+    numbers[:, 0] = cells.numbers[:, 0]
+    for n, field in enumerate(after):
+        if field in before:
+            numbers[:, 1 + n] = cells.numbers[:, 1 + before.index(field)]
+    return replace(cells, numbers=numbers)
+
+
+def _missing(old: RuleBook, new: RuleBook) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (kind.value, field)
+        for kind, before, after in zip(TYPES, old.fields, new.fields, strict=True)
+        for field in after
+        if field not in before
+    )
+
+
+def _meanings(book: RuleBook) -> dict[str, object]:
+    """What decides on membership in each segment, down to the rules."""
+    return {segment.segment_id: tuple(_meaning(segment, book)) for segment in book.segments}
+
+
+def _meaning(segment: Segment, book: RuleBook) -> Iterator[object]:
+    seen = {segment.segment_id}
+    waiting = [segment]
+    while waiting:
+        one = waiting.pop()
+        yield (one.segment_id, one.in_force, one.expression)
+        below = sorted(one.depends_on - seen)
+        seen.update(below)
+        waiting += [book.segments[book.positions[segment_id]] for segment_id in below]

@@ -1,0 +1,93 @@
+"""Messages of topic `user-events`: events for a shard, and what else has a shard looked at.
+
+All that belongs to one shard has one ordering key, so that it is worked on one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from activation.domain.caller import Caller
+from activation.domain.entity import new_id, timestamp
+from activation.domain.event import Event
+from activation.domain.segment_shard import SHARDS, shard_of
+from activation.ports import Clock, Message
+
+USER_EVENTS = "user-events"
+MAX_MESSAGE_EVENTS = 1_000
+MAX_MESSAGE_BYTES = 1_000_000
+"""Pub/Sub takes ten times as much; an acknowledged step of a shard should stay short."""
+
+
+def shard_key(organization_id: str, shard: int) -> str:
+    """The ordering key of all that is to be done in a shard."""
+    return f"{organization_id}/segment-shard-{shard}"
+
+
+def event_messages(
+    organization_id: str,
+    events: Sequence[Event],
+    received_at: datetime,
+    trace_id: str,
+    clock: Clock,
+) -> list[Message]:
+    """Events in as few messages as shards and limits allow, in the order in which they came."""
+    by_shard: dict[int, list[Event]] = {}
+    for event in events:
+        by_shard.setdefault(shard_of(event.user_id, SHARDS), []).append(event)
+    return [
+        Message(
+            topic=USER_EVENTS,
+            organization_id=organization_id,
+            id=new_id(clock.now()),
+            data={"shard": shard, "received_at": timestamp(received_at), "events": part},
+            ordering_key=shard_key(organization_id, shard),
+            trace_id=trace_id,
+        )
+        for shard in sorted(by_shard)
+        for part in _parts(by_shard[shard])
+    ]
+
+
+def rules_message(caller: Caller, version: str, clock: Clock) -> Message:
+    """The message that brings all shards to the rules in force."""
+    return Message(
+        topic=USER_EVENTS,
+        organization_id=caller.organization_id,
+        id=new_id(clock.now()),
+        data={"rules": version},
+        ordering_key=f"{caller.organization_id}/segment-rules",
+        trace_id=caller.trace_id,
+    )
+
+
+def sweep_message(organization_id: str, shard: int, clock: Clock) -> Message:
+    """The message that has the users of a shard looked at whose windows have run out."""
+    return Message(
+        topic=USER_EVENTS,
+        organization_id=organization_id,
+        id=new_id(clock.now()),
+        data={"shard": shard, "sweep": True},
+        ordering_key=shard_key(organization_id, shard),
+    )
+
+
+def _parts(events: Sequence[Event]) -> list[list[dict[str, Any]]]:
+    """The events as JSON objects, in parts that fit into a message."""
+    parts: list[list[dict[str, Any]]] = [[]]
+    size = 0
+    for event in events:
+        row = event.model_dump(mode="json", exclude_none=True)
+        length = len(orjson.dumps(row))
+        if parts[-1] and (
+            len(parts[-1]) >= MAX_MESSAGE_EVENTS or size + length > MAX_MESSAGE_BYTES
+        ):
+            parts.append([])
+            size = 0
+        parts[-1].append(row)
+        size += length
+    return parts

@@ -1,0 +1,259 @@
+"""Evaluates what comes over topic `user-events`: events for a shard, events of other systems,
+sweeps, new rules.
+
+A message with an ordering key is never refused: it would stop its shard. What cannot be counted
+leaves it as a message without one, which is refused until it is a dead letter; redriven, it is
+tried again. How many wait, and why, is kept beside (`GET /events/health`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from activation import observability
+from activation.domain.event import Event, read_event, require_timely
+from activation.domain.event_receipt import EventRefusal
+from activation.domain.identifier import require_safe_id
+from activation.domain.segment_shard import SHARDS, SegmentShard, shard_id, shard_of
+from activation.errors import (
+    ActivationError,
+    BadRequestError,
+    ConflictError,
+    ValidationError,
+)
+from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
+from activation.services.event_messages import USER_EVENTS, event_messages, sweep_message
+from activation.services.events import EVALUATED, REFUSALS, EventMarks
+from activation.services.segment_shards import ShardWorker
+from activation.services.shard_states import HEADS
+
+MAX_STEPS = 50
+"""How many commits of a sweep one message makes before live events get their turn."""
+ORGANIZATIONS = "organizations"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """An event that cannot be counted, as it came, and why."""
+
+    row: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventWorker:
+    """Works on messages of topic `user-events`; each may come more than once."""
+
+    documents: DocumentStore
+    bus: MessageBus
+    shards: ShardWorker
+    marks: EventMarks
+    clock: Clock
+
+    def run(self, message: Message) -> None:
+        """Do what a message asks for.
+
+        Raises BadRequestError for what is to end as a dead letter; every other failure means that
+        the message has to come again, for nothing of it may be lost.
+        """
+        try:
+            self._run(message)
+        except BadRequestError:
+            raise
+        except ActivationError as error:
+            if error.retryable or isinstance(error, ConflictError):
+                raise
+            raise RuntimeError("An event could not be evaluated.") from error
+
+    def _run(self, message: Message) -> None:
+        data = message.data
+        if "rules" in data:
+            self._adopt(message.organization_id, str(data["rules"]))
+        elif data.get("sweep") is True:
+            self._sweep(message.organization_id, int(data["shard"]))
+        elif "refused" in data:
+            self._once_more(message)
+        elif "shard" in data and "received_at" in data:
+            self._evaluate(message)
+        else:
+            self._route(message)
+
+    # what we sent -----------------------------------------------------------------------------
+
+    def _evaluate(self, message: Message) -> None:
+        """Count the events of a shard; what cannot be counted goes its own way."""
+        received_at = datetime.fromisoformat(message.data["received_at"])
+        bad = self._counted(message.organization_id, message.data["events"], received_at)
+        self.marks.put(message.organization_id, EVALUATED, received_at)
+        if bad:
+            self._set_aside(message, bad, received_at)
+
+    def _counted(
+        self, organization_id: str, rows: Sequence[Any], received_at: datetime
+    ) -> list[Bad]:
+        """Count events, of whichever shards; returns those that cannot be."""
+        good, bad = _read(rows, received_at)
+        by_shard: dict[int, list[tuple[Event, Any]]] = {}
+        for event, row in good:
+            by_shard.setdefault(shard_of(event.user_id, SHARDS), []).append((event, row))
+        totals = {"events": 0, "duplicates": 0, "transitions": 0}
+        for shard, mine in by_shard.items():
+            done = self.shards.process(organization_id, shard, [event for event, _ in mine])
+            bad += [
+                Bad(mine[position][1], "attributes: value_out_of_range")
+                for position in done.refused
+            ]
+            totals["events"] += done.counted
+            totals["duplicates"] += done.duplicate
+            totals["transitions"] += done.transitions
+        waited = (self.clock.now() - received_at).total_seconds()
+        observability.event("events evaluated", **totals, waited_seconds=round(max(waited, 0), 3))
+        return bad
+
+    def _adopt(self, organization_id: str, version: str) -> None:
+        """Bring all shards to the rules in force. When those are newer than the message knows, a
+        later message does it."""
+        if self.shards.books.current(organization_id).version != version:
+            return
+        keys = [Key(organization_id, HEADS, shard_id(shard)) for shard in range(SHARDS)]
+        for found in self.documents.get_many(keys):
+            if found is not None and found.data["version"] != version:
+                self.shards.adopt(organization_id, SegmentShard.restored(found.data).shard)
+
+    def _sweep(self, organization_id: str, shard: int) -> None:
+        """Look at the users of a shard who are due; what is left is for a later message."""
+        for _ in range(MAX_STEPS):
+            try:
+                if not self.shards.sweep_shard(organization_id, shard):
+                    return
+            except ConflictError:
+                continue
+        self.bus.publish([sweep_message(organization_id, shard, self.clock)])
+
+    # what others sent -------------------------------------------------------------------------
+
+    def _route(self, message: Message) -> None:
+        """Send events of another system to their shards."""
+        self._require_known(message.organization_id)
+        now = self.clock.now()
+        rows = [_identified(row, message.id, n) for n, row in enumerate(_rows(message.data))]
+        good, bad = _read(rows, now)
+        if not good:
+            self._refuse(message, bad)
+        events = [event for event, _ in good]
+        trace_id = message.trace_id or message.id
+        self.bus.publish(event_messages(message.organization_id, events, now, trace_id, self.clock))
+        if bad:
+            self._set_aside(message, bad, now)
+
+    def _require_known(self, organization_id: str) -> None:
+        """Raise BadRequestError unless the message is of an organization that there is."""
+        try:
+            key = Key(organization_id, ORGANIZATIONS, organization_id)
+        except ValidationError:
+            key = None
+        if key is None or self.documents.get(key) is None:
+            raise BadRequestError(
+                "The message names no organization that there is.",
+                field="organization_id",
+                reason="unknown_organization",
+            )
+
+    # what cannot be counted -------------------------------------------------------------------
+
+    def _set_aside(self, message: Message, bad: Sequence[Bad], received_at: datetime) -> None:
+        """Publish events that cannot be counted by themselves, outside of their shard's order."""
+        data = {
+            "refused": bad[0].reason,
+            "received_at": received_at.isoformat(),
+            "events": [one.row for one in bad],
+        }
+        aside = Message(
+            USER_EVENTS,
+            message.organization_id,
+            f"{_safe(message.id)}-refused",
+            data,
+            trace_id=message.trace_id,
+        )
+        self.bus.publish([aside])
+
+    def _once_more(self, message: Message) -> None:
+        """Try events that were set aside, as they are when the dead letter is redriven."""
+        received_at = datetime.fromisoformat(message.data["received_at"])
+        rows = message.data["events"]
+        bad = self._counted(message.organization_id, rows, received_at)
+        if bad:
+            self._refuse(message, bad)
+        key = Key(message.organization_id, REFUSALS, _safe(message.id))
+        self.documents.commit(Batch([Write(key, None)]))
+
+    def _refuse(self, message: Message, bad: Sequence[Bad]) -> None:
+        """Note what is refused, and raise BadRequestError."""
+        reason = bad[0].reason if bad else "no_events"
+        now, message_id = self.clock.now(), _safe(message.id)
+        refusal = EventRefusal(
+            organization_id=message.organization_id,
+            created_at=now,
+            updated_at=now,
+            message_id=message_id,
+            reason=reason,
+            events=len(bad),
+        )
+        key = Key(message.organization_id, REFUSALS, message_id)
+        self.documents.commit(Batch([Write(key, refusal.stored())]))
+        observability.event("events refused", level=logging.WARNING, reason=reason, events=len(bad))
+        raise BadRequestError(
+            f"{len(bad)} events cannot be counted: {reason}.", field="events", reason=reason
+        )
+
+
+def _read(rows: Sequence[Any], received_at: datetime) -> tuple[list[tuple[Event, Any]], list[Bad]]:
+    """The events of rows, each with its row, and what is none."""
+    good: list[tuple[Event, Any]] = []
+    bad: list[Bad] = []
+    for row in rows:
+        try:
+            event = read_event(row, received_at)
+            require_timely(event, received_at)
+        except ValidationError as error:
+            bad.append(Bad(row, _reason(error)))
+        else:
+            good.append((event, row))
+    return good, bad
+
+
+def _reason(error: ValidationError) -> str:
+    """Why an event is refused; names that are not ours may be data, and are not repeated."""
+    known = error.field in Event.model_fields
+    return f"{error.field}: {error.reason}" if known else str(error.reason or error.code)
+
+
+def _rows(data: Mapping[str, Any]) -> Sequence[Any]:
+    """The events of a message of another system: one, or a list of them."""
+    if "events" not in data:
+        return [data]
+    rows = data["events"]
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _identified(row: Any, message_id: str, position: int) -> Any:
+    """An event that a second delivery of its message would not make another one of: without id
+    and time of its own it is named after the message."""
+    if not isinstance(row, Mapping) or any(
+        row.get(n) for n in ("event_id", "eventId", "timestamp")
+    ):
+        return row
+    return {**row, "event_id": f"{message_id}:{position}"}
+
+
+def _safe(message_id: str) -> str:
+    """A message's id as it can stand in a key; another bus may give any text."""
+    try:
+        return require_safe_id("id", message_id)
+    except ValidationError:
+        return hashlib.sha256(message_id.encode()).hexdigest()

@@ -1,0 +1,180 @@
+"""Acceptance of events: read, told apart, and durable on the bus before anybody is answered.
+
+Events do not pass through the document store on their way: the bus keeps them when `publish` has
+returned, and a write per message would double what an event costs. When it raises, some messages
+may be there; whoever sends the batch again is counted once, by the ids of its events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from activation import observability
+from activation.domain.caller import Caller
+from activation.domain.entity import timestamp
+from activation.domain.event import Event, read_event, require_timely
+from activation.domain.event_receipt import (
+    BatchReceipt,
+    EventHealth,
+    EventReceipt,
+    EventRefusal,
+    ReceiptStatus,
+    Refused,
+)
+from activation.errors import ActivationError, ValidationError
+from activation.ports import Batch, Clock, DocumentStore, Key, MessageBus, Query, Write
+from activation.services.event_messages import event_messages
+from activation.services.organizations import OrganizationService
+
+MARKS, REFUSALS = "event_marks", "event_refusals"
+ACCEPTED, EVALUATED = "accepted", "evaluated"
+MARK_EVERY = timedelta(seconds=5)
+"""How often a process says that it has accepted or evaluated events of an organization."""
+BEHIND = timedelta(seconds=60)
+SHOWN_REFUSALS = 10
+HEADS = "segment_shards"
+SWEEP_LOOK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class EventMarks:
+    """When events of an organization were last accepted and evaluated."""
+
+    documents: DocumentStore
+    clock: Clock
+    _set_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, organization_id: str, name: str, received_at: datetime) -> None:
+        """Note it, unless this process has just done so. A store that fails costs the note only:
+        what it tells of is done."""
+        now = self.clock.now()
+        with self._lock:
+            before = self._set_at.get((organization_id, name))
+            if before is not None and before <= now < before + MARK_EVERY:
+                return
+            self._set_at[organization_id, name] = now
+        content = {"at": timestamp(now), "received_at": timestamp(received_at)}
+        try:
+            self.documents.commit(Batch([Write(Key(organization_id, MARKS, name), content)]))
+        except ActivationError as error:
+            observability.event("no mark of events", level=logging.WARNING, code=error.code)
+
+    def get(self, organization_id: str, name: str) -> tuple[datetime, datetime] | None:
+        """When it was noted, and when the events of then had been received."""
+        found = self.documents.get(Key(organization_id, MARKS, name))
+        if found is None:
+            return None
+        data = found.data
+        return datetime.fromisoformat(data["at"]), datetime.fromisoformat(data["received_at"])
+
+
+@dataclass(frozen=True, slots=True)
+class EventService:
+    """Use cases of events."""
+
+    documents: DocumentStore
+    bus: MessageBus
+    marks: EventMarks
+    clock: Clock
+
+    def accept(self, caller: Caller, rows: Sequence[Mapping[str, Any]]) -> BatchReceipt:
+        """Take events in; those that the receipt calls accepted are durable and will be counted,
+        once, by their ids."""
+        now = self.clock.now()
+        receipts, events = _sorted_out(rows, now)
+        if events:
+            OrganizationService(self.documents, self.clock).ensure(caller.organization_id)
+            self.bus.publish(
+                event_messages(caller.organization_id, events, now, caller.trace_id, self.clock)
+            )
+            self.marks.put(caller.organization_id, ACCEPTED, now)
+        count = {one: sum(r.status is one for r in receipts) for one in ReceiptStatus}
+        for status in ReceiptStatus:
+            if count[status]:
+                observability.event("events received", outcome=status.value, events=count[status])
+        return BatchReceipt(
+            accepted=count[ReceiptStatus.ACCEPTED],
+            rejected=count[ReceiptStatus.REJECTED],
+            duplicate=count[ReceiptStatus.DUPLICATE],
+            results=tuple(receipts),
+        )
+
+    def accept_one(self, caller: Caller, row: Mapping[str, Any]) -> EventReceipt:
+        """Take one event in; raises ValidationError when it is not accepted."""
+        event = read_event(row, self.clock.now())
+        require_timely(event, self.clock.now())
+        return self.accept(caller, [row]).results[0]
+
+    def health(self, caller: Caller) -> EventHealth:
+        """How far the evaluation of the organization's events is behind, and what it refused."""
+        organization_id, now = caller.organization_id, self.clock.now()
+        accepted = self.marks.get(organization_id, ACCEPTED)
+        evaluated = self.marks.get(organization_id, EVALUATED)
+        lag, sweep_lag = _lag(accepted, evaluated, now), self._sweep_lag(organization_id, now)
+        query = Query(organization_id, REFUSALS, limit=SHOWN_REFUSALS)
+        refusals = [EventRefusal.restored(one.data) for one in self.documents.query(query)]
+        refused = self.documents.count(query)
+        behind = max(lag, sweep_lag) > BEHIND.total_seconds()
+        return EventHealth(
+            status="behind" if behind else "refusing" if refused else "ok",
+            lag_seconds=lag,
+            sweep_lag_seconds=sweep_lag,
+            accepted_at=accepted[0] if accepted else None,
+            evaluated_at=evaluated[0] if evaluated else None,
+            dead_letters=refused,
+            refusals=tuple(Refused.model_validate(one.public()) for one in refusals),
+        )
+
+    def _sweep_lag(self, organization_id: str, now: datetime) -> float:
+        """Seconds since the first user of the organization was due."""
+        due = self.documents.due(HEADS, now, SWEEP_LOOK)
+        mine = [one.data["due_at"] for one in due if one.key.organization_id == organization_id]
+        return (now - datetime.fromisoformat(mine[0])).total_seconds() if mine else 0.0
+
+
+def _sorted_out(
+    rows: Sequence[Mapping[str, Any]], now: datetime
+) -> tuple[list[EventReceipt], list[Event]]:
+    """What becomes of each row, and the events to be counted."""
+    receipts: list[EventReceipt] = []
+    events: list[Event] = []
+    seen: set[tuple[str, str]] = set()
+    for index, row in enumerate(rows):
+        try:
+            event = read_event(row, now)
+            require_timely(event, now)
+        except ValidationError as error:
+            receipts.append(
+                EventReceipt(
+                    index=index,
+                    status=ReceiptStatus.REJECTED,
+                    field=error.field,
+                    reason=error.reason,
+                )
+            )
+            continue
+        known = (event.user_id, event.event_id) in seen
+        seen.add((event.user_id, event.event_id))
+        status = ReceiptStatus.DUPLICATE if known else ReceiptStatus.ACCEPTED
+        receipts.append(EventReceipt(index=index, status=status, event_id=event.event_id))
+        if not known:
+            events.append(event)
+    return receipts, events
+
+
+def _lag(
+    accepted: tuple[datetime, datetime] | None,
+    evaluated: tuple[datetime, datetime] | None,
+    now: datetime,
+) -> float:
+    """Seconds that evaluation is behind."""
+    waited = (evaluated[0] - evaluated[1]).total_seconds() if evaluated else 0.0
+    if accepted is None or (evaluated is not None and evaluated[1] >= accepted[1] - MARK_EVERY):
+        return max(waited, 0.0)
+    return max((now - accepted[1]).total_seconds(), 0.0)

@@ -1,0 +1,317 @@
+"""Memberships as they are asked for: of a segment, of a user, why, since when, how many.
+
+All of it is read from the shards' states and told steps; nothing is kept a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+
+from activation.domain.caller import Caller
+from activation.domain.event import SCALE
+from activation.domain.segment import Aggregate, SegmentRule, SegmentStatus
+from activation.domain.segment_record import SegmentRecord
+from activation.domain.segment_report import (
+    Explanation,
+    Flow,
+    MemberPage,
+    MembershipChange,
+    MembershipHistory,
+    RuleExplained,
+    SegmentExplained,
+    SegmentMember,
+    SegmentStatistics,
+    UserSegment,
+    UserSegments,
+)
+from activation.domain.segment_shard import SHARDS, shard_id, shard_of
+from activation.errors import NotFoundError, ValidationError
+from activation.ports import CacheKey, Clock, Key, Query
+from activation.segments.block import Ints
+from activation.segments.codec import Told, told_of
+from activation.segments.explain import Outlook, outlook
+from activation.segments.minutes import Moment, instant_of, micros_of, micros_of_tick
+from activation.services.cached import STATISTICS, CachedValues
+from activation.services.segment_shards import TRANSITIONS, ShardWorker
+from activation.services.segments import SegmentService
+from activation.services.shard_states import HEADS, OpenShard
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MAX_STEPS_READ = 5_000
+"""Told steps that statistics look at, of all shards together."""
+HISTORY_STEPS = 500
+"""Told steps that one page of a history looks at."""
+PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipService:
+    """Reads of memberships. A caller sees those in segments that he sees."""
+
+    segments: SegmentService
+    shards: ShardWorker
+    cached: CachedValues
+    clock: Clock
+
+    def members(
+        self, caller: Caller, segment_id: str, limit: int = 100, after: str | None = None
+    ) -> MemberPage:
+        """A page of the segment's members; `after` is the cursor of the page before."""
+        self.segments.get(caller, segment_id)
+        first, row = _place(after)
+        found: list[SegmentMember] = []
+        following: str | None = None
+        for shard in self._existing(caller.organization_id, first):
+            opened = self.shards.states.open(caller.organization_id, shard)
+            rows = _member_rows(opened, segment_id)
+            rows = rows[rows > row] if shard == first else rows
+            for one in rows.tolist():
+                if len(found) == limit:
+                    break
+                found.append(_member(opened, segment_id, one))
+                following = f"{shard_id(shard)}-{one:010}"
+            if len(found) == limit and len(rows):
+                break
+        following = following if len(found) == limit else None
+        return MemberPage(
+            data=tuple(found),
+            next_cursor=following,
+            limit=limit,
+            shards_pending=self._pending(caller.organization_id)[1],
+        )
+
+    def of_user(self, caller: Caller, user_id: str) -> UserSegments:
+        """The segments that a user is in; NotFoundError for a user without any event."""
+        opened = self._opened(caller, user_id)
+        stays = opened.state.memberships_of(user_id, opened.book)
+        seen = self.segments.named(caller, [one.segment_id for one in stays])
+        data = [
+            UserSegment(
+                segment_id=one.segment_id,
+                name=seen[one.segment_id].name,
+                version=seen[one.segment_id].version,
+                entered_at=one.entered_at,
+            )
+            for one in stays
+            if one.segment_id in seen
+        ]
+        return UserSegments(
+            user_id=user_id, data=tuple(data), as_of=instant_of(opened.state.micros)
+        )
+
+    def history(
+        self, caller: Caller, user_id: str, limit: int = 50, after: str | None = None
+    ) -> MembershipHistory:
+        """Changes of a user's memberships, newest first. A page that looked at many steps without
+        finding enough is short; it goes on at its cursor."""
+        self._opened(caller, user_id)
+        found: list[MembershipChange] = []
+        shard = shard_of(user_id, SHARDS)
+        for looked, (step, told) in enumerate(
+            self._steps(caller.organization_id, shard, after), start=1
+        ):
+            if user_id in told.users:
+                found += self._changes(caller, user_id, told)
+            if len(found) >= limit or looked >= HISTORY_STEPS:
+                return MembershipHistory(data=tuple(found), next_cursor=step, limit=limit)
+        return MembershipHistory(data=tuple(found), next_cursor=None, limit=limit)
+
+    def explain(self, caller: Caller, user_id: str, segment_id: str) -> Explanation:
+        """Why a user is in a segment or not, and when that changes by itself."""
+        record = self.segments.get(caller, segment_id).entity
+        opened = self._opened(caller, user_id)
+        closure = self._closure(record)
+        definitions = [
+            one.definition().model_copy(update={"status": SegmentStatus.ACTIVE}) for one in closure
+        ]
+        now = micros_of(self.clock.now())
+        found = outlook(opened.state, opened.book, user_id, definitions, now)
+        stays = {one.segment_id: one for one in opened.state.memberships_of(user_id, opened.book)}
+        stay = stays.get(segment_id)
+        seen = self.segments.named(caller, [one.segment_id for one in closure])
+        return Explanation(
+            user_id=user_id,
+            segment_id=segment_id,
+            member=stay is not None,
+            entered_at=stay.entered_at if stay else None,
+            holds=segment_id in found.holds,
+            as_of=instant_of(found.micros),
+            changes_at=None if found.changes_at is None else instant_of(found.changes_at),
+            counting_since=record.counting_since,
+            segments=tuple(_explained(one, found, seen) for one in closure),
+        )
+
+    def statistics(self, caller: Caller, segment_id: str) -> SegmentStatistics:
+        """Members, entries and exits; made at most once a minute for a version of the segment."""
+        stored = self.segments.get(caller, segment_id)
+        name = f"segment:{segment_id}:{stored.revision}:statistics"
+        key = CacheKey(caller.organization_id, name, STATISTICS)
+        made = self.cached.json(key, lambda: self._statistics(stored.entity).public())
+        return SegmentStatistics.model_validate(made)
+
+    # how --------------------------------------------------------------------------------------
+
+    def _opened(self, caller: Caller, user_id: str) -> OpenShard:
+        shard = shard_of(user_id, SHARDS)
+        opened = self.shards.states.open(caller.organization_id, shard)
+        if opened.state.row(user_id) is None:
+            raise NotFoundError("There is no such user.", reason="not_found")
+        return opened
+
+    def _existing(self, organization_id: str, first: int = 0) -> list[int]:
+        """The shards in which anybody is, from one on."""
+        keys = [Key(organization_id, HEADS, shard_id(shard)) for shard in range(first, SHARDS)]
+        found = self.shards.documents.get_many(keys)
+        return [int(one.data["shard"]) for one in found if one is not None]
+
+    def _pending(self, organization_id: str) -> tuple[int, int]:
+        """How many shards there are, and how many do not follow the rules in force yet."""
+        done, there = self.shards.adopted(organization_id, SHARDS)
+        return there, there - done
+
+    def _closure(self, record: SegmentRecord) -> list[SegmentRecord]:
+        """The segment and all that it stands on."""
+        return [record, *self.segments.below(record)]
+
+    def _statistics(self, record: SegmentRecord) -> SegmentStatistics:
+        organization_id, segment_id, now = (
+            record.organization_id,
+            record.segment_id,
+            self.clock.now(),
+        )
+        members, changes = 0, []
+        complete_from: datetime | None = None
+        shards = self._existing(organization_id)
+        budget = MAX_STEPS_READ // max(len(shards), 1)
+        for shard in shards:
+            opened = self.shards.states.open(organization_id, shard)
+            members += len(_member_rows(opened, segment_id))
+            mine, cut = self._recent(organization_id, shard, segment_id, now - DAY, budget)
+            changes += mine
+            complete_from = max(filter(None, (complete_from, cut)), default=None)
+        there, pending = self._pending(organization_id)
+        return SegmentStatistics(
+            segment_id=segment_id,
+            as_of=now,
+            members=members,
+            last_hour=_flow(changes, now - HOUR),
+            last_day=_flow(changes, now - DAY),
+            complete_from=complete_from,
+            shards=there,
+            shards_pending=pending,
+        )
+
+    def _recent(
+        self, organization_id: str, shard: int, segment_id: str, since: datetime, budget: int
+    ) -> tuple[list[tuple[datetime, bool]], datetime | None]:
+        """(when told, entered) of changes since an instant; and from when on they are all, when
+        older ones were too many."""
+        found: list[tuple[datetime, bool]] = []
+        for looked, (_, told) in enumerate(self._steps(organization_id, shard), start=1):
+            told_at = instant_of(told.micros)
+            if told_at < since:
+                break
+            if looked > budget:
+                return found, told_at
+            if segment_id in told.segment_ids:
+                at = told.segment_ids.index(segment_id)
+                entered = told.transitions.entered[told.transitions.segments == at]
+                found += [(told_at, bool(one)) for one in entered.tolist()]
+        return found, None
+
+    def _steps(
+        self, organization_id: str, shard: int, after: str | None = None
+    ) -> Iterator[tuple[str, Told]]:
+        """The steps of a shard that changed memberships, newest first, from a cursor on."""
+        while True:
+            query = Query(organization_id, TRANSITIONS, {"shard": shard}, after=after, limit=PAGE)
+            page = self.shards.documents.query(query)
+            for document in page:
+                yield document.key.id, told_of(self.shards.parcels.opened(document))
+            if len(page) < PAGE:
+                return
+            after = page[-1].key.id
+
+    def _changes(self, caller: Caller, user_id: str, told: Told) -> list[MembershipChange]:
+        """What a step changed for a user, in segments that the caller sees."""
+        changes = told.transitions.listed(told.users, told.segment_ids, told.seq, told.micros)
+        mine = [one for one in changes if one.user_id == user_id]
+        seen = self.segments.named(caller, sorted({one.segment_id for one in mine}))
+        return [
+            MembershipChange(**one.model_dump(exclude={"user_id"}))
+            for one in mine
+            if one.segment_id in seen
+        ]
+
+
+def _place(after: str | None) -> tuple[int, int]:
+    """Shard and row of a cursor."""
+    if after is None:
+        return 0, -1
+    shard, _, row = after.partition("-")
+    if not (shard.isdecimal() and row.isdecimal()):
+        raise ValidationError("cursor is not one of ours.", field="cursor", reason="invalid")
+    return int(shard), int(row)
+
+
+def _member_rows(opened: OpenShard, segment_id: str) -> Ints:
+    """The rows of the users who are in a segment."""
+    at = opened.book.positions.get(segment_id)
+    if at is None:
+        return np.zeros(0, np.int64)
+    rows = np.arange(len(opened.state.users), dtype=np.int64)
+    inside = opened.book.circuit.holds(rows, np.full(len(rows), at), opened.state.ranks)
+    return rows[inside]
+
+
+def _member(opened: OpenShard, segment_id: str, row: int) -> SegmentMember:
+    user_id = opened.state.users.names[row]
+    at = opened.book.positions[segment_id]
+    since = next(since for segment, _, since in opened.state.stays.of(row) if segment == at)
+    return SegmentMember(user_id=user_id, entered_at=instant_of(since))
+
+
+def _explained(
+    record: SegmentRecord, found: Outlook, seen: Mapping[str, SegmentRecord]
+) -> SegmentExplained:
+    if record.segment_id not in seen:
+        holds = record.segment_id in found.holds
+        return SegmentExplained(segment_id=record.segment_id, name=None, holds=holds)
+    numbers = found.numbers[record.segment_id]
+    return SegmentExplained(
+        segment_id=record.segment_id,
+        name=record.name,
+        holds=record.segment_id in found.holds,
+        rules=tuple(
+            _rule(rule, number, found.micros)
+            for rule, number in zip(record.rules, numbers, strict=True)
+        ),
+        expression=record.expression,
+    )
+
+
+def _rule(rule: SegmentRule, number: int, micros: int) -> RuleExplained:
+    moment = Moment(micros)
+    is_sum = rule.attribute is Aggregate.SUM
+    return RuleExplained(
+        rule=rule,
+        number=_amount(number) if is_sum else number,
+        window_from=instant_of(micros_of_tick(2 * (moment.floor - rule.window_minutes))),
+        window_to=instant_of(micros_of_tick(2 * moment.ceil)),
+        holds=rule.bounds.holds(number),
+    )
+
+
+def _flow(changes: Sequence[tuple[datetime, bool]], since: datetime) -> Flow:
+    recent = [entered for told_at, entered in changes if told_at >= since]
+    return Flow(since=since, entered=sum(recent), exited=len(recent) - sum(recent))
+
+
+def _amount(millionths: int) -> int | float:
+    exact = Decimal(millionths) / SCALE
+    return int(exact) if exact == exact.to_integral_value() else float(exact)

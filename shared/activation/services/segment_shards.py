@@ -1,0 +1,259 @@
+"""Evaluates events durably: state, seen ids, transitions and messages of a step in one commit.
+
+The guard of every commit is the revision of the shard's head. Whoever comes second, because a
+message was delivered twice or two workers met, finds the head moved on and takes his step again,
+on what the first one left: then his events are known.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from activation.domain.event import Event
+from activation.domain.membership import Transition
+from activation.domain.segment_shard import SegmentShard, shard_id, shard_of, step_id
+from activation.errors import ConflictError
+from activation.ports import Batch, Clock, Document, DocumentStore, Key, Message, Query, Write
+from activation.segments.block import EventBlock, block_of, empty_block
+from activation.segments.codec import Delta, Told, told_by, told_bytes, told_of
+from activation.segments.engine import Evaluation, evaluate
+from activation.segments.minutes import Moment, micros_of
+from activation.segments.rebase import rebased
+from activation.segments.rulebook import RuleBook
+from activation.segments.state import ShardState, Transitions, no_transitions
+from activation.services.commits import Commits
+from activation.services.parcels import Parcels
+from activation.services.rule_books import RuleBooks
+from activation.services.shard_states import HEADS, OpenShard, ShardStates
+
+log = logging.getLogger(__name__)
+
+MEMBERSHIPS = "segment-memberships"
+"""Topic of the changes. A message names a step; `told` reads its transitions."""
+TRANSITIONS = "segment_transitions"
+MAX_STEP_EVENTS = 5_000
+SWEEP_USERS = 2_000
+"""How many users one commit of the sweep looks at, so that live events get their turn."""
+MAX_ATTEMPTS = 20
+SWEEP_STEPS = 50
+"""How many commits a shard gets in one round of the sweep."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What became of events. `refused` are positions of those that can never be added up."""
+
+    counted: int
+    duplicate: int
+    refused: tuple[int, ...]
+    transitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWorker:
+    """Takes steps of shards. Any number of workers may run at once."""
+
+    documents: DocumentStore
+    commits: Commits
+    books: RuleBooks
+    states: ShardStates
+    parcels: Parcels
+    clock: Clock
+
+    def process(self, organization_id: str, shard: int, events: Sequence[Event]) -> Processed:
+        """Take in events of users of one shard; returns when all of it is durable.
+
+        Raises ConflictError when others were faster again and again: the message is to come again.
+        """
+        steps = [
+            self._again(lambda at=at: self._events(organization_id, shard, events, at))  # type: ignore[misc]
+            for at in range(0, len(events), MAX_STEP_EVENTS)
+        ]
+        return Processed(
+            sum(step.counted for step in steps),
+            sum(step.duplicate for step in steps),
+            tuple(position for step in steps for position in step.refused),
+            sum(step.transitions for step in steps),
+        )
+
+    def sweep(self, limit: int = 100) -> int:
+        """Look at all users, of at most `limit` shards, whose windows have run out by now.
+
+        Returns how many steps were taken. A shard that others are busy with is left to them and
+        to the next round.
+        """
+        due = self.documents.due(HEADS, self.clock.now(), limit)
+        return sum(self._sweep(*_address(document)) for document in due)
+
+    def sweep_shard(self, organization_id: str, shard: int, users: int = SWEEP_USERS) -> bool:
+        """Look at up to `users` users of a shard who are due; whether anybody was."""
+        opened = self._adopted(organization_id, shard)
+        micros = max(micros_of(self.clock.now()), opened.state.micros)
+        if opened.state.next_due() > Moment(micros).tick:
+            return False
+        self._step(opened, empty_block(opened.book.fields), micros, users)
+        return True
+
+    def adopt(self, organization_id: str, shard: int) -> str:
+        """Bring a shard to the rules in force, whether it has news or not; returns their version.
+
+        A change of rules is in force everywhere once every shard has been through this.
+        """
+        return self._again(lambda: self._adopted(organization_id, shard).state.version)
+
+    def fold(self, organization_id: str, shard: int, skip: int = 0) -> None:
+        """Store the whole state of a shard, so that no delta is left: before a release that
+        evaluates in another way. `skip` leaves numbers out: after a database was taken back, so
+        that no seq is used again that others may have heard of."""
+        self._again(lambda: self._fold(organization_id, shard, skip))
+
+    def adopted(self, organization_id: str, shards: int) -> tuple[int, int]:
+        """How many shards are at the rules in force, and how many there are."""
+        current = self.books.current(organization_id).version
+        keys = [Key(organization_id, HEADS, shard_id(shard)) for shard in range(shards)]
+        there = [one for one in self.documents.get_many(keys) if one is not None]
+        return sum(one.data["version"] == current for one in there), len(there)
+
+    def told(self, organization_id: str, shard: int, number: int) -> list[Transition]:
+        """The transitions of one step, for those whom a message told of it."""
+        found = self.documents.get(Key(organization_id, TRANSITIONS, step_id(shard, number)))
+        return [] if found is None else _listed(told_of(self.parcels.opened(found)))
+
+    def history(self, organization_id: str, user_id: str, shards: int) -> Iterator[Transition]:
+        """The transitions of a user, newest first."""
+        shard, after = shard_of(user_id, shards), None
+        while True:
+            query = Query(organization_id, TRANSITIONS, {"shard": shard}, after=after)
+            page = self.documents.query(query)
+            for document in page:
+                told = told_of(self.parcels.opened(document))
+                if user_id in told.users:
+                    yield from (one for one in _listed(told) if one.user_id == user_id)
+            if len(page) < query.limit:
+                return
+            after = page[-1].key.id
+
+    # steps ----------------------------------------------------------------------------------------
+
+    def _events(
+        self, organization_id: str, shard: int, events: Sequence[Event], at: int
+    ) -> Processed:
+        opened = self._adopted(organization_id, shard)
+        part = events[at : at + MAX_STEP_EVENTS]
+        block, unreadable = block_of(part, opened.book.fields)
+        found = self._step(opened, block, micros_of(self.clock.now()), 0)
+        readable = [n for n in range(len(part)) if n not in set(unreadable)]
+        overflowing = [readable[n] for n in found.refused.nonzero()[0].tolist()]
+        return Processed(
+            int(found.counted.sum()),
+            int(found.duplicate.sum()),
+            tuple(at + n for n in sorted([*unreadable, *overflowing])),
+            len(found.transitions),
+        )
+
+    def _step(self, opened: OpenShard, block: EventBlock, micros: int, sweep: int) -> Evaluation:
+        """Evaluate and commit; when nothing comes of it, nothing is written."""
+        found = evaluate(opened.state, block, opened.book, micros, sweep)
+        if not sweep and not found.counted.any():
+            return replace(found, state=opened.state)
+        delta = Delta(found.state.number, found.state.micros, sweep, block.taken(found.counted))
+        told = _told(found.state, found.transitions, opened.book)
+        self._commit(opened, found.state, self.states.step(opened, found.state, delta), told)
+        return found
+
+    def _commit(
+        self, opened: OpenShard, state: ShardState, writes: Sequence[Write], told: Told
+    ) -> None:
+        """One commit for all that a step changes; then others are told."""
+        writes, messages = list(writes), []
+        if told.users:
+            writes.append(self._transitions(opened, told))
+            messages.append(message_of_step(opened, told))
+        self.documents.commit(Batch(writes, messages))
+        self.states.committed(opened, state, writes)
+        self.commits.publish(messages)
+
+    def _transitions(self, opened: OpenShard, told: Told) -> Write:
+        key = Key(opened.organization_id, TRANSITIONS, step_id(opened.shard, told.seq))
+        about = {"shard": opened.shard, "transitions": len(told.transitions)}
+        return self.parcels.packed(key, told_bytes(told), about)
+
+    def _adopted(self, organization_id: str, shard: int) -> OpenShard:
+        """The shard under the rules in force; whoever was due under the old ones is told first."""
+        while True:
+            opened = self.states.open(organization_id, shard)
+            current = self.books.current(organization_id)
+            if opened.book.version == current.version:
+                return opened
+            self._step_towards(opened, current)
+
+    def _step_towards(self, opened: OpenShard, current: RuleBook) -> None:
+        micros = max(micros_of(self.clock.now()), opened.state.micros)
+        if opened.state.next_due() <= Moment(micros).tick:
+            self._step(opened, empty_block(opened.book.fields), micros, SWEEP_USERS)
+            return
+        state = replace(opened.state, micros=micros)
+        found = rebased(state, opened.book, current)
+        told = told_by(
+            found.transitions,
+            found.state.users.names,
+            found.segment_ids,
+            found.state.number,
+            found.state.micros,
+        )
+        writes = self.states.whole(opened, found.state, found.missing)
+        self._commit(opened, found.state, writes, told)
+
+    def _fold(self, organization_id: str, shard: int, skip: int) -> None:
+        opened = self.states.open(organization_id, shard)
+        state = replace(opened.state, number=opened.state.number + 1 + skip)
+        told = told_by(no_transitions(), (), (), state.number, state.micros)
+        self._commit(opened, state, self.states.whole(opened, state), told)
+
+    def _sweep(self, organization_id: str, shard: int) -> int:
+        steps = 0
+        try:
+            while steps < SWEEP_STEPS and self.sweep_shard(organization_id, shard):
+                steps += 1
+        except ConflictError:
+            log.info("sweep of a shard left to others")
+        return steps
+
+    def _again(self, act: Callable[[], T]) -> T:
+        """Repeat what lost a race."""
+        for _ in range(MAX_ATTEMPTS - 1):
+            try:
+                return act()
+            except ConflictError:
+                continue
+        return act()
+
+
+def _told(state: ShardState, transitions: Transitions, book: RuleBook) -> Told:
+    names = state.users.names
+    return told_by(transitions, names, book.segment_ids, state.number, state.micros)
+
+
+def message_of_step(opened: OpenShard, told: Told) -> Message:
+    """What others are told of a step that changed memberships."""
+    step = step_id(opened.shard, told.seq)
+    return Message(
+        MEMBERSHIPS,
+        opened.organization_id,
+        f"memberships-{step}",
+        {"shard": opened.shard, "number": told.seq, "transitions": len(told.transitions)},
+        ordering_key=f"segment-shard-{opened.shard}",
+    )
+
+
+def _listed(told: Told) -> list[Transition]:
+    return told.transitions.listed(told.users, told.segment_ids, told.seq, told.micros)
+
+
+def _address(document: Document) -> tuple[str, int]:
+    return document.key.organization_id, SegmentShard.restored(document.data).shard

@@ -1,0 +1,479 @@
+"""Segments and events over HTTP: from the event to the membership, and back by silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from activation.adapters.clock import MovableClock
+from activation.adapters.embedded.bus import SqliteBus
+from activation.domain.caller import Role
+from activation.domain.entity import timestamp
+from activation.domain.membership import Transition
+from activation.function_manifest import subscriptions
+from activation.local import LocalServer
+from activation.message_codec import Subscription
+from activation.ports import Message
+from activation.services.segment_shards import MEMBERSHIPS
+from tests.api.client import Api, code
+
+MINUTE = timedelta(minutes=1)
+TWO_ORDERS = {
+    "event_type": "orders",
+    "operator": "GTE",
+    "value": 2,
+    "window_minutes": 30,
+}
+BIG_SPENDER = {
+    "event_type": "orders",
+    "attribute": "sum",
+    "field": "total",
+    "operator": "GT",
+    "value": 99.5,
+    "window_minutes": 60,
+}
+
+
+def define(api: Api, name: str = "Buyers", *rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A new segment."""
+    body = {"name": name, "type": "INDEPENDENT", "rules": rules or [TWO_ORDERS], **fields}
+    if "expression" in fields:
+        body = {"name": name, "type": "DERIVED", **fields}
+    response = api.post("/segments", body)
+    assert response.status_code == 201, response.get_json()
+    made: dict[str, Any] = response.get_json()
+    return made
+
+
+def order(user: str, number: int, clock: MovableClock, **attributes: Any) -> dict[str, Any]:
+    """An order of now."""
+    return {
+        "user_id": user,
+        "event_type": "orders",
+        "timestamp": timestamp(clock.now()),
+        "attributes": attributes or {"amount": 9.99},
+        "event_id": f"o{number}",
+    }
+
+
+def worked(api: Api) -> int:
+    """Hand out all messages to our functions; returns how many there were."""
+    count = 0
+    while found := api.server.deliver(only=("process_events",)):
+        count += found
+    return count
+
+
+def members(api: Api, segment: dict[str, Any]) -> list[str]:
+    """The users in a segment, by name."""
+    path, found, cursor = f"/segments/{segment['segment_id']}/members", [], ""
+    while True:
+        page = api.get(f"{path}?limit=2{cursor}").get_json()
+        found += [one["user_id"] for one in page["data"]]
+        if page["next_cursor"] is None:
+            return sorted(found)
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+class Listener:
+    """Another system that subscribes to changes of memberships."""
+
+    def __init__(self, server: LocalServer) -> None:
+        self.app, self.heard = server.app, list[Message]()
+
+    def transitions(self) -> list[Transition]:
+        """What it has heard of, in full."""
+        self.app.bus.deliver_due(self._hear, only=("listener",))  # type: ignore[attr-defined]
+        return [
+            one
+            for message in self.heard
+            for one in self.app.shards.told(
+                message.organization_id, message.data["shard"], message.data["number"]
+            )
+        ]
+
+    def _hear(self, _subscription: str, message: Message, _attempt: int) -> None:
+        self.heard.append(message)
+
+
+@pytest.fixture
+def listener(server: LocalServer, clock: MovableClock) -> Iterator[Listener]:
+    topics = {**subscriptions(), MEMBERSHIPS: [Subscription("listener")]}
+    bus = SqliteBus(server.app.settings.data_path / "bus.sqlite", clock, topics)
+    server.app.__dict__["bus"] = bus
+    yield Listener(server)
+    bus.close()
+
+
+def test_from_events_to_memberships_and_back_by_silence(
+    api: Api, clock: MovableClock, listener: Listener
+) -> None:
+    buyers = define(api)
+    quiet = define(
+        api,
+        "Quiet",
+        {"event_type": "clicks", "operator": "LT", "value": 1, "window_minutes": 5},
+    )
+    both = define(api, "Both", expression='Buyers AND NOT (NOT "Quiet")')
+    rows = [order("ann", n, clock) for n in range(2)] + [order("bob", 9, clock)]
+    answer = api.post("/events", {"events": rows})
+    assert answer.status_code == 202
+    assert answer.get_json()["accepted"] == 3
+    assert code(api.get("/users/ann/segments")) == (404, "NOT_FOUND"), "nothing evaluated yet"
+    worked(api)
+    told = api.get("/users/ann/segments").get_json()
+    assert {one["name"] for one in told["data"]} == {"Buyers", "Quiet", "Both"}
+    entered = {one["name"]: one["entered_at"] for one in told["data"]}
+    assert entered["Buyers"] == timestamp(clock.now())
+    assert members(api, buyers) == ["ann"]
+    assert members(api, quiet) == ["ann", "bob"]
+
+    clock.sleep(30 * 60 - 1)
+    api.server.tick()
+    worked(api)
+    assert members(api, buyers) == ["ann"]
+    clock.sleep(1)
+    api.server.tick()
+    worked(api)
+    assert members(api, buyers) == members(api, both) == []
+    assert members(api, quiet) == ["ann", "bob"]
+    history = api.get("/users/ann/segments/history").get_json()
+    assert history["next_cursor"] is None
+    changes = [(one["segment_id"], one["entered"]) for one in history["data"]]
+    assert sorted(changes[:2]) == sorted((one["segment_id"], False) for one in (buyers, both))
+    assert len(changes) == 5
+    assert history["data"][0]["happened_at"] == timestamp(clock.now())
+    heard = listener.transitions()
+    assert len(heard) == 6, "each change once: 3 + 1 entered, 2 left"
+    assert len({(one.user_id, one.segment_id, one.seq) for one in heard}) == 6
+    statistics = api.get(f"/segments/{buyers['segment_id']}/statistics").get_json()
+    assert statistics["members"] == 0
+    assert (statistics["last_hour"]["entered"], statistics["last_hour"]["exited"]) == (1, 1)
+    assert (statistics["shards_pending"], statistics["complete_from"]) == (0, None)
+
+
+def test_a_membership_is_explained_down_to_its_rules(api: Api, clock: MovableClock) -> None:
+    """Which number each rule compares, and when the outcome changes by itself."""
+    define(api)
+    spenders = define(api, "Spenders", BIG_SPENDER, {**TWO_ORDERS, "operator": "LTE"})
+    both = define(api, "Both", expression="Buyers AND Spenders")
+    rows = [order("ann", n, clock, total=40.25) for n in range(2)]
+    rows[0]["timestamp"] = timestamp(clock.now() - 10 * MINUTE)
+    api.post("/events", {"events": rows})
+    worked(api)
+    path = f"/users/ann/segments/{both['segment_id']}/explain"
+    explained = api.get(path).get_json()
+    assert (explained["member"], explained["holds"], explained["entered_at"]) == (
+        False,
+        False,
+        None,
+    )
+    assert explained["changes_at"] is None, "no silence makes a big spender"
+    named = {one["name"]: one for one in explained["segments"]}
+    assert next(iter(named)) == "Both"
+    numbers = [(rule["number"], rule["holds"]) for rule in named["Spenders"]["rules"]]
+    assert numbers == [(80.5, False), (2, True)]
+    assert explained["counting_since"] == spenders["activated_at"]
+    assert named["Both"]["holds"] is False
+    api.post("/events/single", order("ann", 3, clock, total=20))
+    worked(api)
+    explained = api.get(path).get_json()
+    assert (explained["member"], explained["holds"]) == (False, False), "three orders are too many"
+    assert explained["changes_at"] == timestamp(clock.now() + 20 * MINUTE)
+    clock.sleep(20 * 60)
+    api.server.tick()
+    worked(api)
+    explained = api.get(path).get_json()
+    assert explained["member"] is explained["holds"] is True
+    assert explained["entered_at"] == timestamp(clock.now())
+    assert explained["changes_at"] == timestamp(clock.now() + 10 * MINUTE)
+    named = {one["name"]: one for one in explained["segments"]}
+    assert [rule["number"] for rule in named["Spenders"]["rules"]] == [100.5, 2]
+
+
+def test_events_sent_or_delivered_again_count_once(
+    api: Api, clock: MovableClock, listener: Listener
+) -> None:
+    buyers = define(api)
+    row = order("ann", 1, clock)
+    batch = {"events": [row, row, {**row, "user_id": "bob"}]}
+    receipt = api.post("/events", batch).get_json()
+    assert [one["status"] for one in receipt["results"]] == ["accepted", "duplicate", "accepted"]
+    assert (receipt["accepted"], receipt["duplicate"]) == (2, 1)
+    assert api.post("/events", batch).get_json()["accepted"] == 2, "accepted, and counted once"
+    assert api.post("/events/single", row).status_code == 202
+    worked(api)
+    assert members(api, buyers) == []
+    api.post("/events/single", order("ann", 2, clock))
+    messages: list[Message] = []
+    api.server.app.bus.deliver_due(  # type: ignore[attr-defined]
+        lambda _s, message, _a: messages.append(message), only=("process_events",)
+    )
+    for message in messages * 3:
+        api.server.app.event_worker.run(message)
+    assert members(api, buyers) == ["ann"]
+    assert [one.user_id for one in listener.transitions()] == ["ann"]
+
+
+def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
+    good = order("ann", 1, clock)
+    rows: list[Any] = [
+        good,
+        "text",
+        {**good, "user_id": ""},
+        {**good, "event_type": "views"},
+        {**good, "timestamp": timestamp(clock.now() - timedelta(hours=25))},
+        {**good, "timestamp": timestamp(clock.now() + 6 * MINUTE)},
+        {**good, "colour": "red"},
+        {**good, "schema_version": 9, "colour": "red", "event_id": "later"},
+        {"userId": "bob", "eventType": "addToCart"},
+    ]
+    receipt = api.post("/events", {"events": rows}).get_json()
+    assert [(one["status"], one["field"], one["reason"]) for one in receipt["results"]] == [
+        ("accepted", None, None),
+        ("rejected", None, "not_an_object"),
+        ("rejected", "user_id", "string_too_short"),
+        ("rejected", "event_type", "enum"),
+        ("rejected", "timestamp", "too_late"),
+        ("rejected", "timestamp", "ahead_of_time"),
+        ("rejected", "colour", "extra"),
+        ("accepted", None, None),
+        ("accepted", None, None),
+    ]
+    single = api.post("/events/single", rows[4])
+    assert code(single) == (422, "VALIDATION_ERROR")
+    assert single.get_json()["error"]["details"] == {"field": "timestamp", "reason": "too_late"}
+    assert code(api.post("/events", {"events": []})) == (422, "VALIDATION_ERROR")
+    assert code(api.post("/events", {"events": [good] * 5_001}))[0] in (413, 422)
+
+
+def test_definitions_live_and_have_versions(api: Api) -> None:
+    made = define(api, description="Two orders")
+    path = f"/segments/{made['segment_id']}"
+    assert (made["version"], made["status"], made["counting_since"]) == (1, "active", None)
+    assert (made["warnings"], made["uses"]) == ([], [])
+    tag = api.get(path).headers["ETag"]
+    body = {"name": "Buyers", "type": "INDEPENDENT", "rules": [TWO_ORDERS, BIG_SPENDER]}
+    changed = api.put(path, body, headers={"If-Match": tag})
+    assert changed.get_json()["version"] == 2
+    assert changed.get_json()["counting_since"] == changed.get_json()["updated_at"]
+    assert code(api.put(path, body, headers={"If-Match": tag})) == (412, "PRECONDITION_FAILED")
+    renamed = api.put(path, {**body, "name": "Spenders"}).get_json()
+    assert (renamed["name"], renamed["version"]) == ("Spenders", 2)
+    versions = api.get(f"{path}/versions").get_json()
+    assert [one["version"] for one in versions["data"]] == [2, 1]
+    assert versions["total"] == 2
+    assert len(api.get(f"{path}/versions/1").get_json()["rules"]) == 1
+    assert api.get(f"{path}/versions/3").status_code == 404
+    define(api)
+    assert code(api.post("/segments", {**body, "name": "Spenders"})) == (409, "NAME_TAKEN")
+
+
+def test_what_is_odd_about_rules_is_told(api: Api) -> None:
+    never = {**TWO_ORDERS, "operator": "LT", "value": 0}
+    made = define(api, "Nobody", never)
+    assert [one["finding"] for one in made["warnings"]] == ["never_holds"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"type": "INDEPENDENT", "rules": []}, None),
+        ({"type": "DERIVED", "rules": [TWO_ORDERS]}, None),
+        ({"type": "DERIVED", "expression": "nobody"}, "expression"),
+        ({"type": "DERIVED", "expression": "a AND"}, "expression"),
+        ({"type": "INDEPENDENT", "rules": [{**TWO_ORDERS, "window_minutes": 0}]}, None),
+        ({"type": "INDEPENDENT", "rules": [{**TWO_ORDERS, "field": "amount"}]}, None),
+        ({"type": "INDEPENDENT", "rules": [TWO_ORDERS], "unknown": 1}, "unknown"),
+    ],
+)
+def test_what_is_no_segment_is_refused(body: dict[str, Any], field: str | None, api: Api) -> None:
+    response = api.post("/segments", {"name": "x", **body})
+    assert code(response) == (422, "VALIDATION_ERROR")
+    if field is not None:
+        assert response.get_json()["error"]["details"]["field"] == field
+    assert api.get("/segments").get_json()["total"] == 0
+
+
+def test_lists_are_filtered_and_paged(api: Api) -> None:
+    for number in range(5):
+        define(api, f"S{number}")
+    define(api, "Off", status="inactive")
+    define(api, "All", expression="S1 OR S2")
+    assert api.get("/segments").get_json()["total"] == 7
+    assert api.get("/segments?active=false").get_json()["data"][0]["name"] == "Off"
+    assert api.get("/segments?type=DERIVED").get_json()["total"] == 1
+    assert api.get("/segments?active=true&type=INDEPENDENT").get_json()["total"] == 5
+    first = api.get("/segments?limit=4").get_json()
+    rest = api.get(f"/segments?limit=4&cursor={first['next_cursor']}").get_json()
+    names = [one["name"] for one in first["data"] + rest["data"]]
+    assert names == ["All", "Off", "S4", "S3", "S2", "S1", "S0"]
+
+
+def test_status_is_switched_and_who_is_needed_stays(api: Api, clock: MovableClock) -> None:
+    buyers = define(api)
+    derived = define(api, "Also buyers", expression="Buyers")
+    status = f"/segments/{buyers['segment_id']}/status"
+    api.post("/events", {"events": [order("ann", n, clock) for n in range(2)]})
+    worked(api)
+    assert members(api, buyers) == members(api, derived) == ["ann"]
+    for response in (
+        api.patch(status, {"status": "active"}),
+        api.patch(status, {"status": "inactive"}),
+    ):
+        assert code(response) == (409, "INVALID_STATE")
+    assert "'Also buyers'" in response.get_json()["error"]["message"]
+    assert code(api.patch(status, {"status": "paused"})) == (422, "VALIDATION_ERROR")
+    other = f"/segments/{derived['segment_id']}/status"
+    assert api.put(other, {"status": "inactive"}).get_json()["status"] == "inactive"
+    assert api.patch(status, {"status": "inactive"}).get_json()["status"] == "inactive"
+    assert code(api.patch(other, {"status": "active"})) == (409, "INVALID_STATE")
+    worked(api)
+    assert members(api, buyers) == []
+    api.patch(status, {"status": "active"})
+    api.patch(other, {"status": "active"})
+    worked(api)
+    assert members(api, buyers) == members(api, derived) == ["ann"]
+
+
+def test_a_segment_in_use_is_not_deleted(api: Api, editor: Api, clock: MovableClock) -> None:
+    buyers = define(api)
+    derived = define(api, "Derived", expression="NOT Buyers")
+    path = f"/segments/{buyers['segment_id']}"
+    uses = api.get(f"{path}/used-by").get_json()
+    assert uses == {
+        "data": [{"kind": "segment", "id": derived["segment_id"], "name": "Derived"}],
+        "hidden": 0,
+    }
+    refused = api.delete(path)
+    assert code(refused) == (409, "INVALID_STATE")
+    assert "'Derived'" in refused.get_json()["error"]["message"]
+    assert code(editor.delete(path)) == (403, "FORBIDDEN")
+    assert api.delete(f"/segments/{derived['segment_id']}").status_code == 204
+    api.post("/events", {"events": [order("ann", n, clock) for n in range(2)]})
+    worked(api)
+    assert api.delete(path).status_code == 204
+    worked(api)
+    assert api.get("/users/ann/segments").get_json()["data"] == []
+    assert define(api)["segment_id"] != buyers["segment_id"], "the name is free"
+
+
+def test_circles_are_refused(api: Api) -> None:
+    one = define(api)
+    two = define(api, "Two", expression="Buyers")
+    path = f"/segments/{one['segment_id']}"
+    body = {"name": "Buyers", "type": "DERIVED", "expression": "Two"}
+    for off in (False, True):
+        refused = api.put(path, body)
+        assert code(refused) == (422, "VALIDATION_ERROR")
+        assert "cycle" in refused.get_json()["error"]["details"]["reason"]
+        if not off:
+            for made in (two, one):
+                api.patch(f"/segments/{made['segment_id']}/status", {"status": "inactive"})
+    itself = api.put(path, {**body, "expression": "Buyers OR Two"})
+    assert code(itself) == (422, "VALIDATION_ERROR")
+
+
+def test_segments_of_colleagues_stay_theirs(api: Api, public: Api, clock: MovableClock) -> None:
+    mine = define(api)
+    bob = public.as_(Role.EDITOR, user="bob")
+    assert bob.get("/segments").get_json()["total"] == 0
+    unknown = bob.post("/segments", {"name": "x", "type": "DERIVED", "expression": "Buyers"})
+    assert code(unknown) == (422, "VALIDATION_ERROR")
+    assert mine["segment_id"] not in unknown.get_data(as_text=True)
+    his = define(bob, "Bob's")
+    both = define(api, "Both", expression='Buyers AND "Bob\'s"')
+    assert bob.get(f"/segments/{his['segment_id']}/used-by").get_json() == {"data": [], "hidden": 1}
+    api.post("/events", {"events": [order("ann", n, clock) for n in range(2)]})
+    worked(api)
+    seen = bob.get("/users/ann/segments").get_json()["data"]
+    assert [one["name"] for one in seen] == ["Bob's"]
+    assert len(bob.get("/users/ann/segments/history").get_json()["data"]) == 1
+    assert bob.get(f"/users/ann/segments/{both['segment_id']}/explain").status_code == 404
+
+
+def test_poison_does_not_stop_its_shard(api: Api, clock: MovableClock) -> None:
+    """A number that no sum can hold leaves its message for the dead letters."""
+    rule = {**BIG_SPENDER, "field": "amount"}
+    spenders = define(api, "Spenders", rule)
+    poison = {**order("ann", 1, clock), "attributes": {"amount": 1e12}}
+    rows = [poison, order("ann", 2, clock, amount=100)]
+    assert api.post("/events", {"events": rows}).get_json()["accepted"] == 2
+    worked(api)
+    api.post("/events", {"events": [order("bob", 3, clock, amount=100)]})
+    worked(api)
+    assert members(api, spenders) == ["ann", "bob"]
+    health = api.get("/events/health").get_json()
+    assert (health["status"], health["dead_letters"]) == ("refusing", 1)
+    assert health["refusals"][0]["reason"] == "attributes: value_out_of_range"
+    for _ in range(20):
+        clock.sleep(61)
+        worked(api)
+    (dead,) = api.server.app.bus.dead_letters("process_events")
+    assert dead.message.data["refused"] == "attributes: value_out_of_range"
+    assert len(dead.message.data["events"]) == 1
+    api.put(
+        f"/segments/{spenders['segment_id']}",
+        {"name": "Spenders", "type": "INDEPENDENT", "rules": [TWO_ORDERS]},
+    )
+
+
+def test_other_systems_publish_events(api: Api, clock: MovableClock) -> None:
+    buyers = define(api)
+    bus = api.server.app.bus
+    raw = {"userId": "ann", "eventType": "orders", "attributes": {}}
+
+    def publish(number: str, data: dict[str, Any], organization: str = "acme") -> Message:
+        message = Message("user-events", organization, number, data)
+        bus.publish([message])
+        return message
+
+    first = publish("1", raw)
+    worked(api)
+    bus.publish([first])
+    worked(api)
+    assert members(api, buyers) == [], "one event, delivered twice"
+    late = {**order("bob", 1, clock), "timestamp": "2020-01-01T00:00:00Z"}
+    publish("2", {"events": [raw, order("bob", 2, clock), order("bob", 3, clock), late]})
+    publish("3", raw, organization="nobody")
+    publish("4", {"events": []})
+    publish("5", {**raw, "ann@example.com": "x"})
+    worked(api)
+    assert members(api, buyers) == ["ann", "bob"]
+    health = api.get("/events/health").get_json()
+    reasons = sorted(one["reason"] for one in health["refusals"])
+    assert reasons == ["extra", "no_events", "timestamp: too_late"]
+    for _ in range(20):
+        clock.sleep(61)
+        worked(api)
+    dead = bus.dead_letters("process_events")
+    assert sorted(one.message.id for one in dead) == ["2-refused", "3", "4", "5"]
+    assert members(api, buyers) == ["ann", "bob"], "what was refused as late is never counted"
+
+
+def test_health_tells_how_far_evaluation_is_behind(api: Api, clock: MovableClock) -> None:
+    fresh = api.get("/events/health").get_json()
+    assert (fresh["status"], fresh["lag_seconds"], fresh["accepted_at"]) == ("ok", 0.0, None)
+    api.post("/events", {"events": [order("ann", 1, clock)]})
+    clock.sleep(90)
+    behind = api.get("/events/health").get_json()
+    assert (behind["status"], behind["lag_seconds"]) == ("behind", 90.0)
+    worked(api)
+    late = api.get("/events/health").get_json()
+    assert late["lag_seconds"] == 90.0, "that is how long the last ones waited"
+    api.post("/events", {"events": [order("ann", 2, clock)]})
+    worked(api)
+    assert api.get("/events/health").get_json()["status"] == "ok"
+
+
+def test_a_repeated_request_defines_one_segment(api: Api) -> None:
+    keyed = api.with_headers(Idempotency_Key="key-1")
+    body = {"name": "Buyers", "type": "INDEPENDENT", "rules": [TWO_ORDERS]}
+    first, again = keyed.post("/segments", body), keyed.post("/segments", body)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.get_json() == first.get_json()
+    assert again.headers["Idempotent-Replay"] == "true"
+    assert api.get("/segments").get_json()["total"] == 1

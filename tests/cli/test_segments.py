@@ -1,0 +1,105 @@
+"""`activation segments` and `activation events`, on a local store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from activation.cli.segments import parsed_rule
+from tests.cli.conftest import Program
+
+
+def events(count: int, user: str = "ann") -> str:
+    """Orders of now, one a line."""
+    now = datetime.now(UTC).isoformat()
+    rows = [
+        {"user_id": user, "event_type": "orders", "timestamp": now, "event_id": f"{user}{n}"}
+        for n in range(count)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_the_whole_way_of_a_segment(program: Program, file_of: Callable[[str, str], Path]) -> None:
+    said = program.ok("segments", "create", "Buyers", "--rule", "orders >= 2 in 1h")
+    assert "Saved" in said
+    program.ok("segments", "create", "Others", "--expression", 'NOT "Buyers"')
+    path = file_of("events.ndjson", events(1_500) + events(1, "bob"))
+    sent = program.json("events", "send", str(path))
+    assert (sent["accepted"], sent["rejected"]) == (1_501, 0)
+    program.ok("events", "send", str(path))
+    listed = program.json("segments", "members", "Buyers")
+    assert [one["user_id"] for one in listed] == ["ann"]
+    assert "bob" in program.ok("segments", "members", "Others")
+    explained = program.ok("segments", "explain", "Buyers", "ann")
+    assert "orders >= 2 in 1h" in explained
+    assert "1,500" in explained
+    shown = program.ok("segments", "show", "Buyers")
+    assert "1 entered, 0 left" in shown
+    assert "Others" in shown
+    assert "used by segments: 'Others'" in program.fails(3, "segments", "delete", "Buyers")
+    program.ok("segments", "status", "Others", "inactive")
+    assert [one["name"] for one in program.json("segments", "list", "--inactive")] == ["Others"]
+    assert program.json("segments", "members", "Others") == []
+    program.ok("segments", "delete", "Others")
+    assert program.ok("segments", "delete", "Buyers") == "Deleted.\n"
+    assert program.json("events", "health")["status"] == "ok"
+
+
+def test_lines_that_are_no_events_are_named(program: Program) -> None:
+    lines = events(1) + "\nnot json\n" + '{"user_id": "ann", "event_type": "views"}\n'
+    result = program("events", "send", "-", stdin=lines)
+    assert result.exit_code == 1
+    assert "2 events were rejected" in result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["4", "event_type", "enum"] in rows
+    assert ["3", "-", "not_an_object"] in rows
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (
+            "orders >= 2 in 30m",
+            {"event_type": "orders", "operator": "GTE", "value": 2, "window_minutes": 30},
+        ),
+        (
+            "sum orders.cart.total > 99.5 in 24h",
+            {
+                "event_type": "orders",
+                "attribute": "sum",
+                "field": "cart.total",
+                "operator": "GT",
+                "value": 99.5,
+                "window_minutes": 1440,
+            },
+        ),
+        (
+            "clicks=0 in 5",
+            {"event_type": "clicks", "value": 0, "operator": "EQ", "window_minutes": 5},
+        ),
+        (
+            "clicks neq 1 in 5m",
+            {"event_type": "clicks", "value": 1, "operator": "NEQ", "window_minutes": 5},
+        ),
+    ],
+)
+def test_rules_are_read(text: str, rule: dict[str, Any]) -> None:
+    assert parsed_rule(text) == {"attribute": "count", **rule}
+
+
+@pytest.mark.parametrize(
+    "text", ["orders", "orders > x in 5m", "orders > 1", "orders.total > 1 in 5m"]
+)
+def test_what_is_no_rule_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        parsed_rule(text)
+
+
+def test_a_segment_has_rules_or_an_expression(program: Program) -> None:
+    assert "either" in program.fails(2, "segments", "create", "x")
