@@ -12,7 +12,7 @@ from tests.segments.mutants import MUTANTS
 from tests.segments.simulation import Ground, Story
 
 SEEDS = 40
-LONG = 400
+LONG = 300
 ENOUGH = 60
 """Seeds within which a wrong way must be found."""
 

@@ -161,6 +161,9 @@ def scaled(value: Any) -> int | None:
     Numbers and decimal text are read; a float is what its shortest decimal form says, so that 0.1
     is a tenth. Raises ValidationError above `MAX_VALUE`.
     """
+    if type(value) is int and -_NEAR < value < _NEAR:
+        whole: int = value * SCALE
+        return whole
     if type(value) is float and -_NEAR < value < _NEAR:
         product: float = value * SCALE
         nearest = round(product)
