@@ -160,7 +160,7 @@ def test_a_killed_import_goes_on_where_it_was(
 def _go_on(app: App, ann: Caller, commit: int, *, after: bool) -> None:
     job = queued(app, ann, file_of(ROWS))
     dying = App(app.settings, app.clock)
-    for port in ("bus", "uploads", "member_blobs", "suppression_vault"):
+    for port in ("bus", "uploads", "member_blobs", "journal_blobs", "suppression_vault"):
         dying.__dict__[port] = getattr(app, port)
     dying.__dict__["documents"] = Dying(app.documents, commit, after=after)
     with small_chunks(dying), pytest.raises(StorageUnavailableError):
