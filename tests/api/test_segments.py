@@ -194,6 +194,18 @@ def test_a_membership_is_explained_down_to_its_rules(api: Api, clock: MovableClo
     assert [rule["number"] for rule in named["Spenders"]["rules"]] == [100.5, 2]
 
 
+def test_an_inactive_segment_tells_what_would_be(api: Api, clock: MovableClock) -> None:
+    buyers = define(api, status="inactive")
+    spenders = define(api, "Spenders", BIG_SPENDER, status="inactive")
+    api.post("/events", {"events": [order("ann", n, clock, total=60) for n in range(2)]})
+    worked(api)
+    told = api.get(f"/users/ann/segments/{buyers['segment_id']}/explain").get_json()
+    assert (told["active"], told["member"], told["holds"]) == (False, False, True)
+    told = api.get(f"/users/ann/segments/{spenders['segment_id']}/explain").get_json()
+    (rule,) = told["segments"][0]["rules"]
+    assert (rule["number"], rule["holds"]) == (None, None), "nobody added it up: 0 would be a lie"
+
+
 def test_events_sent_or_delivered_again_count_once(
     api: Api, clock: MovableClock, listener: Listener
 ) -> None:
@@ -306,6 +318,7 @@ def test_lists_are_filtered_and_paged(api: Api) -> None:
     assert api.get("/segments").get_json()["total"] == 7
     assert api.get("/segments?active=false").get_json()["data"][0]["name"] == "Off"
     assert api.get("/segments?type=DERIVED").get_json()["total"] == 1
+    assert code(api.get("/segments?active=true&status=inactive")) == (422, "VALIDATION_ERROR")
     assert api.get("/segments?active=true&type=INDEPENDENT").get_json()["total"] == 5
     first = api.get("/segments?limit=4").get_json()
     rest = api.get(f"/segments?limit=4&cursor={first['next_cursor']}").get_json()
