@@ -482,6 +482,32 @@ def test_health_tells_how_far_evaluation_is_behind(api: Api, clock: MovableClock
     assert api.get("/events/health").get_json()["status"] == "ok"
 
 
+def test_nothing_is_acknowledged_that_the_bus_does_not_have(
+    api: Api, clock: MovableClock, listener: Listener
+) -> None:
+    buyers = define(api)
+    worked(api)
+    batch = {"events": [order("ann", n, clock) for n in range(2)]}
+    bus = api.server.app.bus
+    assert isinstance(bus, SqliteBus)
+    bus.close()
+    assert code(api.post("/events", batch)) == (503, "STORAGE_UNAVAILABLE")
+    assert code(api.post("/events/single", batch["events"][0])) == (503, "STORAGE_UNAVAILABLE")
+    path = api.server.app.settings.data_path / "bus.sqlite"
+    again = SqliteBus(path, clock, {**subscriptions(), MEMBERSHIPS: [Subscription("listener")]})
+    app = api.server.app
+    for name in ("commits", "events", "event_worker", "shards", "due"):
+        app.__dict__.pop(name, None)
+    app.__dict__["bus"] = again
+    assert api.post("/events", batch).get_json()["accepted"] == 2
+    while again.deliver_due(
+        lambda _s, message, _a: app.event_worker.run(message), only=("process_events",)
+    ):
+        pass
+    assert members(api, buyers) == ["ann"]
+    again.close()
+
+
 def test_a_repeated_request_defines_one_segment(api: Api) -> None:
     keyed = api.with_headers(Idempotency_Key="key-1")
     body = {"name": "Buyers", "type": "INDEPENDENT", "rules": [TWO_ORDERS]}
