@@ -194,6 +194,18 @@ def test_a_membership_is_explained_down_to_its_rules(api: Api, clock: MovableClo
     assert [rule["number"] for rule in named["Spenders"]["rules"]] == [100.5, 2]
 
 
+def test_an_inactive_segment_tells_what_would_be(api: Api, clock: MovableClock) -> None:
+    buyers = define(api, status="inactive")
+    spenders = define(api, "Spenders", BIG_SPENDER, status="inactive")
+    api.post("/events", {"events": [order("ann", n, clock, total=60) for n in range(2)]})
+    worked(api)
+    told = api.get(f"/users/ann/segments/{buyers['segment_id']}/explain").get_json()
+    assert (told["active"], told["member"], told["holds"]) == (False, False, True)
+    told = api.get(f"/users/ann/segments/{spenders['segment_id']}/explain").get_json()
+    (rule,) = told["segments"][0]["rules"]
+    assert (rule["number"], rule["holds"]) == (None, None), "nobody added it up: 0 would be a lie"
+
+
 def test_events_sent_or_delivered_again_count_once(
     api: Api, clock: MovableClock, listener: Listener
 ) -> None:
@@ -306,6 +318,7 @@ def test_lists_are_filtered_and_paged(api: Api) -> None:
     assert api.get("/segments").get_json()["total"] == 7
     assert api.get("/segments?active=false").get_json()["data"][0]["name"] == "Off"
     assert api.get("/segments?type=DERIVED").get_json()["total"] == 1
+    assert code(api.get("/segments?active=true&status=inactive")) == (422, "VALIDATION_ERROR")
     assert api.get("/segments?active=true&type=INDEPENDENT").get_json()["total"] == 5
     first = api.get("/segments?limit=4").get_json()
     rest = api.get(f"/segments?limit=4&cursor={first['next_cursor']}").get_json()
@@ -467,6 +480,32 @@ def test_health_tells_how_far_evaluation_is_behind(api: Api, clock: MovableClock
     api.post("/events", {"events": [order("ann", 2, clock)]})
     worked(api)
     assert api.get("/events/health").get_json()["status"] == "ok"
+
+
+def test_nothing_is_acknowledged_that_the_bus_does_not_have(
+    api: Api, clock: MovableClock, listener: Listener
+) -> None:
+    buyers = define(api)
+    worked(api)
+    batch = {"events": [order("ann", n, clock) for n in range(2)]}
+    bus = api.server.app.bus
+    assert isinstance(bus, SqliteBus)
+    bus.close()
+    assert code(api.post("/events", batch)) == (503, "STORAGE_UNAVAILABLE")
+    assert code(api.post("/events/single", batch["events"][0])) == (503, "STORAGE_UNAVAILABLE")
+    path = api.server.app.settings.data_path / "bus.sqlite"
+    again = SqliteBus(path, clock, {**subscriptions(), MEMBERSHIPS: [Subscription("listener")]})
+    app = api.server.app
+    for name in ("commits", "events", "event_worker", "shards", "due"):
+        app.__dict__.pop(name, None)
+    app.__dict__["bus"] = again
+    assert api.post("/events", batch).get_json()["accepted"] == 2
+    while again.deliver_due(
+        lambda _s, message, _a: app.event_worker.run(message), only=("process_events",)
+    ):
+        pass
+    assert members(api, buyers) == ["ann"]
+    again.close()
 
 
 def test_a_repeated_request_defines_one_segment(api: Api) -> None:

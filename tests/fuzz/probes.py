@@ -228,6 +228,8 @@ class Intruder:
     def _told(self, probe: Probe, answer: Answer) -> list[str]:
         """Texts and ids of A in the answer that B neither sends nor has stored."""
         said = answer.body + "\n".join(f"{n}: {v}" for n, v in answer.headers).encode()
+        for stored in sorted(self.kept, key=len, reverse=True):
+            said = said.replace(stored.encode(), b"")
         sent = " ".join((*probe.given, probe.foreign.query))
         secrets = [*self.victim.canaries, *(one for _, one in self.victim.every)]
         known = [one for one in secrets if one in sent or one in self.kept]

@@ -121,6 +121,24 @@ def test_a_field_that_nobody_added_up_has_no_past(
     assert stored.entity.counting_since == clock.now()
 
 
+def test_a_change_of_others_is_no_change_to_who_names_a_revision(app: App, ann: Caller) -> None:
+    """Only the segment's own revision counts, though all changes go through one document."""
+    made = [app.segments.create(ann, rules(f"S{n}")) for n in range(6)]
+    acts = [
+        partial(
+            app.segments.set_status,
+            ann,
+            one.entity.segment_id,
+            SegmentStatus.INACTIVE,
+            one.revision,
+        )
+        for one in made
+    ]
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(outcome, acts)) == {"done"}
+        assert set(pool.map(outcome, acts)) == {"PRECONDITION_FAILED"}
+
+
 def filled(app: App, caller: Caller, count: int) -> None:
     """So many segments, made in bulk."""
     now = app.clock.now()

@@ -22,6 +22,7 @@ from activation.domain.segment_record import (
     SegmentVersion,
 )
 from activation.domain.segment_report import MemberPage, SegmentStatistics
+from activation.errors import ValidationError
 
 segments = Resource("segments", "Users that follow rules on their events, minute by minute.")
 
@@ -55,7 +56,9 @@ def list_segments(ask: Ask, query: SegmentQuery) -> dict[str, Any]:
     """List segments, newest first."""
     equal = query.equal("status", "type")
     if query.active is not None:
-        equal.setdefault("status", "active" if query.active else "inactive")
+        wanted = "active" if query.active else "inactive"
+        if equal.setdefault("status", wanted) != wanted:
+            raise ValidationError("Give either status or active.", field="active", reason="both")
     page = ask.app.segments.list(ask.caller, equal, query.limit, query.after)
     return listed(page, query.limit, ask.app.segments.count(ask.caller, equal))
 

@@ -72,13 +72,14 @@ class MembershipHistory(Value):
 
 
 class RuleExplained(Value):
-    """A rule with the number that it compares, from the events of (from, to]."""
+    """A rule with the number that it compares, from the events of (from, to]; null when its field
+    is not added up, because no active segment asks for it."""
 
     rule: SegmentRule
-    number: int | float
+    number: int | float | None
     window_from: Instant
     window_to: Instant
-    holds: bool
+    holds: bool | None
 
 
 class SegmentExplained(Value):
@@ -97,11 +98,14 @@ class Explanation(Value):
 
     `member` is what was last told, `holds` what holds at `as_of`; the two differ for a moment at
     most. `changes_at` is when that changes by itself, without any further event; null for never.
+    While the segment is not `active` for the user's shard, he is no member, and the rest says what
+    would be.
     `segments` holds the segment first, then all that it stands on.
     """
 
     user_id: str
     segment_id: str
+    active: bool
     member: bool
     entered_at: Instant | None
     holds: bool

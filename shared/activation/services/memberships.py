@@ -32,7 +32,7 @@ from activation.domain.segment_report import (
 from activation.domain.segment_shard import SHARDS, shard_id, shard_of
 from activation.errors import NotFoundError, ValidationError
 from activation.ports import CacheKey, Clock, Key, Query
-from activation.segments.block import Ints
+from activation.segments.block import TYPE_NUMBERS, Fields, Ints
 from activation.segments.codec import Told, told_of
 from activation.segments.explain import Outlook, outlook
 from activation.segments.minutes import Moment, instant_of, micros_of, micros_of_tick
@@ -51,7 +51,8 @@ PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class MembershipService:
-    """Reads of memberships. A caller sees those in segments that he sees."""
+    """Reads of memberships. A caller sees those in segments that he sees; admins also the past of
+    segments that are deleted."""
 
     segments: SegmentService
     shards: ShardWorker
@@ -143,7 +144,8 @@ class MembershipService:
             as_of=instant_of(found.micros),
             changes_at=None if found.changes_at is None else instant_of(found.changes_at),
             counting_since=record.counting_since,
-            segments=tuple(_explained(one, found, seen) for one in closure),
+            active=segment_id in opened.book.positions,
+            segments=tuple(_explained(one, found, seen, opened.book.fields) for one in closure),
         )
 
     def statistics(self, caller: Caller, segment_id: str) -> SegmentStatistics:
@@ -245,7 +247,7 @@ class MembershipService:
         return [
             MembershipChange(**one.model_dump(exclude={"user_id"}))
             for one in mine
-            if one.segment_id in seen
+            if caller.sees_all or one.segment_id in seen
         ]
 
 
@@ -277,7 +279,7 @@ def _member(opened: OpenShard, segment_id: str, row: int) -> SegmentMember:
 
 
 def _explained(
-    record: SegmentRecord, found: Outlook, seen: Mapping[str, SegmentRecord]
+    record: SegmentRecord, found: Outlook, seen: Mapping[str, SegmentRecord], fields: Fields
 ) -> SegmentExplained:
     if record.segment_id not in seen:
         holds = record.segment_id in found.holds
@@ -288,22 +290,24 @@ def _explained(
         name=record.name,
         holds=record.segment_id in found.holds,
         rules=tuple(
-            _rule(rule, number, found.micros)
+            _rule(rule, number, found.micros, fields)
             for rule, number in zip(record.rules, numbers, strict=True)
         ),
         expression=record.expression,
     )
 
 
-def _rule(rule: SegmentRule, number: int, micros: int) -> RuleExplained:
+def _rule(rule: SegmentRule, number: int, micros: int, fields: Fields) -> RuleExplained:
+    """A rule with its number; without one when its field is not added up."""
     moment = Moment(micros)
     is_sum = rule.attribute is Aggregate.SUM
+    known = rule.field is None or rule.field in fields[TYPE_NUMBERS[rule.event_type]]
     return RuleExplained(
         rule=rule,
-        number=_amount(number) if is_sum else number,
+        number=(_amount(number) if is_sum else number) if known else None,
         window_from=instant_of(micros_of_tick(2 * (moment.floor - rule.window_minutes))),
         window_to=instant_of(micros_of_tick(2 * moment.ceil)),
-        holds=rule.bounds.holds(number),
+        holds=rule.bounds.holds(number) if known else None,
     )
 
 

@@ -51,7 +51,8 @@ class SegmentService(Records[SegmentRecord]):
     """Use cases of segments. Raises NotFoundError for ids the caller may not see.
 
     An active segment only uses active ones: so nobody leaves a segment because another one was
-    switched off. Every change goes through `SegmentRules`, one after the other.
+    switched off. Every change goes through `SegmentRules`, one after the other. A caller who names
+    a revision is tried again too: only a change of the segment itself is a change to him.
     """
 
     documents: DocumentStore
@@ -89,9 +90,7 @@ class SegmentService(Records[SegmentRecord]):
         """Put another definition in the place of this one; its version grows when it decides
         otherwise."""
         refuse_personal_data({"name": draft.name, "description": draft.description})
-        return retry_conflicts(
-            partial(self._replace, caller, segment_id, draft, expected), expected=expected
-        )
+        return retry_conflicts(partial(self._replace, caller, segment_id, draft, expected))
 
     def set_status(
         self,
@@ -102,14 +101,12 @@ class SegmentService(Records[SegmentRecord]):
     ) -> Stored[SegmentRecord]:
         """Switch a segment on or off; InvalidStateError when it is that already, when it needs an
         inactive one, or when an active one needs it."""
-        return retry_conflicts(
-            partial(self._set_status, caller, segment_id, status, expected), expected=expected
-        )
+        return retry_conflicts(partial(self._set_status, caller, segment_id, status, expected))
 
     def delete(self, caller: Caller, segment_id: str, expected: Revision | None = None) -> None:
         """Remove a segment, its definitions stay as history; InvalidStateError naming those that
         use it."""
-        retry_conflicts(partial(self._delete, caller, segment_id, expected), expected=expected)
+        retry_conflicts(partial(self._delete, caller, segment_id, expected))
 
     def used_by(self, caller: Caller, segment_id: str) -> SegmentUses:
         """Who needs the segment."""
