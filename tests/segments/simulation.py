@@ -242,8 +242,11 @@ class Story:
             if half % 2:
                 self.queue.append(Work())
             self._play(self.draw.randint(0, 40))
-        self._finish([work for _, work in coming])
-        return self._wrong(segments)
+        try:
+            self._finish([work for _, work in coming])
+            return self._wrong(segments)
+        except ActivationError as error:
+            return {f"the shard cannot go on: {error.code}"}
 
     # what happens ---------------------------------------------------------------------------------
 
