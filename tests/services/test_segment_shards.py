@@ -16,7 +16,7 @@ from activation.domain.membership import Transition, stays
 from activation.domain.segment import SegmentStatus
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import StorageUnavailableError
-from activation.ports import Batch, BlobKey, Key, Query, Write
+from activation.ports import Batch, BlobKey, Key, Message, Query, Write
 from activation.services.parcels import object_of
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.shard_states import DELTAS, HEADS, STATES
@@ -209,6 +209,19 @@ def test_organizations_and_shards_are_apart(stores: Stores) -> None:
     assert worker.process(ORGANIZATION, 1, [order(1)]).counted == 1
     opened = worker.states.open("evil-corp", 0)
     assert opened.state.members_of("buyers", opened.book) == []
+
+
+def test_no_tenant_waits_for_the_messages_of_another(stores: Stores) -> None:
+    for organization in (ORGANIZATION, "evil-corp"):
+        stores.define([BUYERS], organization=organization)
+        stores.worker().process(organization, 0, [order(1), order(2), order(3)])
+    keys: dict[str, str | None] = {}
+
+    def hear(_subscription: str, message: Message, _attempt: int) -> None:
+        keys[message.organization_id] = message.ordering_key
+
+    stores.bus.deliver_due(hear)
+    assert len(keys) == len(set(keys.values())) == 2
 
 
 def test_users_are_spread_over_shards() -> None:

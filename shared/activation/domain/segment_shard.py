@@ -63,3 +63,8 @@ def shard_id(shard: int) -> str:
 def step_id(shard: int, number: int) -> str:
     """The name of one step of a shard; sorts as the steps were taken."""
     return f"{shard_id(shard)}-{number:012}"
+
+
+def shard_key(organization_id: str, shard: int) -> str:
+    """The ordering key of all messages about a shard."""
+    return f"{organization_id}/segment-shard-{shard}"

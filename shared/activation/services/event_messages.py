@@ -14,18 +14,13 @@ import orjson
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id, timestamp
 from activation.domain.event import Event
-from activation.domain.segment_shard import SHARDS, shard_of
+from activation.domain.segment_shard import SHARDS, shard_key, shard_of
 from activation.ports import Clock, Message
 
 USER_EVENTS = "user-events"
 MAX_MESSAGE_EVENTS = 1_000
 MAX_MESSAGE_BYTES = 1_000_000
 """Pub/Sub takes ten times as much; an acknowledged step of a shard should stay short."""
-
-
-def shard_key(organization_id: str, shard: int) -> str:
-    """The ordering key of all that is to be done in a shard."""
-    return f"{organization_id}/segment-shard-{shard}"
 
 
 def event_messages(

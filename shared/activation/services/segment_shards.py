@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from activation.domain.event import Event
 from activation.domain.membership import Transition
-from activation.domain.segment_shard import SegmentShard, shard_id, shard_of, step_id
+from activation.domain.segment_shard import SegmentShard, shard_id, shard_key, shard_of, step_id
 from activation.errors import ConflictError
 from activation.ports import Batch, Clock, Document, DocumentStore, Key, Message, Query, Write
 from activation.segments.block import EventBlock, block_of, empty_block
@@ -247,7 +247,7 @@ def message_of_step(opened: OpenShard, told: Told) -> Message:
         opened.organization_id,
         f"memberships-{step}",
         {"shard": opened.shard, "number": told.seq, "transitions": len(told.transitions)},
-        ordering_key=f"segment-shard-{opened.shard}",
+        ordering_key=shard_key(opened.organization_id, opened.shard),
     )
 
 
