@@ -15,19 +15,17 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from activation.cli.acceptance import forged
+from activation.cli.acceptance import doors, forged
 from activation.cli.acceptance_checks import DROP, PERSON, Acceptance, Outcome
 from activation.cli.acceptance_door import Door
 from activation.cli.group import activation
 from activation.domain.caller import Role
-from activation.function_manifest import functions
 from activation.local import LocalServer
 from activation.settings import Settings
 from tests.cli.breaking import Exchange, Fault, breaking
 from tests.cli.conftest import Program
 from tests.e2e.server import ServerProcess
 
-DOORS = tuple((one.name, one.routes[0]) for one in functions() if one.routes)
 AUDIENCES = "/api/v1/audiences"
 ONE = rf"{AUDIENCES}/[0-9a-f-]{{36}}"
 SECONDS = 30
@@ -76,7 +74,7 @@ def accepted(
     with httpx.Client(base_url=url, timeout=60) as http:
         door = Door(http, tokens, patience)
         soon = timedelta(seconds=0.5)
-        return Acceptance(door, DOORS, sink, lambda _: None, soon).run()
+        return Acceptance(door, doors(), sink, lambda _: None, soon).run()
 
 
 def failures(found: list[Outcome]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from typing import Any
 
@@ -43,6 +44,20 @@ def test_no_byte_can_be_changed(position: int, change: int) -> None:
     forged = bytearray(PACK)
     forged[position] ^= change
     assert not checked(bytes(forged), SIGNER.public_key()).valid
+
+
+def test_a_signature_has_one_spelling() -> None:
+    """The last digit before the padding of base64 has bits that no byte is made of."""
+    pack = orjson.loads(PACK)
+    while not pack["signature"]["value"].endswith("="):
+        pack = orjson.loads(signed({"distribution_id": "d1"}, SECTIONS, SIGNER))
+    text = pack["signature"]["value"]
+    bare = text.rstrip("=")
+    other = f"{bare[:-1]}{chr(ord(bare[-1]) + 1)}{text[len(bare) :]}"
+    assert base64.b64decode(other) == base64.b64decode(text)
+    assert checked(orjson.dumps(pack), SIGNER.public_key()).valid
+    pack["signature"]["value"] = other
+    assert not checked(orjson.dumps(pack), SIGNER.public_key()).valid
 
 
 @given(st.integers(0, len(PACK)), st.integers(0, len(PACK)), st.binary(max_size=20))

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from activation.cli.acceptance_door import Door, Token
 
 PATIENCE_SECONDS = 300.0
+READ = {
+    "events": ("/events/health", "200"),
+    "users": ("/users/nobody/segments", "404 NOT_FOUND"),
+}
+"""What is asked of a function whose first route cannot be read, and what it answers."""
 COLUMNS = ("check", "", "expected", "seen")
 EPILOG = """\b
 Examples:
@@ -33,6 +38,14 @@ It makes an audience and an account, imports two people who do not exist, sends 
 and deletes all of it again. Give it an organization of its own: the tokens say which. Without
 --sink, an API is not asked to send, and those checks are skipped. Exit code 1 when a check fails.
 """
+
+
+def doors() -> tuple[tuple[str, str, str], ...]:
+    """The name of each function with an address, what is asked of it, and what it answers."""
+    from activation.function_manifest import functions
+
+    named = [one for one in functions() if one.routes]
+    return tuple((one.name, *READ.get(one.name, (one.routes[0], "200"))) for one in named)
 
 
 @click.command(cls=Command, epilog=EPILOG)
@@ -56,21 +69,19 @@ def acceptance(
 ) -> None:
     """Try an installation: doors, errors, import, versions, distribution, clock."""
     from activation.cli.acceptance_checks import DROP, Acceptance
-    from activation.function_manifest import functions
 
     out, given = output(), options()
     if (project is None) is not (region is None):
         raise click.UsageError("--project and --region belong together.")
     if sink is None and given.url is None:
         sink = DROP
-    doors = tuple((one.name, one.routes[0]) for one in functions() if one.routes)
     found = [] if project is None or region is None else _ready(project, region)
     done = count(1)
     with (
         _door(given, viewer_token, patience) as door,
         out.bar("Trying", "checks") as bar,
     ):
-        found += Acceptance(door, doors, sink, lambda _: bar.show(next(done))).run()
+        found += Acceptance(door, doors(), sink, lambda _: bar.show(next(done))).run()
     failed = [one for one in found if one.state == "failed"]
     skipped = sum(one.state == "skipped" for one in found)
     counts = f"{len(found)} checks, {len(failed)} failed, {skipped} skipped."

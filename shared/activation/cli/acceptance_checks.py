@@ -60,7 +60,7 @@ class Acceptance:
     """
 
     door: Door
-    functions: tuple[tuple[str, str], ...]
+    functions: tuple[tuple[str, str, str], ...]
     sink: str | None
     report: Callable[[Outcome], None]
     soon: timedelta = SOON
@@ -107,10 +107,11 @@ class Acceptance:
         """Who comes in, and what a refusal looks like."""
         yield Check("health", "200 ok", partial(self.door.plain, "/health"))
         yield Check("readiness", "200 ready", partial(self.door.plain, "/ready"))
-        for name, route in self.functions:
+        for name, route, answer in self.functions:
             nobody = partial(self._said, None, "GET", route)
             yield Check(f"{name}: no token", "401 UNAUTHENTICATED", nobody)
-            yield Check(f"{name}: with a token", "200", partial(self._said, ADMIN, "GET", route))
+            known = partial(self._said, ADMIN, "GET", route)
+            yield Check(f"{name}: with a token", answer, known)
         forged = partial(self._said, FORGER, "GET", "/audiences")
         yield Check("forged token", "401 UNAUTHENTICATED", forged)
         unknown = partial(self._said, ADMIN, "GET", f"/audiences/{NOBODY}")

@@ -102,7 +102,7 @@ def _signature(pack: Any, given: EllipticCurvePublicKey | None) -> Iterator[str]
     signer, signature = pack["header"]["signer"], pack["signature"]
     try:
         carried = loaded_key(signature["public_key"])
-        value = base64.b64decode(signature["value"], validate=True)
+        value = _canonical_bytes(signature["value"])
     except binascii.Error:
         yield SIGNATURE
         return
@@ -117,6 +117,14 @@ def _signature(pack: Any, given: EllipticCurvePublicKey | None) -> Iterator[str]
     signed = canonical(pack["header"])
     if not named or signer["algorithm"] != ALGORITHM or not _verifies(carried, value, signed):
         yield SIGNATURE
+
+
+def _canonical_bytes(text: str) -> bytes:
+    """The bytes of a base64 text; raises binascii.Error for any but the one spelling of them."""
+    octets = base64.b64decode(text, validate=True)
+    if base64.b64encode(octets).decode() != text:
+        raise binascii.Error("another spelling")
+    return octets
 
 
 def _verifies(key: EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
