@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from binascii import hexlify
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -27,9 +28,9 @@ class Texts(Sequence[str | None]):
         """The row of each value."""
         self._rows = rows
 
+    @abstractmethod
     def _made(self) -> list[str | None]:
         """The values that there are."""
-        raise NotImplementedError
 
     @cached_property
     def texts(self) -> list[str | None]:
