@@ -60,6 +60,20 @@ def test_a_signature_has_one_spelling() -> None:
     assert not checked(orjson.dumps(pack), SIGNER.public_key()).valid
 
 
+def test_a_public_key_has_one_spelling() -> None:
+    pack = orjson.loads(PACK)
+    pack["signature"]["public_key"] = pack["signature"]["public_key"].replace("\n", "\r\n")
+    assert not checked(orjson.dumps(pack), SIGNER.public_key()).valid
+
+
+def test_every_single_bit_counts() -> None:
+    forged = bytearray(PACK)
+    for position in range(PACK.index(b'"signature"'), len(PACK)):
+        forged[position] ^= 1
+        assert not checked(bytes(forged), SIGNER.public_key()).valid
+        forged[position] ^= 1
+
+
 @given(st.integers(0, len(PACK)), st.integers(0, len(PACK)), st.binary(max_size=20))
 def test_nothing_can_be_cut_out_or_put_in(start: int, end: int, put: bytes) -> None:
     start, end = sorted((start, end))

@@ -18,6 +18,7 @@ from activation.services.evidence_form import (
     digest_of,
     fingerprint,
     loaded_key,
+    pem_of,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def _signature(pack: Any, given: EllipticCurvePublicKey | None) -> Iterator[str]
         yield KEY
         return
     named = all(signature[name] == signer[name] for name in ("algorithm", "key_id"))
-    right = fingerprint(carried) == signer["public_key_sha256"]
+    spelled = pem_of(carried) == signature["public_key"]
+    right = spelled and fingerprint(carried) == signer["public_key_sha256"]
     foreign = given is not None and fingerprint(given) != fingerprint(carried)
     if foreign or not right:
         yield KEY

@@ -38,7 +38,7 @@ def digest_of(value: Any) -> str:
 
 def signed(head: Mapping[str, Any], sections: Mapping[str, Any], signer: Signer) -> bytes:
     """The pack of these sections; `head` says what it is about."""
-    key_id, public_key = signer.key_id, signer.public_key()
+    key_id, public_key = signer.key_id, loaded_key(signer.public_key())
     header = {
         **head,
         "format": FORMAT,
@@ -46,13 +46,13 @@ def signed(head: Mapping[str, Any], sections: Mapping[str, Any], signer: Signer)
         "signer": {
             "algorithm": ALGORITHM,
             "key_id": key_id,
-            "public_key_sha256": fingerprint(loaded_key(public_key)),
+            "public_key_sha256": fingerprint(public_key),
         },
     }
     signature = {
         "algorithm": ALGORITHM,
         "key_id": key_id,
-        "public_key": public_key,
+        "public_key": pem_of(public_key),
         "value": base64.b64encode(signer.sign(canonical(header))).decode(),
     }
     return canonical({"header": header, "sections": sections, "signature": signature})
@@ -71,6 +71,13 @@ def loaded_key(pem: str) -> EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != ec.SECP256R1.name:
         raise ValueError("not on P-256")
     return key
+
+
+def pem_of(key: EllipticCurvePublicKey) -> str:
+    """A public key as PEM, in the one form that packs carry."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def fingerprint(key: EllipticCurvePublicKey) -> str:
