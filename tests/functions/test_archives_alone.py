@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from activation.cli.acceptance import doors
 from activation.function_manifest import Function, functions
 from functions import build
 
@@ -99,7 +100,7 @@ def test_archive_starts_alone_and_answers(
     with started(function, folder, binaries, tmp_path / "data") as url:
         health = httpx.get(f"{url}/health")
         assert (health.status_code, health.json()) == (200, {"status": "ok"})
-        asked = f"/api/v1{function.routes[0]}" if function.routes else "/"
+        asked = {name: f"/api/v1{path}" for name, path, _ in doors()}.get(function.name, "/")
         refused = httpx.request("GET" if function.routes else "POST", url + asked)
         assert refused.status_code == 401
         assert refused.json()["error"]["traceId"] == refused.headers["X-Trace-Id"]
