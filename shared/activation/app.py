@@ -158,8 +158,10 @@ class App:
         if self._embedded:
             from activation.adapters.embedded.bus import SqliteBus
             from activation.function_manifest import subscriptions
+            from activation.services.event_messages import joined
 
-            return SqliteBus(self.settings.data_path / "bus.sqlite", self.clock, subscriptions())
+            path, joins = self.settings.data_path / "bus.sqlite", {"process_events": joined}
+            return SqliteBus(path, self.clock, subscriptions(), joins)
         from activation.adapters.gcp.bus import PubSubBus
 
         return PubSubBus(self.settings.project, self.settings.topic_prefix)

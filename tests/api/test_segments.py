@@ -15,7 +15,7 @@ from activation.domain.entity import timestamp
 from activation.domain.membership import Transition
 from activation.function_manifest import subscriptions
 from activation.local import LocalServer
-from activation.message_codec import Subscription
+from activation.message_codec import Subscription, push_body
 from activation.ports import Message
 from activation.services.segment_shards import MEMBERSHIPS
 from tests.api.client import Api, code
@@ -432,6 +432,48 @@ def test_poison_does_not_stop_its_shard(api: Api, clock: MovableClock) -> None:
         f"/segments/{spenders['segment_id']}",
         {"name": "Spenders", "type": "INDEPENDENT", "rules": [TWO_ORDERS]},
     )
+
+
+def test_messages_that_wait_are_evaluated_together_each_as_received(
+    api: Api, clock: MovableClock
+) -> None:
+    """Each keeps when it was received, what is poison in it, and its trace."""
+    spenders = define(api, "Spenders", {**BIG_SPENDER, "field": "amount"})
+    worked(api)
+    early = order("ann", 1, clock, amount=60)
+    poison = {**order("ann", 2, clock), "attributes": {"amount": 1e12}}
+    api.post("/events", {"events": [early, poison]})
+    clock.sleep(30)
+    for number in (3, 4):
+        again = [
+            early,
+            order("ann", number, clock, amount=30),
+            {**poison, "event_id": f"p{number}"},
+        ]
+        api.post("/events", {"events": again})
+    steps = worked(api)
+    assert members(api, spenders) == ["ann"], "60 + 30 + 30, and the first one once"
+    assert steps < 10
+    health = api.get("/events/health").get_json()
+    assert health["dead_letters"] == 3, "a message each, from three batches"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"shard": 1, "received_at": "noon", "events": []},
+        {"shard": 1, "received_at": "2026-11-21T12:00:00", "events": []},
+        {"shard": 1, "received_at": 5, "events": []},
+        {"shard": 1, "batches": [1]},
+        {"shard": 1, "batches": [{"id": "a", "events": []}]},
+        {"refused": "x", "events": []},
+    ],
+)
+def test_a_message_that_only_looks_like_ours_is_refused(data: dict[str, Any], api: Api) -> None:
+    api.server.app.organizations.ensure("acme")
+    message = Message("user-events", "acme", "1", data)
+    status, _ = api.server.post("process_events", push_body(message, "process_events"))
+    assert status == 400
 
 
 def test_other_systems_publish_events(api: Api, clock: MovableClock) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -314,3 +315,112 @@ def test_a_closed_bus_is_unavailable(path: Path, clock: MovableClock) -> None:
     for call in (bus.ping, lambda: bus.publish([message("m1")]), lambda: bus.wait(1)):
         with pytest.raises(StorageUnavailableError):
             call()
+
+
+# messages that are handed out together ---------------------------------------------------------
+
+
+def _joined(before: Message, behind: Message) -> Message | None:
+    """Numbers are added up, except for those that want to be alone."""
+    if "alone" in behind.data or "alone" in before.data:
+        return None
+    both = [*before.data.get("ids", [before.id]), behind.id]
+    return replace(before, data={**before.data, "ids": both})
+
+
+@pytest.fixture
+def joining(path: Path, clock: MovableClock) -> Iterator[SqliteBus]:
+    bus = SqliteBus(path, clock, {"t": [Subscription("s", 3, 1.0, 4.0, 10.0)]}, {"s": _joined})
+    yield bus
+    bus.close()
+
+
+class Heard:
+    """A handler that notes which messages came together, and fails when told to."""
+
+    def __init__(self, fails: Callable[[list[str]], bool] = lambda ids: False) -> None:
+        self.calls: list[list[str]] = []
+        self.fails = fails
+
+    def __call__(self, _subscription: str, message: Message, _attempt: int) -> None:
+        ids = message.data.get("ids", [message.id])
+        self.calls.append(ids)
+        if self.fails(ids):
+            raise StorageUnavailableError("Not now.")
+
+
+def test_messages_that_wait_behind_each_other_are_handed_out_together(joining: SqliteBus) -> None:
+    lanes = [message(f"{key}{n}", key, "t") for n in range(3) for key in "ab"]
+    joining.publish([*lanes, message("free1", None, "t"), message("free2", None, "t")])
+    heard = Heard()
+    joining.deliver_due(heard)
+    assert sorted(heard.calls) == [
+        ["a0", "a1", "a2"],
+        ["b0", "b1", "b2"],
+        ["free1"],
+        ["free2"],
+    ]
+    assert joining.deliver_due(heard) == 0, "each was settled once"
+
+
+def test_what_cannot_be_joined_keeps_its_place(joining: SqliteBus) -> None:
+    alone = Message("t", "org-a", "a1", {"alone": True}, "a", "trace-1")
+    joining.publish([message("a0", "a", "t"), alone, message("a2", "a", "t")])
+    heard = Heard()
+    joining.deliver_due(heard)
+    assert heard.calls == [["a0"], ["a1"], ["a2"]]
+
+
+def test_messages_that_failed_together_come_again_alone(
+    joining: SqliteBus, clock: MovableClock
+) -> None:
+    joining.publish([message(f"a{n}", "a", "t") for n in range(3)])
+    heard = Heard(fails=lambda ids: "a1" in ids)
+    for _ in range(12):
+        joining.deliver_due(heard)
+        clock.sleep(11)
+    joining.publish([message(f"a{n}", "a", "t") for n in (3, 4)])
+    joining.deliver_due(heard)
+    assert heard.calls[0] == ["a0", "a1", "a2"]
+    assert heard.calls[1:] == [["a0"], ["a1"], ["a1"], ["a2"], ["a3", "a4"]]
+    assert [dead.message.id for dead in joining.dead_letters("s")] == ["a1"]
+
+
+def test_a_deliverer_that_dies_with_several_loses_none(
+    joining: SqliteBus, path: Path, clock: MovableClock
+) -> None:
+    joining.publish([message(f"a{n}", "a", "t") for n in range(3)])
+
+    def dies(*_: object) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        joining.deliver_due(dies)
+    heard = Heard()
+    assert joining.deliver_due(heard) == 0, "the lease of the dead one holds"
+    clock.sleep(11)
+    joining.deliver_due(heard)
+    assert heard.calls == [["a0"], ["a1"], ["a2"]]
+
+
+def test_one_whose_lease_ran_out_settles_nothing(joining: SqliteBus, clock: MovableClock) -> None:
+    joining.publish([message(f"a{n}", "a", "t") for n in range(2)])
+    second = Heard()
+
+    def slow(*_: object) -> None:
+        clock.sleep(11)
+        joining.deliver_due(second, limit=1)
+
+    joining.deliver_due(slow, limit=1)
+    assert second.calls == [["a0"]]
+    joining.deliver_due(second)
+    assert second.calls == [["a0"], ["a1"]], "it was tried with others, and is not lost"
+
+
+def test_no_more_is_handed_out_together_than_fits(joining: SqliteBus) -> None:
+    big = {"text": "x" * 400_000}
+    joining.publish([Message("t", "org-a", f"a{n}", big, "a", "trace-1") for n in range(3)])
+    joining.publish([message(f"b{n}", "b", "t") for n in range(100)])
+    heard = Heard()
+    joining.deliver_due(heard)
+    assert sorted(map(len, heard.calls)) == [1, 2, 36, 64]

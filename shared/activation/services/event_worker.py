@@ -12,10 +12,9 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from activation import observability
+from activation import observability, tracing
 from activation.domain.event import Event, read_event, require_timely
 from activation.domain.event_receipt import EventRefusal
 from activation.domain.identifier import require_safe_id
@@ -27,7 +26,13 @@ from activation.errors import (
     ValidationError,
 )
 from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
-from activation.services.event_messages import USER_EVENTS, event_messages, sweep_message
+from activation.services.event_messages import (
+    USER_EVENTS,
+    EventBatch,
+    batches_of,
+    event_messages,
+    sweep_message,
+)
 from activation.services.events import EVALUATED, REFUSALS, EventMarks
 from activation.services.segment_shards import ShardWorker
 from activation.services.shard_states import HEADS
@@ -37,10 +42,15 @@ MAX_STEPS = 50
 ORGANIZATIONS = "organizations"
 
 
+Row = tuple[EventBatch, Any]
+"""An event as it came, with what it came in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bad:
     """An event that cannot be counted, as it came, and why."""
 
+    batch: EventBatch
     row: Any
     reason: str
 
@@ -78,7 +88,7 @@ class EventWorker:
             self._sweep(message.organization_id, int(data["shard"]))
         elif "refused" in data:
             self._once_more(message)
-        elif "shard" in data and "received_at" in data:
+        elif "shard" in data and ("received_at" in data or "batches" in data):
             self._evaluate(message)
         else:
             self._route(message)
@@ -87,33 +97,42 @@ class EventWorker:
 
     def _evaluate(self, message: Message) -> None:
         """Count the events of a shard; what cannot be counted goes its own way."""
-        received_at = datetime.fromisoformat(message.data["received_at"])
-        bad = self._counted(message.organization_id, message.data["events"], received_at)
-        self.marks.put(message.organization_id, EVALUATED, received_at)
-        if bad:
-            self._set_aside(message, bad, received_at)
+        batches = batches_of(message)
+        bad = self._counted(message.organization_id, batches)
+        self.marks.put(message.organization_id, EVALUATED, batches[-1].received_at)
+        for batch in batches:
+            if mine := [one for one in bad if one.batch is batch]:
+                self._set_aside(message.organization_id, batch, mine)
 
-    def _counted(
-        self, organization_id: str, rows: Sequence[Any], received_at: datetime
-    ) -> list[Bad]:
+    def _counted(self, organization_id: str, batches: Sequence[EventBatch]) -> list[Bad]:
         """Count events, of whichever shards; returns those that cannot be."""
-        good, bad = _read(rows, received_at)
-        by_shard: dict[int, list[tuple[Event, Any]]] = {}
+        good, bad = _read(batches)
+        by_shard: dict[int, list[tuple[Event, Row]]] = {}
         for event, row in good:
             by_shard.setdefault(shard_of(event.user_id, SHARDS), []).append((event, row))
         totals = {"events": 0, "duplicates": 0, "transitions": 0}
         for shard, mine in by_shard.items():
             done = self.shards.process(organization_id, shard, [event for event, _ in mine])
             bad += [
-                Bad(mine[position][1], "attributes: value_out_of_range")
+                Bad(*mine[position][1], "attributes: value_out_of_range")
                 for position in done.refused
             ]
             totals["events"] += done.counted
             totals["duplicates"] += done.duplicate
             totals["transitions"] += done.transitions
-        waited = (self.clock.now() - received_at).total_seconds()
-        observability.event("events evaluated", **totals, waited_seconds=round(max(waited, 0), 3))
+        self._tell(batches, totals)
         return bad
+
+    def _tell(self, batches: Sequence[EventBatch], totals: Mapping[str, int]) -> None:
+        """One line of what was evaluated; the traces of batches that came along are named too."""
+        waited = (self.clock.now() - batches[0].received_at).total_seconds()
+        along = sorted({tracing.shown(one.trace_id) or "" for one in batches[1:]} - {""})
+        observability.event(
+            "events evaluated",
+            **totals,
+            waited_seconds=round(max(waited, 0), 3),
+            along=along or None,
+        )
 
     def _adopt(self, organization_id: str, version: str) -> None:
         """Bring all shards to the rules in force. When those are newer than the message knows, a
@@ -142,14 +161,15 @@ class EventWorker:
         self._require_known(message.organization_id)
         now = self.clock.now()
         rows = [_identified(row, message.id, n) for n, row in enumerate(_rows(message.data))]
-        good, bad = _read(rows, now)
+        batch = EventBatch(message.id, now, rows, message.trace_id)
+        good, bad = _read([batch])
         if not good:
             self._refuse(message, bad)
         events = [event for event, _ in good]
         trace_id = message.trace_id or message.id
         self.bus.publish(event_messages(message.organization_id, events, now, trace_id, self.clock))
         if bad:
-            self._set_aside(message, bad, now)
+            self._set_aside(message.organization_id, batch, bad)
 
     def _require_known(self, organization_id: str) -> None:
         """Raise BadRequestError unless the message is of an organization that there is."""
@@ -166,27 +186,20 @@ class EventWorker:
 
     # what cannot be counted -------------------------------------------------------------------
 
-    def _set_aside(self, message: Message, bad: Sequence[Bad], received_at: datetime) -> None:
+    def _set_aside(self, organization_id: str, batch: EventBatch, bad: Sequence[Bad]) -> None:
         """Publish events that cannot be counted by themselves, outside of their shard's order."""
         data = {
             "refused": bad[0].reason,
-            "received_at": received_at.isoformat(),
+            "received_at": batch.received_at.isoformat(),
             "events": [one.row for one in bad],
         }
-        aside = Message(
-            USER_EVENTS,
-            message.organization_id,
-            f"{_safe(message.id)}-refused",
-            data,
-            trace_id=message.trace_id,
-        )
+        message_id = f"{_safe(batch.id)}-refused"
+        aside = Message(USER_EVENTS, organization_id, message_id, data, trace_id=batch.trace_id)
         self.bus.publish([aside])
 
     def _once_more(self, message: Message) -> None:
         """Try events that were set aside, as they are when the dead letter is redriven."""
-        received_at = datetime.fromisoformat(message.data["received_at"])
-        rows = message.data["events"]
-        bad = self._counted(message.organization_id, rows, received_at)
+        bad = self._counted(message.organization_id, batches_of(message))
         if bad:
             self._refuse(message, bad)
         key = Key(message.organization_id, REFUSALS, _safe(message.id))
@@ -212,18 +225,19 @@ class EventWorker:
         )
 
 
-def _read(rows: Sequence[Any], received_at: datetime) -> tuple[list[tuple[Event, Any]], list[Bad]]:
-    """The events of rows, each with its row, and what is none."""
-    good: list[tuple[Event, Any]] = []
+def _read(batches: Sequence[EventBatch]) -> tuple[list[tuple[Event, Row]], list[Bad]]:
+    """The events of batches, each with its row, and what is none."""
+    good: list[tuple[Event, Row]] = []
     bad: list[Bad] = []
-    for row in rows:
-        try:
-            event = read_event(row, received_at)
-            require_timely(event, received_at)
-        except ValidationError as error:
-            bad.append(Bad(row, _reason(error)))
-        else:
-            good.append((event, row))
+    for batch in batches:
+        for row in batch.rows:
+            try:
+                event = read_event(row, batch.received_at)
+                require_timely(event, batch.received_at)
+            except ValidationError as error:
+                bad.append(Bad(batch, row, _reason(error)))
+            else:
+                good.append((event, (batch, row)))
     return good, bad
 
 

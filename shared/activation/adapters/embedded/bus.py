@@ -57,10 +57,21 @@ _DEAD = """SELECT seq, subscription, lane, data, attributes, attempts, reason FR
     WHERE subscription = ? ORDER BY seq LIMIT ?"""
 _UNBURY = "DELETE FROM dead_letters WHERE seq = ?"
 
+_BEHIND = """SELECT seq, data, attributes, attempts FROM queue
+    WHERE subscription = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?"""
+_TAKE_ALONG = "UPDATE queue SET attempts = 1 WHERE seq = ?"
+_REMOVE_ALONG = "DELETE FROM queue WHERE seq = ?"
+
 NO_ANSWER = "no answer within the ack deadline"
+MAX_JOINED = 64
+MAX_JOINED_BYTES = 1_000_000
+"""How many messages of a lane, and how many bytes, may be handed out as one."""
 
 Handler = Callable[[str, Message, int], None]
 """Gets subscription, message and the number of the attempt (1-based); raises to see it again."""
+
+Join = Callable[[Message, Message], Message | None]
+"""A message that says what both say, the second one after the first; None when none can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +84,32 @@ class _Lease:
     data: bytes
     attributes: bytes
     attempt: int
+    joined: Message | None = None
+    """What is handed out instead, when messages behind it were taken along."""
+    along: tuple[int, ...] = ()
 
     @property
     def message(self) -> Message:
-        return decode(self.data, orjson.loads(self.attributes), "")
+        return self.joined or decode(self.data, orjson.loads(self.attributes), "")
 
 
 class SqliteBus:
     """The port MessageBus on one file, for any number of threads and processes.
 
     `subscriptions` says who gets the messages of each topic; a topic that is not in it is our
-    mistake and raises ValueError.
+    mistake and raises ValueError. Of a subscription in `joins`, messages of one ordering key that
+    wait behind each other are handed out together, at their first attempt.
     """
 
     def __init__(
-        self, path: Path, clock: Clock, subscriptions: Mapping[str, Sequence[Subscription]]
+        self,
+        path: Path,
+        clock: Clock,
+        subscriptions: Mapping[str, Sequence[Subscription]],
+        joins: Mapping[str, Join] | None = None,
     ) -> None:
         self._clock = clock
+        self._joins = joins or {}
         self._topics = dict(subscriptions)
         self._known = {s.name: s for group in subscriptions.values() for s in group}
         self._names = orjson.dumps(sorted(self._known)).decode()
@@ -197,13 +217,34 @@ class SqliteBus:
                 lease = replace(last, attempt=last.attempt + 1)
                 until = now + policy.ack_deadline_seconds
                 connection.execute(_LEASE, (lease.attempt, until, lease.seq))
-                return lease
+                return self._joined(lease, connection)
             self._bury(last, NO_ANSWER, connection)
+
+    def _joined(self, lease: _Lease, connection: sqlite3.Connection) -> _Lease:
+        """The lease with what may be taken along. What was tried once goes alone: so a message
+        that fails does not fail others for good."""
+        join = self._joins.get(lease.subscription)
+        if join is None or lease.lane is None or lease.attempt > 1:
+            return lease
+        joined, along, size = lease.message, [], len(lease.data)
+        asked = (lease.subscription, lease.lane, lease.seq, MAX_JOINED - 1)
+        for seq, data, attributes, attempts in connection.execute(_BEHIND, asked):
+            size += len(data)
+            if attempts or size > MAX_JOINED_BYTES:
+                break
+            both = join(joined, decode(data, orjson.loads(attributes), ""))
+            if both is None:
+                break
+            joined = both
+            along.append(seq)
+        connection.executemany(_TAKE_ALONG, [(seq,) for seq in along])
+        return replace(lease, joined=joined, along=tuple(along)) if along else lease
 
     def _failed(self, lease: _Lease, error: Exception, connection: sqlite3.Connection) -> None:
         policy = self._known[lease.subscription]
         if lease.attempt >= policy.max_attempts:
-            self._bury(lease, _reason(error), connection)
+            alone = replace(lease, joined=None, along=())
+            self._bury(alone, _reason(error), connection)
             return
         told = getattr(error, "retry_after_seconds", None)
         delay = policy.backoff_seconds(lease.attempt) if told is None else told
@@ -226,6 +267,7 @@ class SqliteBus:
         """Remove the message and let its lane go on; False when the lease is no longer ours."""
         if connection.execute(_REMOVE, (lease.seq, lease.attempt)).rowcount == 0:
             return False
+        connection.executemany(_REMOVE_ALONG, [(seq,) for seq in lease.along])
         if lease.lane is not None:
             connection.execute(_RELEASE_LANE, (self._now(), lease.subscription, lease.lane))
         return True
