@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
+    from activation.services.event_archive import EventArchive
+    from activation.services.event_archiver import EventArchiver
     from activation.services.event_worker import EventWorker
     from activation.services.events import EventMarks, EventService
     from activation.services.evidence import EvidenceService
@@ -142,6 +144,11 @@ class App:
     def archive_blobs(self) -> BlobStore:
         """Archives of audiences."""
         return self._area("archive", self.settings.archive_bucket)
+
+    @cached_property
+    def event_blobs(self) -> BlobStore:
+        """The archive of counted events."""
+        return self._area("events", self.settings.events_bucket)
 
     @cached_property
     def journal_blobs(self) -> BlobStore:
@@ -768,6 +775,20 @@ class App:
         return ShardWorker(self.documents, self.commits, books, states, parcels, self.clock)
 
     @cached_property
+    def event_archive(self) -> EventArchive:
+        """Counted events of the past."""
+        from activation.services.event_archive import EventArchive
+
+        return EventArchive(self.documents, self.event_blobs, self.shards.log, self.clock)
+
+    @cached_property
+    def event_archiver(self) -> EventArchiver:
+        """Brings counted events into the archive."""
+        from activation.services.event_archiver import EventArchiver
+
+        return EventArchiver(self.event_archive)
+
+    @cached_property
     def segments(self) -> SegmentService:
         """Definitions of segments."""
         from activation.services.segment_rules import SegmentRules
@@ -802,7 +823,14 @@ class App:
         """The worker behind topic user-events."""
         from activation.services.event_worker import EventWorker
 
-        return EventWorker(self.documents, self.bus, self.shards, self.event_marks, self.clock)
+        return EventWorker(
+            self.documents,
+            self.bus,
+            self.shards,
+            self.event_marks,
+            self.clock,
+            lambda: self.event_archiver,
+        )
 
     @cached_property
     def due(self) -> DueService:

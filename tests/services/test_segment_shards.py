@@ -17,6 +17,7 @@ from activation.domain.segment import SegmentStatus
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import StorageUnavailableError
 from activation.ports import Batch, BlobKey, Key, Message, Query, Write
+from activation.services.event_log import LOG
 from activation.services.parcels import object_of
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.shard_states import DELTAS, HEADS, STATES
@@ -338,11 +339,12 @@ def test_a_database_that_went_back_is_not_mixed_with_memory(stores: Stores) -> N
         Key(ORGANIZATION, HEADS, "00000"),
         Key(ORGANIZATION, DELTAS, "00000-000000000002"),
         Key(ORGANIZATION, TRANSITIONS, "00000-000000000002"),
+        Key(ORGANIZATION, LOG, "00000-000000000002"),
     ]
     then = stores.documents.get(keys[0])
     assert then is not None
     worker.process(ORGANIZATION, 0, [order(2)])
-    lost = [Write(keys[1], None), Write(keys[2], None)]
+    lost = [Write(key, None) for key in keys[1:]]
     stores.documents.commit(Batch([Write(keys[0], then.data), *lost]))
     assert inside(worker) == set()
     other = stores.worker()

@@ -71,6 +71,17 @@ def sweep_message(organization_id: str, shard: int, clock: Clock) -> Message:
     )
 
 
+def archive_message(organization_id: str, shards: Sequence[int], clock: Clock) -> Message:
+    """The message that brings counted events of shards into the archive."""
+    return Message(
+        topic=USER_EVENTS,
+        organization_id=organization_id,
+        id=new_id(clock.now()),
+        data={"archive": list(shards)},
+        ordering_key=f"{organization_id}/event-archive",
+    )
+
+
 def _parts(events: Sequence[Event]) -> list[list[dict[str, Any]]]:
     """The events as JSON objects, in parts that fit into a message."""
     parts: list[list[dict[str, Any]]] = [[]]

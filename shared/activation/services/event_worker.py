@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activation import observability
 from activation.domain.event import Event, read_event, require_timely
@@ -27,13 +27,23 @@ from activation.errors import (
     ValidationError,
 )
 from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
-from activation.services.event_messages import USER_EVENTS, event_messages, sweep_message
+from activation.services.event_messages import (
+    USER_EVENTS,
+    archive_message,
+    event_messages,
+    sweep_message,
+)
 from activation.services.events import EVALUATED, REFUSALS, EventMarks
 from activation.services.segment_shards import ShardWorker
 from activation.services.shard_states import HEADS
 
+if TYPE_CHECKING:
+    from activation.services.event_archiver import EventArchiver
+
 MAX_STEPS = 50
 """How many commits of a sweep one message makes before live events get their turn."""
+ARCHIVE_ROUNDS = 5
+"""How many commits of the archiver one message makes."""
 ORGANIZATIONS = "organizations"
 
 
@@ -54,6 +64,8 @@ class EventWorker:
     shards: ShardWorker
     marks: EventMarks
     clock: Clock
+    archiver: Callable[[], EventArchiver]
+    """Made when the first message asks for it."""
 
     def run(self, message: Message) -> None:
         """Do what a message asks for.
@@ -76,6 +88,8 @@ class EventWorker:
             self._adopt(message.organization_id, str(data["rules"]))
         elif data.get("sweep") is True:
             self._sweep(message.organization_id, int(data["shard"]))
+        elif "archive" in data:
+            self._archive(message.organization_id, [int(one) for one in data["archive"]])
         elif "refused" in data:
             self._once_more(message)
         elif "shard" in data and "received_at" in data:
@@ -134,6 +148,13 @@ class EventWorker:
             except ConflictError:
                 continue
         self.bus.publish([sweep_message(organization_id, shard, self.clock)])
+
+    def _archive(self, organization_id: str, shards: Sequence[int]) -> None:
+        """Archive some of what these shards have counted; the rest is for a later message."""
+        for _ in range(ARCHIVE_ROUNDS):
+            if self.archiver().run(organization_id, shards):
+                return
+        self.bus.publish([archive_message(organization_id, shards, self.clock)])
 
     # what others sent -------------------------------------------------------------------------
 

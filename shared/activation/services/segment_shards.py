@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TypeVar
 
 from activation.domain.event import Event
@@ -25,6 +26,7 @@ from activation.segments.rebase import rebased
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
 from activation.services.commits import Commits
+from activation.services.event_log import EventLog
 from activation.services.parcels import Parcels
 from activation.services.rule_books import RuleBooks
 from activation.services.shard_states import HEADS, OpenShard, ShardStates
@@ -64,6 +66,11 @@ class ShardWorker:
     states: ShardStates
     parcels: Parcels
     clock: Clock
+
+    @property
+    def log(self) -> EventLog:
+        """Where the events go that were counted."""
+        return EventLog(self.documents, self.parcels)
 
     def process(self, organization_id: str, shard: int, events: Sequence[Event]) -> Processed:
         """Take in events of users of one shard; returns when all of it is durable.
@@ -146,8 +153,10 @@ class ShardWorker:
         opened = self._adopted(organization_id, shard)
         part = events[at : at + MAX_STEP_EVENTS]
         block, unreadable = block_of(part, opened.book.fields)
-        found = self._step(opened, block, micros_of(self.clock.now()), 0)
-        readable = [n for n in range(len(part)) if n not in set(unreadable)]
+        left_out = set(unreadable)
+        readable = [n for n in range(len(part)) if n not in left_out]
+        log_of = [part[n] for n in readable] if unreadable else part
+        found = self._step(opened, block, micros_of(self.clock.now()), 0, log_of)
         overflowing = [readable[n] for n in found.refused.nonzero()[0].tolist()]
         return Processed(
             int(found.counted.sum()),
@@ -156,21 +165,41 @@ class ShardWorker:
             len(found.transitions),
         )
 
-    def _step(self, opened: OpenShard, block: EventBlock, micros: int, sweep: int) -> Evaluation:
-        """Evaluate and commit; when nothing comes of it, nothing is written."""
+    def _step(
+        self,
+        opened: OpenShard,
+        block: EventBlock,
+        micros: int,
+        sweep: int,
+        events: Sequence[Event] = (),
+    ) -> Evaluation:
+        """Evaluate and commit; when nothing comes of it, nothing is written. `events` are those of
+        the block: what is counted of them is logged."""
         found = evaluate(opened.state, block, opened.book, micros, sweep)
         if not sweep and not found.counted.any():
             return replace(found, state=opened.state)
         delta = Delta(found.state.number, found.state.micros, sweep, block.taken(found.counted))
         told = _told(found.state, found.transitions, opened.book)
-        self._commit(opened, found.state, self.states.step(opened, found.state, delta), told)
+        writes = [
+            *self.states.step(opened, found.state, delta),
+            *self._logged(opened, found.state, list(compress(events, found.counted.tolist()))),
+        ]
+        self._commit(opened, found.state, writes, told)
         return found
+
+    def _logged(
+        self, opened: OpenShard, state: ShardState, events: Sequence[Event]
+    ) -> Sequence[Write]:
+        where = (opened.organization_id, opened.shard)
+        return self.log.writes(*where, state.number, state.micros, events)
 
     def _commit(
         self, opened: OpenShard, state: ShardState, writes: Sequence[Write], told: Told
     ) -> None:
         """One commit for all that a step changes; then others are told."""
         writes, messages = list(writes), []
+        if opened.stored is None:
+            writes.append(self.log.begun(opened.organization_id, opened.shard, self.clock.now()))
         if told.users:
             writes.append(self._transitions(opened, told))
             messages.append(message_of_step(opened, told))
