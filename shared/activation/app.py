@@ -764,22 +764,27 @@ class App:
     @cached_property
     def shards(self) -> ShardWorker:
         """The evaluation of segments. Its objects lie beside the members."""
-        from activation.services.parcels import Parcels
         from activation.services.rule_books import RuleBooks
         from activation.services.segment_shards import ShardWorker
         from activation.services.shard_states import ShardStates
 
-        parcels = Parcels(self.member_blobs)
+        archive = self.event_archive
+        parcels = archive.log.parcels
         books = RuleBooks(self.documents, parcels)
         states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
-        return ShardWorker(self.documents, self.commits, books, states, parcels, self.clock)
+        return ShardWorker(
+            self.documents, self.commits, books, states, parcels, self.clock, archive
+        )
 
     @cached_property
     def event_archive(self) -> EventArchive:
         """Counted events of the past."""
         from activation.services.event_archive import EventArchive
+        from activation.services.event_log import EventLog
+        from activation.services.parcels import Parcels
 
-        return EventArchive(self.documents, self.event_blobs, self.shards.log, self.clock)
+        log = EventLog(self.documents, Parcels(self.member_blobs))
+        return EventArchive(self.documents, self.event_blobs, log, self.clock)
 
     @cached_property
     def event_archiver(self) -> EventArchiver:

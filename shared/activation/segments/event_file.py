@@ -13,14 +13,14 @@ from typing import IO, Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pydantic_core
 
 from activation.domain.event import Event
 from activation.errors import StorageUnavailableError
 from activation.segments.codec import pack, unpack
 
+DAMAGED = "damaged"
+"""Reason of an error: trying again does not help."""
 ROW_GROUP = 20_000
 """Rows are in order of shard and user, so that one user's are found in one or two groups."""
 _FIELDS = (
@@ -113,6 +113,8 @@ def in_order(table: pa.Table) -> pa.Table:
 
 def file_bytes(table: pa.Table) -> bytes:
     """A Parquet object of the events; each page has its checksum."""
+    import pyarrow.parquet as pq
+
     target = io.BytesIO()
     pq.write_table(
         in_order(table),
@@ -129,6 +131,8 @@ def file_table(
 ) -> pa.Table:
     """The events of an object, of one shard or user alone if asked; what cannot hold any of them
     is not read. StorageUnavailableError when it is damaged."""
+    import pyarrow.parquet as pq
+
     asked = [("shard", "=", shard), ("user_id", "=", user_id)]
     filters = [one for one in asked if one[2] is not None] or None
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -137,12 +141,32 @@ def file_table(
             opened, schema=SCHEMA, filters=filters, page_checksum_verification=True
         )
     except (pa.ArrowException, OSError) as error:
-        raise StorageUnavailableError("Archived events are damaged.", reason="damaged") from error
+        raise StorageUnavailableError("Archived events are damaged.", reason=DAMAGED) from error
 
 
 def empty_table() -> pa.Table:
     """No events."""
     return SCHEMA.empty_table()
+
+
+def of_user(table: pa.Table, user_id: str, *, others: bool = False) -> pa.Table:
+    """The events of a user, or those of all others."""
+    import pyarrow.compute as pc
+
+    mine = pc.equal(table["user_id"], user_id)
+    return table.filter(pc.invert(mine) if others else mine)
+
+
+def up_to(table: pa.Table, number: int) -> pa.Table:
+    """The events that were counted by a step."""
+    return table.filter(pa.array(table["number"].to_numpy() <= number))
+
+
+def between(table: pa.Table, since: int, until: int | None) -> pa.Table:
+    """The events that happened in [since, until), in microseconds."""
+    times = table["timestamp"].cast(pa.int64()).to_numpy()
+    inside = times >= since
+    return table.filter(pa.array(inside if until is None else inside & (times < until)))
 
 
 def by_hour(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
@@ -155,7 +179,7 @@ def by_hour(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 def shards_in(table: pa.Table) -> list[int]:
     """The shards whose events these are."""
-    found: list[int] = pc.unique(table["shard"]).to_pylist()
+    found: list[int] = table["shard"].unique().to_pylist()
     return sorted(found)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from activation.documents import Collection, Stored
 from activation.domain.event_archive import FOLDER, EventDay, EventObject, RetiredObject
@@ -20,11 +19,15 @@ from activation.domain.segment_shard import SHARDS, shard_id, shard_of
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import ABSENT, Batch, BlobKey, BlobStore, Clock, DocumentStore, Query, Write
 from activation.segments.event_file import (
+    DAMAGED,
+    between,
     empty_table,
     file_bytes,
     file_table,
     log_table,
+    of_user,
     shards_in,
+    up_to,
 )
 from activation.segments.minutes import micros_of
 from activation.services.event_log import EventLog
@@ -54,11 +57,9 @@ class Span:
 
     def cut(self, table: pa.Table) -> pa.Table:
         """The events of it."""
-        times = table["timestamp"].cast(pa.int64())
-        mask = pc.greater_equal(times, micros_of(self.since))
-        if self.until is not None:
-            mask = pc.and_(mask, pc.less(times, micros_of(self.until)))
-        return table.filter(mask)
+        return between(
+            table, micros_of(self.since), None if self.until is None else micros_of(self.until)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,9 @@ class EventArchive:
         names, logged = self._snapshot(organization_id, shard, number, span)
         for name in names:
             table = self._object(organization_id, name, shard, user_id)
-            yield span.cut(table.filter(pc.less_equal(table["number"], number)))
+            yield span.cut(up_to(table, number))
         for table in logged:
-            mine = table if user_id is None else table.filter(pc.equal(table["user_id"], user_id))
-            yield span.cut(mine)
+            yield span.cut(table if user_id is None else of_user(table, user_id))
 
     def events(
         self, organization_id: str, span: Span, user_id: str | None = None
@@ -154,7 +154,7 @@ class EventArchive:
         except NotFoundError as error:
             if self._is_named(organization_id, name):
                 raise StorageUnavailableError(
-                    "Archived events are missing.", reason="damaged"
+                    "Archived events are missing.", reason=DAMAGED
                 ) from error
             raise ConflictError("The archive has changed meanwhile.") from error
 
@@ -263,7 +263,7 @@ class EventArchive:
             if shard not in one.shards:
                 continue
             table = self.content(organization_id, one)
-            kept = table.filter(pc.not_equal(table["user_id"], user_id))
+            kept = of_user(table, user_id, others=True)
             if len(kept) < len(table):
                 replaced.append(one)
                 added += [self.put(organization_id, one.hour, kept)] if len(kept) else []
