@@ -832,6 +832,7 @@ class App:
             self.documents,
             self.bus,
             self.shards,
+            self.segments.rules,
             self.event_marks,
             self.clock,
             lambda: self.event_archiver,

@@ -60,6 +60,17 @@ def rules_message(caller: Caller, version: str, clock: Clock) -> Message:
     )
 
 
+def adopt_message(organization_id: str, shard: int, version: str, clock: Clock) -> Message:
+    """The message that brings one shard to the rules in force, whose fields need their past."""
+    return Message(
+        topic=USER_EVENTS,
+        organization_id=organization_id,
+        id=new_id(clock.now()),
+        data={"shard": shard, "adopt": version},
+        ordering_key=shard_key(organization_id, shard),
+    )
+
+
 def sweep_message(organization_id: str, shard: int, clock: Clock) -> Message:
     """The message that has the users of a shard looked at whose windows have run out."""
     return Message(

@@ -19,7 +19,7 @@ from activation import observability
 from activation.domain.event import Event, read_event, require_timely
 from activation.domain.event_receipt import EventRefusal
 from activation.domain.identifier import require_safe_id
-from activation.domain.segment_shard import SHARDS, SegmentShard, shard_id, shard_of
+from activation.domain.segment_shard import SHARDS, SegmentShard, shard_of
 from activation.errors import (
     ActivationError,
     BadRequestError,
@@ -29,13 +29,14 @@ from activation.errors import (
 from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
 from activation.services.event_messages import (
     USER_EVENTS,
+    adopt_message,
     archive_message,
     event_messages,
     sweep_message,
 )
 from activation.services.events import EVALUATED, REFUSALS, EventMarks
+from activation.services.segment_rules import SegmentRules
 from activation.services.segment_shards import ShardWorker
-from activation.services.shard_states import HEADS
 
 if TYPE_CHECKING:
     from activation.services.event_archiver import EventArchiver
@@ -62,6 +63,7 @@ class EventWorker:
     documents: DocumentStore
     bus: MessageBus
     shards: ShardWorker
+    rules: SegmentRules
     marks: EventMarks
     clock: Clock
     archiver: Callable[[], EventArchiver]
@@ -86,6 +88,8 @@ class EventWorker:
         data = message.data
         if "rules" in data:
             self._adopt(message.organization_id, str(data["rules"]))
+        elif "adopt" in data:
+            self._adopt_shard(message.organization_id, int(data["shard"]))
         elif data.get("sweep") is True:
             self._sweep(message.organization_id, int(data["shard"]))
         elif "archive" in data:
@@ -134,10 +138,34 @@ class EventWorker:
         later message does it."""
         if self.shards.books.current(organization_id).version != version:
             return
-        keys = [Key(organization_id, HEADS, shard_id(shard)) for shard in range(SHARDS)]
-        for found in self.documents.get_many(keys):
-            if found is not None and found.data["version"] != version:
-                self.shards.adopt(organization_id, SegmentShard.restored(found.data).shard)
+        behind = [
+            one
+            for one in self.rules.heads(organization_id)
+            if one.version != version or one.missing
+        ]
+        asked = [one.shard for one in behind if self._needs_past(one, version)]
+        self.bus.publish(
+            [adopt_message(organization_id, shard, version, self.clock) for shard in asked]
+        )
+        for one in behind:
+            if one.shard not in asked:
+                self.shards.adopt(organization_id, one.shard)
+        if not asked:
+            self.rules.settle(organization_id)
+
+    def _needs_past(self, head: SegmentShard, version: str) -> bool:
+        """Whether a shard has to read the archive: each of those has a message of its own."""
+        old, new = (self.shards.books.at(head.organization_id, v) for v in (head.version, version))
+        return bool(head.missing) or any(
+            not set(after) <= set(before)
+            for before, after in zip(old.fields, new.fields, strict=True)
+        )
+
+    def _adopt_shard(self, organization_id: str, shard: int) -> None:
+        """Bring a shard to the rules in force, and its fields their past."""
+        self.shards.adopt(organization_id, shard)
+        self.shards.backfill(organization_id, shard)
+        self.rules.settle(organization_id)
 
     def _sweep(self, organization_id: str, shard: int) -> None:
         """Look at the users of a shard who are due; what is left is for a later message."""
