@@ -84,6 +84,8 @@ locals {
     ACTIVATION_MEMBERS_BUCKET      = google_storage_bucket.bucket["members"].name
     ACTIVATION_BACKUP_BUCKET       = google_storage_bucket.bucket["backup"].name
     ACTIVATION_ARCHIVE_BUCKET      = google_storage_bucket.bucket["archive"].name
+    ACTIVATION_EVENTS_BUCKET       = google_storage_bucket.bucket["events"].name
+    ACTIVATION_EVENT_DAYS          = var.event_days
     ACTIVATION_JOURNAL_BUCKET      = google_storage_bucket.bucket["journal"].name
     ACTIVATION_TOPIC_PREFIX        = local.topic_prefix
     ACTIVATION_KMS_KEY             = google_kms_crypto_key.wrapping["credentials"].id

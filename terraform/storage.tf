@@ -16,7 +16,7 @@ locals {
   buckets = { for name, bucket in {
     uploads = { delete_after_days = 1, cross_origin_uploads = true, abandoned_uploads_after = 1 }
     members = {}
-    events  = { delete_after_days = var.event_days, classes = { NEARLINE = 30, COLDLINE = 90 } }
+    events  = { delete_after_days = var.event_days + 35, classes = { NEARLINE = 30, COLDLINE = 90 } }
     archive = { location = var.copies_location, key = "copies" }
     backup  = { location = var.copies_location, key = "copies" }
     journal = { location = var.copies_location, key = "copies", delete_after_days = 60 }

@@ -229,13 +229,13 @@ variable "database_backup_days" {
 }
 
 variable "event_days" {
-  description = "How long raw events are kept."
+  description = "How long raw events are kept; the bucket's own rule follows 35 days later."
   type        = number
-  default     = 400
+  default     = 365
 
   validation {
-    condition     = var.event_days >= 30
-    error_message = "At least 30 days."
+    condition     = var.event_days >= 32
+    error_message = "At least 32 days: ids of events are known for 31."
   }
 }
 

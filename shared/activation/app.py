@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
+    from activation.services.event_archive import EventArchive
+    from activation.services.event_archiver import EventArchiver
     from activation.services.event_worker import EventWorker
     from activation.services.events import EventMarks, EventService
     from activation.services.evidence import EvidenceService
@@ -142,6 +144,11 @@ class App:
     def archive_blobs(self) -> BlobStore:
         """Archives of audiences."""
         return self._area("archive", self.settings.archive_bucket)
+
+    @cached_property
+    def event_blobs(self) -> BlobStore:
+        """The archive of counted events."""
+        return self._area("events", self.settings.events_bucket)
 
     @cached_property
     def journal_blobs(self) -> BlobStore:
@@ -759,15 +766,34 @@ class App:
     @cached_property
     def shards(self) -> ShardWorker:
         """The evaluation of segments. Its objects lie beside the members."""
-        from activation.services.parcels import Parcels
         from activation.services.rule_books import RuleBooks
         from activation.services.segment_shards import ShardWorker
         from activation.services.shard_states import ShardStates
 
-        parcels = Parcels(self.member_blobs)
+        archive = self.event_archive
+        parcels = archive.log.parcels
         books = RuleBooks(self.documents, parcels)
         states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
-        return ShardWorker(self.documents, self.commits, books, states, parcels, self.clock)
+        return ShardWorker(
+            self.documents, self.commits, books, states, parcels, self.clock, archive
+        )
+
+    @cached_property
+    def event_archive(self) -> EventArchive:
+        """Counted events of the past."""
+        from activation.services.event_archive import EventArchive
+        from activation.services.event_log import EventLog
+        from activation.services.parcels import Parcels
+
+        log = EventLog(self.documents, Parcels(self.member_blobs))
+        return EventArchive(self.documents, self.event_blobs, log, self.clock)
+
+    @cached_property
+    def event_archiver(self) -> EventArchiver:
+        """Brings counted events into the archive."""
+        from activation.services.event_archiver import EventArchiver
+
+        return EventArchiver(self.event_archive)
 
     @cached_property
     def segments(self) -> SegmentService:
@@ -804,7 +830,15 @@ class App:
         """The worker behind topic user-events."""
         from activation.services.event_worker import EventWorker
 
-        return EventWorker(self.documents, self.bus, self.shards, self.event_marks, self.clock)
+        return EventWorker(
+            self.documents,
+            self.bus,
+            self.shards,
+            self.segments.rules,
+            self.event_marks,
+            self.clock,
+            lambda: self.event_archiver,
+        )
 
     @cached_property
     def due(self) -> DueService:

@@ -38,7 +38,7 @@ INDEXES = MappingProxyType(
 
 SWEPT = (
     *("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),
-    *("platforms", "segment_shards", "webhook_deliveries"),
+    *("event_archives", "platforms", "segment_shards", "webhook_deliveries"),
 )
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 
@@ -50,8 +50,8 @@ UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
     *("locks", "rate_limits", "webhook_secrets", "webhook_silences", "webhooks"),
-    *("event_marks", "event_refusals", "segment_deltas", "segment_names", "segment_rules"),
-    "segment_states",
+    *("event_days", "event_marks", "event_refusals", "segment_deltas", "segment_events"),
+    *("segment_names", "segment_rules", "segment_states"),
     *("suppression_lists", "suppression_parts", "recoveries"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""

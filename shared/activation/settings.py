@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from activation.errors import ValidationError
 
 PREFIX = "ACTIVATION_"
+MIN_EVENT_DAYS = 32
+"""Ids of events are known for 31 days: so long the archive can say what a shard is to know."""
 
 
 def _setting(default: Any, doc: str, *, secret: bool = False) -> Any:
@@ -33,6 +35,7 @@ class Settings:
     members_bucket: str = _setting("", "google: bucket of member partitions")
     backup_bucket: str = _setting("", "google: bucket of backups of versions")
     archive_bucket: str = _setting("", "google: bucket of archived audiences")
+    events_bucket: str = _setting("", "google: bucket of the archive of events")
     journal_bucket: str = _setting(
         "", "google: bucket of the journal of suppressions; none: the archive bucket"
     )
@@ -80,6 +83,9 @@ class Settings:
     )
     version_days: int = _setting(
         90, "a version keeps its members this many days after the next one followed"
+    )
+    event_days: int = _setting(
+        365, "older events leave the archive; at least 32, for as long as ids of events are known"
     )
     backup_days: int = _setting(365, "older backups of versions are deleted")
     retention_max_share: float = _setting(
@@ -142,6 +148,10 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.rate_window_seconds < 1:
         raise ValidationError(
             "ACTIVATION_RATE_WINDOW_SECONDS is at least 1.", field="rate_window_seconds"
+        )
+    if settings.event_days < MIN_EVENT_DAYS:
+        raise ValidationError(
+            f"ACTIVATION_EVENT_DAYS is at least {MIN_EVENT_DAYS}.", field="event_days"
         )
     if settings.jwks_url and not _is_safe(settings.jwks_url, settings):
         raise ValidationError("ACTIVATION_JWKS_URL is no https:// address.", field="jwks_url")

@@ -176,7 +176,8 @@ def test_a_membership_is_explained_down_to_its_rules(api: Api, clock: MovableClo
     assert next(iter(named)) == "Both"
     numbers = [(rule["number"], rule["holds"]) for rule in named["Spenders"]["rules"]]
     assert numbers == [(80.5, False), (2, True)]
-    assert explained["counting_since"] == spenders["activated_at"]
+    assert spenders["counting_since"] == spenders["activated_at"]
+    assert explained["counting_since"] is None, "its past was brought"
     assert named["Both"]["holds"] is False
     api.post("/events/single", order("ann", 3, clock, total=20))
     worked(api)
@@ -260,6 +261,34 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
     assert single.get_json()["error"]["details"] == {"field": "timestamp", "reason": "too_late"}
     assert code(api.post("/events", {"events": []})) == (422, "VALIDATION_ERROR")
     assert code(api.post("/events", {"events": [good] * 5_001}))[0] in (413, 422)
+
+
+def test_a_sum_without_a_past_gets_it_from_the_archive(api: Api, clock: MovableClock) -> None:
+    api.post("/events", {"events": [order(user, 1, clock, total=60) for user in ("ann", "bob")]})
+    worked(api)
+    clock.sleep(3_601)
+    worked(api)
+    api.post("/events/single", order("ann", 2, clock, total=41))
+    worked(api)
+    longer = {**BIG_SPENDER, "window_minutes": 1_440}
+    made = define(api, "Spenders", longer)
+    path = f"/segments/{made['segment_id']}"
+    waiting = api.get(f"{path}/backfill").get_json()
+    assert waiting == {
+        "segment_id": made["segment_id"],
+        "shards": 2,
+        "done": 0,
+        "since": made["activated_at"],
+    }
+    worked(api)
+    done = api.get(f"{path}/backfill").get_json()
+    assert (done["shards"], done["done"], done["since"]) == (2, 2, None)
+    assert api.get(path).get_json()["counting_since"] is None
+    assert api.get("/segments").get_json()["data"][0]["counting_since"] is None
+    members = api.get(f"{path}/members").get_json()["data"]
+    assert [one["user_id"] for one in members] == ["ann"]
+    later = define(api, "Later", {**longer, "operator": "LT"})
+    assert later["counting_since"] is None, "the field is added up already"
 
 
 def test_definitions_live_and_have_versions(api: Api) -> None:

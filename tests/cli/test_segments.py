@@ -103,3 +103,17 @@ def test_what_is_no_rule_is_refused(text: str) -> None:
 
 def test_a_segment_has_rules_or_an_expression(program: Program) -> None:
     assert "either" in program.fails(2, "segments", "create", "x")
+
+
+def test_a_sum_that_is_new_has_its_past(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    rows = [{**json.loads(line), "attributes": {"tax": 3}} for line in events(4).splitlines()]
+    path = file_of("events.ndjson", "".join(json.dumps(row) + "\n" for row in rows))
+    program.ok("segments", "create", "Buyers", "--rule", "orders >= 2 in 1h")
+    program.ok("events", "send", str(path))
+    program.ok("segments", "create", "Taxed", "--rule", "sum orders.tax >= 12 in 24h")
+    assert "All of its past is there." in program.ok("segments", "backfill", "Taxed")
+    state = program.json("segments", "backfill", "Taxed")
+    assert (state["shards"], state["done"], state["since"]) == (1, 1, None)
+    assert [one["user_id"] for one in program.json("segments", "members", "Taxed")] == ["ann"]

@@ -17,6 +17,9 @@ from activation.domain.segment_shard import shard_of
 from activation.message_codec import Subscription
 from activation.ports import Batch, BlobStore, DocumentStore, MessageBus
 from activation.services.commits import Commits
+from activation.services.event_archive import EventArchive
+from activation.services.event_archiver import EventArchiver
+from activation.services.event_log import EventLog
 from activation.services.parcels import INLINE_BYTES, Parcels
 from activation.services.rule_books import RuleBooks
 from activation.services.segment_shards import MEMBERSHIPS, ShardWorker
@@ -34,12 +37,16 @@ def worker_on(
     fold_every: int = FOLD_EVERY,
     inline_bytes: int = INLINE_BYTES,
     kind: type[ShardWorker] = ShardWorker,
+    events: BlobStore | None = None,
 ) -> ShardWorker:
-    """A worker as a process has it: with a memory of its own."""
+    """A worker as a process has it: with a memory of its own, and with an archive of `events`."""
     parcels = Parcels(blobs, inline_bytes)
     books = RuleBooks(documents, parcels)
     states = ShardStates(documents, blobs, books, parcels, clock, fold_every)
-    return kind(documents, Commits(documents, bus, clock), books, states, parcels, clock)
+    archive = None
+    if events is not None:
+        archive = EventArchive(documents, events, EventLog(documents, parcels), clock)
+    return kind(documents, Commits(documents, bus, clock), books, states, parcels, clock, archive)
 
 
 @dataclass(slots=True)
@@ -50,10 +57,29 @@ class Stores:
     blobs: FileBlobs
     bus: SqliteBus
     clock: MovableClock
+    events: FileBlobs
 
     def worker(self, **options: int) -> ShardWorker:
         """A new process."""
-        return worker_on(self.documents, self.blobs, self.bus, self.clock, **options)  # type: ignore[arg-type]
+        return worker_on(
+            self.documents,
+            self.blobs,
+            self.bus,
+            self.clock,
+            events=self.events,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def forgetful(self) -> ShardWorker:
+        """A new process without an archive."""
+        return worker_on(self.documents, self.blobs, self.bus, self.clock)
+
+    def archive_now(self, shards: Sequence[int] = (0,), organization: str = ORGANIZATION) -> None:
+        """Bring all that was counted into the archive."""
+        archive = self.worker().archive
+        assert archive is not None
+        while not EventArchiver(archive).run(organization, shards, now=True):
+            pass
 
     def define(self, segments: Sequence[Segment], organization: str = ORGANIZATION) -> None:
         """Put segments in force."""
@@ -73,6 +99,7 @@ def stores_in(folder: Path, clock: MovableClock) -> Stores:
         FileBlobs(folder / "segments", clock),
         SqliteBus(folder / "bus.sqlite", clock, {MEMBERSHIPS: [Subscription("campaigns")]}),
         clock,
+        FileBlobs(folder / "events", clock),
     )
 
 

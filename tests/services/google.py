@@ -28,7 +28,7 @@ from activation.settings import Settings
 from tests.wire.buckets import Buckets
 from tests.wire.cloud_kms import KEY_NAME, SIGNING_KEY
 
-AREAS = ("uploads", "member_blobs", "backup_blobs", "archive_blobs", "journal_blobs")
+AREAS = ("uploads", "member_blobs", "backup_blobs", "archive_blobs", "event_blobs", "journal_blobs")
 """Ports of the App that are buckets."""
 
 
@@ -52,6 +52,7 @@ class GoogleServices:
             members_bucket=names["member_blobs"],
             backup_bucket=names["backup_blobs"],
             archive_bucket=names["archive_blobs"],
+            events_bucket=names["event_blobs"],
             journal_bucket=names["journal_blobs"],
             kms_key=KEY_NAME,
             signing_key=SIGNING_KEY,

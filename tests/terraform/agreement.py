@@ -79,6 +79,7 @@ def of_settings(applied: Applied) -> Iterator[Finding]:
             "members_bucket": (settings.members_bucket, buckets["members"]),
             "backup_bucket": (settings.backup_bucket, buckets["backup"]),
             "archive_bucket": (settings.archive_bucket, buckets["archive"]),
+            "events_bucket": (settings.events_bucket, buckets["events"]),
             "journal_bucket": (settings.journal_bucket, buckets["journal"]),
             "kms_key": (settings.kms_key, applied.outputs["keys"]["credentials"]),
             "suppression_kms_key": (

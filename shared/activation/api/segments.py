@@ -21,7 +21,7 @@ from activation.domain.segment_record import (
     SegmentUses,
     SegmentVersion,
 )
-from activation.domain.segment_report import MemberPage, SegmentStatistics
+from activation.domain.segment_report import Backfill, MemberPage, SegmentStatistics
 from activation.errors import ValidationError
 
 segments = Resource("segments", "Users that follow rules on their events, minute by minute.")
@@ -114,6 +114,12 @@ def get_segment_version(ask: Ask, path: SegmentVersionPath) -> SegmentVersion:
 def get_segment_statistics(ask: Ask, path: SegmentPath) -> SegmentStatistics:
     """Count members, and who entered and left in the last hour and day; up to a minute old."""
     return ask.app.memberships.statistics(ask.caller, path.segment_id)
+
+
+@segments.route("GET", f"{ONE}/backfill", role=Role.VIEWER, answer=Backfill)
+def get_segment_backfill(ask: Ask, path: SegmentPath) -> Backfill:
+    """Show how far the segment's sums have got their past from the archive of events."""
+    return ask.app.memberships.backfill(ask.caller, path.segment_id)
 
 
 @segments.route("GET", f"{ONE}/members", role=Role.VIEWER, answer=MemberPage)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from activation.adapters.clock import SystemClock
 from activation.cli.api import Api
 from activation.cli.events import evaluating
 from activation.cli.options import Group, options
@@ -15,6 +17,8 @@ from activation.cli.output import facts, moment, output, table, text_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from activation.cli.progress import Bar
 
 EPILOG = """\b
 Examples:
@@ -25,10 +29,12 @@ Examples:
   activation segments members "Buyers"
   activation segments explain "Buyers" user-17
   activation segments status "Buyers" inactive
+  activation segments backfill "Spenders"
 
 SEGMENT is a name or an id. A rule is [sum] EVENT[.FIELD] OPERATOR NUMBER in MINUTES, e.g. 30m or
 24h; all rules of a segment must hold. EVENT is clicks, installs, orders or addToCart.
 """
+POLL_SECONDS, PATIENCE_SECONDS = 1.0, 60.0
 SYMBOLS = {">": "GT", ">=": "GTE", "<": "LT", "<=": "LTE", "=": "EQ", "==": "EQ", "!=": "NEQ"}
 NAMES = {name: symbol for symbol, name in SYMBOLS.items() if symbol != "=="}
 _RULE = re.compile(
@@ -159,6 +165,21 @@ def members(segment: str, limit: int) -> None:
     output().answer(people, table(("user", "since"), rows))
 
 
+@segments.command("backfill")
+@click.argument("segment", metavar="SEGMENT")
+def backfill(segment: str) -> None:
+    """Wait until the sums of a segment have got their past, and show how far it is."""
+    out = output()
+    with evaluating(options()) as (api, drain):
+        found = _found(api, segment)
+        path = f"/segments/{found['segment_id']}/backfill"
+        with out.bar("Bringing the past", "shards") as bar:
+            drain(None)
+            state = brought(lambda: api.get(path), bar)
+    done = f"{state['done']} of {state['shards']} shards have their past."
+    out.answer(state, done if state["since"] else "All of its past is there.")
+
+
 @segments.command("explain")
 @click.argument("segment", metavar="SEGMENT")
 @click.argument("user_id", metavar="USER")
@@ -184,6 +205,21 @@ def explain(segment: str, user_id: str) -> None:
         for rule in one["rules"]
     ]
     output().answer(told, facts(shown), table(("segment", "rule", "number", "holds"), rows))
+
+
+def brought(ask: Callable[[], dict[str, Any]], bar: Bar) -> dict[str, Any]:
+    """Follow a backfill to its end; gives up waiting after `PATIENCE` without any progress."""
+    clock = SystemClock()
+    state = ask()
+    seen, since = state["done"], clock.monotonic()
+    while state["since"] is not None and clock.monotonic() - since < PATIENCE_SECONDS:
+        bar.show(state["done"], total=state["shards"] or 1)
+        clock.sleep(POLL_SECONDS)
+        state = ask()
+        if state["done"] != seen:
+            seen, since = state["done"], clock.monotonic()
+    bar.show(state["done"], total=state["shards"] or None)
+    return state
 
 
 def _found(api: Api, id_or_name: str) -> dict[str, Any]:

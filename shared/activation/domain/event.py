@@ -200,9 +200,14 @@ def _decimal(value: Any) -> Decimal | None:
 
 def amount(event: Event, field: str) -> int | None:
     """The event's number under this name or dotted path, in millionths; None without one."""
-    found: Any = event.attributes.get(field)
+    return amount_in(event.attributes, field)
+
+
+def amount_in(attributes: Mapping[str, Any], field: str) -> int | None:
+    """The same of an event's attributes alone."""
+    found: Any = attributes.get(field)
     if found is None and "." in field:
-        found = event.attributes
+        found = attributes
         for step in field.split("."):
             found = found.get(step) if isinstance(found, dict) else None
     return None if found is None else scaled(found)

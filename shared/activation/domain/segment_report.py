@@ -28,6 +28,23 @@ class MemberPage(Value):
     shards_pending: int
 
 
+class Backfill(Value):
+    """How far the sums of a segment have got their past from the archive of events.
+
+    `shards` are those that have users, `done` those that need nothing more; `since` is the
+    instant from which on events count in the others, null when all is done.
+    """
+
+    segment_id: str
+    shards: int
+    done: int
+    since: Instant | None
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")
+
+
 class UserSegment(Value):
     """A segment that a user is in."""
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from activation.domain.segment import Segment
-from activation.segments.block import TYPES, Mask
+from activation.segments.block import TYPES, EventBlock, Mask
 from activation.segments.cells import Cells
 from activation.segments.engine import looked_at
 from activation.segments.minutes import NEVER, Moment
+from activation.segments.past import Missing, lacking, with_past
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
 from activation.segments.stays import Stays
@@ -33,10 +34,19 @@ class Rebased:
     missing: tuple[tuple[str, str], ...]
 
 
-def rebased(state: ShardState, old: RuleBook, new: RuleBook) -> Rebased:
+def rebased(
+    state: ShardState,
+    old: RuleBook,
+    new: RuleBook,
+    past: EventBlock | None = None,
+    missing: Missing = (),
+) -> Rebased:
     """Take a shard, in which nobody is due, to other rules, at its own last moment.
 
-    Only segments whose definition differs, their own or that of one they stand on, are compared.
+    `past` holds all counted events of the longest window, with the fields of the new rules: from it
+    come the fields that have no past, those that are new and those `missing` for longer. Only
+    segments whose definition differs, their own or that of one they stand on, are compared; with
+    fields missing for longer, all are.
     """
     moment = Moment(state.micros)
     if state.version != old.version or state.next_due() <= moment.tick:
@@ -45,6 +55,9 @@ def rebased(state: ShardState, old: RuleBook, new: RuleBook) -> Rebased:
         _with_fields(one, before, after)
         for one, before, after in zip(state.cells, old.fields, new.fields, strict=True)
     )
+    without = lacking(old, new, missing)
+    if past is not None:
+        cells = with_past(cells, state.users.found(past.users), past, without, moment)
     every = np.arange(len(state.users), dtype=np.int64)
     ranks = np.tile(new.zero, (len(every), 1))
     due = np.full((len(every), len(TYPES)), NEVER, np.int32)
@@ -59,9 +72,10 @@ def rebased(state: ShardState, old: RuleBook, new: RuleBook) -> Rebased:
         ranks=ranks,
         due=due,
     )
-    ids, transitions = _compared(state, old, after, new)
+    differing = None if past is not None and missing else changed_segments(old, new)
+    ids, transitions = _compared(state, old, after, new, differing)
     after = replace(after, stays=_stays(state, old, new, ids, transitions))
-    return Rebased(after, ids, transitions, _missing(old, new))
+    return Rebased(after, ids, transitions, () if past is not None else without)
 
 
 def _stays(
@@ -92,12 +106,16 @@ def changed_segments(old: RuleBook, new: RuleBook) -> list[str]:
 
 
 def _compared(
-    state: ShardState, old: RuleBook, after: ShardState, new: RuleBook
+    state: ShardState,
+    old: RuleBook,
+    after: ShardState,
+    new: RuleBook,
+    differing: list[str] | None,
 ) -> tuple[tuple[str, ...], Transitions]:
     ids = tuple(sorted(old.positions.keys() | new.positions.keys()))
     place = {segment_id: n for n, segment_id in enumerate(ids)}
     found = []
-    for segment_id in changed_segments(old, new):
+    for segment_id in ids if differing is None else differing:
         was = _inside(state, old, segment_id)
         entered = _inside(after, new, segment_id)
         rows = np.flatnonzero(was != entered)
@@ -124,15 +142,6 @@ def _with_fields(cells: Cells, before: tuple[str, ...], after: tuple[str, ...]) 
         if field in before:
             numbers[:, 1 + n] = cells.numbers[:, 1 + before.index(field)]
     return replace(cells, numbers=numbers)
-
-
-def _missing(old: RuleBook, new: RuleBook) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (kind.value, field)
-        for kind, before, after in zip(TYPES, old.fields, new.fields, strict=True)
-        for field in after
-        if field not in before
-    )
 
 
 def _meanings(book: RuleBook) -> dict[str, object]:

@@ -23,7 +23,7 @@ from activation.ports import OUTBOX, Batch, Clock, Document, DocumentStore, Mess
 from activation.services.announcements import DELIVERIES, delivery_message
 from activation.services.commits import Commits
 from activation.services.distributions import lane_message, request_message
-from activation.services.event_messages import sweep_message
+from activation.services.event_messages import archive_message, sweep_message
 from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
@@ -32,6 +32,7 @@ from activation.services.platforms import check_message, refresh_message
 PAGE = 200
 SHARDS, SHARD_PAGE = "segment_shards", 5_000
 """Shards are looked at every minute: all of them are found at once."""
+ARCHIVES = "event_archives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class DueService:
             "jobs": self._jobs(),
             "webhook_deliveries": self._webhook_deliveries(),
             "segment_shards": self.segment_shards(),
+            "event_archives": self._event_archives(),
             "idempotency": self._old_claims(),
         }
 
@@ -162,6 +164,17 @@ class DueService:
     def _sweep_of(self, document: Document) -> Message:
         shard = int(document.data["shard"])
         return sweep_message(document.key.organization_id, shard, self.clock)
+
+    def _event_archives(self) -> int:
+        """Have counted events archived, those of all due shards of an organization together."""
+        due = self.documents.due(ARCHIVES, self.clock.now(), SHARD_PAGE)
+        shards: dict[str, list[int]] = {}
+        for document in due:
+            shards.setdefault(document.key.organization_id, []).append(int(document.data["shard"]))
+        messages = [archive_message(one, sorted(mine), self.clock) for one, mine in shards.items()]
+        if messages:
+            self.commits.bus.publish(messages)
+        return len(due)
 
     def _old_claims(self) -> int:
         due = self.documents.due(IDEMPOTENCY, self.clock.now(), PAGE)

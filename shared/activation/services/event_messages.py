@@ -105,6 +105,17 @@ def rules_message(caller: Caller, version: str, clock: Clock) -> Message:
     )
 
 
+def adopt_message(organization_id: str, shard: int, version: str, clock: Clock) -> Message:
+    """The message that brings one shard to the rules in force, whose fields need their past."""
+    return Message(
+        topic=USER_EVENTS,
+        organization_id=organization_id,
+        id=new_id(clock.now()),
+        data={"shard": shard, "adopt": version},
+        ordering_key=shard_key(organization_id, shard),
+    )
+
+
 def sweep_message(organization_id: str, shard: int, clock: Clock) -> Message:
     """The message that has the users of a shard looked at whose windows have run out."""
     return Message(
@@ -138,6 +149,17 @@ def _batches(message: Message) -> list[dict[str, Any]]:
         return list(data["batches"])
     about = {"id": message.id, "trace_id": message.trace_id}
     return [{**about, "received_at": data["received_at"], "events": data["events"]}]
+
+
+def archive_message(organization_id: str, shards: Sequence[int], clock: Clock) -> Message:
+    """The message that brings counted events of shards into the archive."""
+    return Message(
+        topic=USER_EVENTS,
+        organization_id=organization_id,
+        id=new_id(clock.now()),
+        data={"archive": list(shards)},
+        ordering_key=f"{organization_id}/event-archive",
+    )
 
 
 def _parts(events: Sequence[Event]) -> list[list[dict[str, Any]]]:

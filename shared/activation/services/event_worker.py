@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from activation import observability, tracing
 from activation.domain.event import Event, read_event, require_timely
 from activation.domain.event_receipt import EventRefusal
 from activation.domain.identifier import require_safe_id
-from activation.domain.segment_shard import SHARDS, SegmentShard, shard_id, shard_of
+from activation.domain.segment_shard import SHARDS, SegmentShard, shard_of
 from activation.errors import (
     ActivationError,
     BadRequestError,
@@ -29,16 +29,23 @@ from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageB
 from activation.services.event_messages import (
     USER_EVENTS,
     EventBatch,
+    adopt_message,
+    archive_message,
     batches_of,
     event_messages,
     sweep_message,
 )
 from activation.services.events import EVALUATED, REFUSALS, EventMarks
+from activation.services.segment_rules import SegmentRules
 from activation.services.segment_shards import ShardWorker
-from activation.services.shard_states import HEADS
+
+if TYPE_CHECKING:
+    from activation.services.event_archiver import EventArchiver
 
 MAX_STEPS = 50
 """How many commits of a sweep one message makes before live events get their turn."""
+ARCHIVE_ROUNDS = 5
+"""How many commits of the archiver one message makes."""
 ORGANIZATIONS = "organizations"
 
 
@@ -62,8 +69,11 @@ class EventWorker:
     documents: DocumentStore
     bus: MessageBus
     shards: ShardWorker
+    rules: SegmentRules
     marks: EventMarks
     clock: Clock
+    archiver: Callable[[], EventArchiver]
+    """Made when the first message asks for it."""
 
     def run(self, message: Message) -> None:
         """Do what a message asks for.
@@ -84,8 +94,12 @@ class EventWorker:
         data = message.data
         if "rules" in data:
             self._adopt(message.organization_id, str(data["rules"]))
+        elif "adopt" in data:
+            self._adopt_shard(message.organization_id, int(data["shard"]))
         elif data.get("sweep") is True:
             self._sweep(message.organization_id, int(data["shard"]))
+        elif "archive" in data:
+            self._archive(message.organization_id, [int(one) for one in data["archive"]])
         elif "refused" in data:
             self._once_more(message)
         elif "shard" in data and ("received_at" in data or "batches" in data):
@@ -139,10 +153,34 @@ class EventWorker:
         later message does it."""
         if self.shards.books.current(organization_id).version != version:
             return
-        keys = [Key(organization_id, HEADS, shard_id(shard)) for shard in range(SHARDS)]
-        for found in self.documents.get_many(keys):
-            if found is not None and found.data["version"] != version:
-                self.shards.adopt(organization_id, SegmentShard.restored(found.data).shard)
+        behind = [
+            one
+            for one in self.rules.heads(organization_id)
+            if one.version != version or one.missing
+        ]
+        asked = [one.shard for one in behind if self._needs_past(one, version)]
+        self.bus.publish(
+            [adopt_message(organization_id, shard, version, self.clock) for shard in asked]
+        )
+        for one in behind:
+            if one.shard not in asked:
+                self.shards.adopt(organization_id, one.shard)
+        if not asked:
+            self.rules.settle(organization_id)
+
+    def _needs_past(self, head: SegmentShard, version: str) -> bool:
+        """Whether a shard has to read the archive: each of those has a message of its own."""
+        old, new = (self.shards.books.at(head.organization_id, v) for v in (head.version, version))
+        return bool(head.missing) or any(
+            not set(after) <= set(before)
+            for before, after in zip(old.fields, new.fields, strict=True)
+        )
+
+    def _adopt_shard(self, organization_id: str, shard: int) -> None:
+        """Bring a shard to the rules in force, and its fields their past."""
+        self.shards.adopt(organization_id, shard)
+        self.shards.backfill(organization_id, shard)
+        self.rules.settle(organization_id)
 
     def _sweep(self, organization_id: str, shard: int) -> None:
         """Look at the users of a shard who are due; what is left is for a later message."""
@@ -153,6 +191,13 @@ class EventWorker:
             except ConflictError:
                 continue
         self.bus.publish([sweep_message(organization_id, shard, self.clock)])
+
+    def _archive(self, organization_id: str, shards: Sequence[int]) -> None:
+        """Archive some of what these shards have counted; the rest is for a later message."""
+        for _ in range(ARCHIVE_ROUNDS):
+            if self.archiver().run(organization_id, shards):
+                return
+        self.bus.publish([archive_message(organization_id, shards, self.clock)])
 
     # what others sent -------------------------------------------------------------------------
 

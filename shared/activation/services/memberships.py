@@ -17,6 +17,7 @@ from activation.domain.event import SCALE
 from activation.domain.segment import Aggregate, SegmentRule, SegmentStatus
 from activation.domain.segment_record import SegmentRecord
 from activation.domain.segment_report import (
+    Backfill,
     Explanation,
     Flow,
     MemberPage,
@@ -155,6 +156,21 @@ class MembershipService:
         key = CacheKey(caller.organization_id, name, STATISTICS)
         made = self.cached.json(key, lambda: self._statistics(stored.entity).public())
         return SegmentStatistics.model_validate(made)
+
+    def backfill(self, caller: Caller, segment_id: str) -> Backfill:
+        """How far the segment's sums have got their past."""
+        record = self.segments.get(caller, segment_id).entity
+        organization_id = caller.organization_id
+        heads = self.segments.rules.heads(organization_id)
+        version = self.segments.rules.read(organization_id).version
+        pending = record.counting_since is not None
+        done = [one for one in heads if one.version == version and not one.missing]
+        return Backfill(
+            segment_id=segment_id,
+            shards=len(heads),
+            done=len(done) if pending else len(heads),
+            since=record.counting_since,
+        )
 
     # how --------------------------------------------------------------------------------------
 

@@ -12,17 +12,21 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from activation.domain.entity import timestamp
 from activation.domain.segment import DEFAULT_FIELDS, Segment
+from activation.domain.segment_shard import SHARDS, SegmentShard, shard_id
 from activation.errors import ConflictError
-from activation.ports import ABSENT, Document, DocumentStore, Key, Revision, Write
+from activation.ports import ABSENT, Batch, Document, DocumentStore, Key, Revision, Write
 from activation.segments.codec import unpack
 from activation.services.rule_books import CURRENT, NO_RULES, RULES, RuleBooks
 
 FIELDS = "fields"
-"""Beside the rules: since when each field is added up that is not always."""
+"""Beside the rules: since when each field is added up that is not always, until it has its past."""
 MAX_KEPT = 8
+HEADS = "segment_shards"
+_NO_FIELDS: Mapping[str, Any] = {"since": {}, "complete": []}
 
 Definitions = Mapping[str, Segment]
 
@@ -40,7 +44,7 @@ class Force:
 @dataclass(frozen=True, slots=True)
 class Changed:
     """Writes that a change of rules needs, the definitions after it, and since when their fields
-    are added up."""
+    are added up that do not have their past yet."""
 
     writes: Sequence[Write]
     after: Force
@@ -90,12 +94,39 @@ class SegmentRules:
         version = str(writes[0].data["version"])
         after = Force(force.organization_id, version, force.revision, active)
         known = self._fields(force.organization_id)
-        since = _since(active, known, now)
-        if since != (dict(known.data["since"]) if known else {}):
+        fields = _fields_after(active, known, now)
+        if fields != (known.data if known else _NO_FIELDS):
             key = Key(force.organization_id, RULES, FIELDS)
-            expected = known.revision if known else ABSENT
-            writes = [*writes, Write(key, {"since": since}, expected)]
-        return Changed(writes, after, since)
+            writes = [*writes, Write(key, fields, known.revision if known else ABSENT)]
+        return Changed(writes, after, fields["since"])
+
+    def since(self, organization_id: str) -> Mapping[str, str]:
+        """Since when each field is added up that does not have its past yet."""
+        known = self._fields(organization_id)
+        return {} if known is None else known.data["since"]
+
+    def settle(self, organization_id: str) -> bool:
+        """Note that all fields have their past, once every shard follows the rules in force and
+        misses nothing; whether that is so."""
+        known = self._fields(organization_id)
+        if known is None or not known.data["since"]:
+            return True
+        version = self.read(organization_id).version
+        if any(one.version != version or one.missing for one in self.heads(organization_id)):
+            return False
+        complete = sorted({*known.data.get("complete", ()), *known.data["since"]})
+        content = {"since": {}, "complete": complete}
+        try:
+            self.documents.commit(Batch([Write(known.key, content, known.revision)]))
+        except ConflictError:
+            return False
+        return True
+
+    def heads(self, organization_id: str) -> list[SegmentShard]:
+        """The heads of the shards that there are."""
+        keys = [Key(organization_id, HEADS, shard_id(shard)) for shard in range(SHARDS)]
+        found = self.documents.get_many(keys)
+        return [SegmentShard.restored(one.data) for one in found if one is not None]
 
     def remember(self, force: Force) -> None:
         """Keep the definitions of a committed version in memory."""
@@ -127,8 +158,13 @@ def fields_of(segment: Segment) -> set[str]:
     }
 
 
-def _since(active: Definitions, known: Document | None, now: datetime) -> dict[str, str]:
-    """Since when each field is added up. One that nobody asks for any more begins anew."""
-    before: Mapping[str, str] = known.data["since"] if known else {}
+def _fields_after(active: Definitions, known: Document | None, now: datetime) -> dict[str, Any]:
+    """Since when each field is added up, and which have their past. One that nobody asks for any
+    more begins anew."""
+    before: Mapping[str, Any] = known.data if known else _NO_FIELDS
     wanted = sorted({name for segment in active.values() for name in fields_of(segment)})
-    return {name: before.get(name, timestamp(now)) for name in wanted}
+    complete = [name for name in wanted if name in before.get("complete", ())]
+    since = {
+        name: before["since"].get(name, timestamp(now)) for name in wanted if name not in complete
+    }
+    return {"since": since, "complete": complete}

@@ -10,21 +10,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TypeVar
 
 from activation.domain.event import Event
 from activation.domain.membership import Transition
 from activation.domain.segment_shard import SegmentShard, shard_id, shard_key, shard_of, step_id
-from activation.errors import ConflictError
+from activation.errors import ConflictError, StorageUnavailableError
 from activation.ports import Batch, Clock, Document, DocumentStore, Key, Message, Query, Write
 from activation.segments.block import EventBlock, block_of, empty_block
 from activation.segments.codec import Delta, Told, told_by, told_bytes, told_of
 from activation.segments.engine import Evaluation, evaluate
-from activation.segments.minutes import Moment, micros_of
+from activation.segments.event_file import DAMAGED
+from activation.segments.minutes import MICROS, RETAINED_MINUTES, Moment, instant_of, micros_of
+from activation.segments.past import Missing, block_of_table, lacking
 from activation.segments.rebase import rebased
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
 from activation.services.commits import Commits
+from activation.services.event_archive import EventArchive, Span
+from activation.services.event_log import EventLog
 from activation.services.parcels import Parcels
 from activation.services.rule_books import RuleBooks
 from activation.services.shard_states import HEADS, OpenShard, ShardStates
@@ -64,6 +69,13 @@ class ShardWorker:
     states: ShardStates
     parcels: Parcels
     clock: Clock
+    archive: EventArchive | None = None
+    """Gives new fields their past; without it they have none."""
+
+    @property
+    def log(self) -> EventLog:
+        """Where the events go that were counted."""
+        return EventLog(self.documents, self.parcels)
 
     def process(self, organization_id: str, shard: int, events: Sequence[Event]) -> Processed:
         """Take in events of users of one shard; returns when all of it is durable.
@@ -93,7 +105,7 @@ class ShardWorker:
     def sweep_shard(self, organization_id: str, shard: int, users: int = SWEEP_USERS) -> bool:
         """Look at up to `users` users of a shard who are due; whether anybody was."""
         opened = self._adopted(organization_id, shard)
-        micros = max(micros_of(self.clock.now()), opened.state.micros)
+        micros = self._micros(opened)
         if opened.state.next_due() > Moment(micros).tick:
             return False
         self._step(opened, empty_block(opened.book.fields), micros, users)
@@ -105,6 +117,13 @@ class ShardWorker:
         A change of rules is in force everywhere once every shard has been through this.
         """
         return self._again(lambda: self._adopted(organization_id, shard).state.version)
+
+    def backfill(self, organization_id: str, shard: int) -> bool:
+        """Give a shard's fields the past that they miss; whether any missed it.
+
+        Raises StorageUnavailableError when the archive is damaged.
+        """
+        return self._again(lambda: self._backfill(organization_id, shard))
 
     def fold(self, organization_id: str, shard: int, skip: int = 0) -> None:
         """Store the whole state of a shard, so that no delta is left: before a release that
@@ -146,8 +165,10 @@ class ShardWorker:
         opened = self._adopted(organization_id, shard)
         part = events[at : at + MAX_STEP_EVENTS]
         block, unreadable = block_of(part, opened.book.fields)
-        found = self._step(opened, block, micros_of(self.clock.now()), 0)
-        readable = [n for n in range(len(part)) if n not in set(unreadable)]
+        left_out = set(unreadable)
+        readable = [n for n in range(len(part)) if n not in left_out]
+        log_of = [part[n] for n in readable] if unreadable else part
+        found = self._step(opened, block, micros_of(self.clock.now()), 0, log_of)
         overflowing = [readable[n] for n in found.refused.nonzero()[0].tolist()]
         return Processed(
             int(found.counted.sum()),
@@ -156,21 +177,41 @@ class ShardWorker:
             len(found.transitions),
         )
 
-    def _step(self, opened: OpenShard, block: EventBlock, micros: int, sweep: int) -> Evaluation:
-        """Evaluate and commit; when nothing comes of it, nothing is written."""
+    def _step(
+        self,
+        opened: OpenShard,
+        block: EventBlock,
+        micros: int,
+        sweep: int,
+        events: Sequence[Event] = (),
+    ) -> Evaluation:
+        """Evaluate and commit; when nothing comes of it, nothing is written. `events` are those of
+        the block: what is counted of them is logged."""
         found = evaluate(opened.state, block, opened.book, micros, sweep)
         if not sweep and not found.counted.any():
             return replace(found, state=opened.state)
         delta = Delta(found.state.number, found.state.micros, sweep, block.taken(found.counted))
         told = _told(found.state, found.transitions, opened.book)
-        self._commit(opened, found.state, self.states.step(opened, found.state, delta), told)
+        writes = [
+            *self.states.step(opened, found.state, delta),
+            *self._logged(opened, found.state, list(compress(events, found.counted.tolist()))),
+        ]
+        self._commit(opened, found.state, writes, told)
         return found
+
+    def _logged(
+        self, opened: OpenShard, state: ShardState, events: Sequence[Event]
+    ) -> Sequence[Write]:
+        where = (opened.organization_id, opened.shard)
+        return self.log.writes(*where, state.number, state.micros, events)
 
     def _commit(
         self, opened: OpenShard, state: ShardState, writes: Sequence[Write], told: Told
     ) -> None:
         """One commit for all that a step changes; then others are told."""
         writes, messages = list(writes), []
+        if opened.stored is None:
+            writes.append(self.log.begun(opened.organization_id, opened.shard, self.clock.now()))
         if told.users:
             writes.append(self._transitions(opened, told))
             messages.append(message_of_step(opened, told))
@@ -193,12 +234,30 @@ class ShardWorker:
             self._step_towards(opened, current)
 
     def _step_towards(self, opened: OpenShard, current: RuleBook) -> None:
-        micros = max(micros_of(self.clock.now()), opened.state.micros)
+        micros = self._micros(opened)
         if opened.state.next_due() <= Moment(micros).tick:
             self._step(opened, empty_block(opened.book.fields), micros, SWEEP_USERS)
             return
-        state = replace(opened.state, micros=micros)
-        found = rebased(state, opened.book, current)
+        missing = () if opened.stored is None else opened.stored.entity.missing
+        try:
+            past = self._past(opened, current, missing, micros)
+            self._rebase(opened, current, micros, past, missing)
+        except StorageUnavailableError as error:
+            if error.reason != DAMAGED:
+                raise
+            log.warning("a shard goes on without a past: its archive of events is damaged")
+            self._rebase(opened, current, micros, None, missing)
+
+    def _rebase(
+        self,
+        opened: OpenShard,
+        book: RuleBook,
+        micros: int,
+        past: EventBlock | None,
+        missing: Missing,
+    ) -> None:
+        """Put other rules, or fields that have got their past, in force."""
+        found = rebased(replace(opened.state, micros=micros), opened.book, book, past, missing)
         told = told_by(
             found.transitions,
             found.state.users.names,
@@ -208,6 +267,34 @@ class ShardWorker:
         )
         writes = self.states.whole(opened, found.state, found.missing)
         self._commit(opened, found.state, writes, told)
+
+    def _backfill(self, organization_id: str, shard: int) -> bool:
+        opened = self._adopted(organization_id, shard)
+        stored = opened.stored
+        if self.archive is None or stored is None or not stored.entity.missing:
+            return False
+        micros = self._micros(opened)
+        while opened.state.next_due() <= Moment(micros).tick:
+            self._step(opened, empty_block(opened.book.fields), micros, SWEEP_USERS)
+            opened = self._adopted(organization_id, shard)
+        missing = stored.entity.missing
+        past = self._past(opened, opened.book, missing, micros)
+        self._rebase(opened, opened.book, micros, past, missing)
+        return True
+
+    def _micros(self, opened: OpenShard) -> int:
+        return max(micros_of(self.clock.now()), opened.state.micros)
+
+    def _past(
+        self, opened: OpenShard, book: RuleBook, missing: Missing, micros: int
+    ) -> EventBlock | None:
+        """All events of the longest window up to the shard's last step; None when no field needs
+        them."""
+        if self.archive is None or not lacking(opened.book, book, missing):
+            return None
+        first = instant_of((Moment(micros).floor - RETAINED_MINUTES) * MICROS)
+        where = (opened.organization_id, opened.shard, opened.state.number)
+        return block_of_table(self.archive.read(*where, Span(first)), book.fields)
 
     def _fold(self, organization_id: str, shard: int, skip: int) -> None:
         opened = self.states.open(organization_id, shard)

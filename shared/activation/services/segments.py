@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -78,7 +78,20 @@ class SegmentService(Records[SegmentRecord]):
 
     def get(self, caller: Caller, segment_id: str) -> Stored[SegmentRecord]:
         """The segment."""
-        return get_visible(self.records, caller, segment_id)
+        stored = get_visible(self.records, caller, segment_id)
+        return replace(stored, entity=self._as_of_now(stored.entity))
+
+    def list(
+        self,
+        caller: Caller,
+        equal: Mapping[str, str],
+        limit: int = 50,
+        after: str | None = None,
+        since: str | None = None,
+    ) -> Page[SegmentRecord]:
+        """Segments that the caller may see, newest first."""
+        page = Records.list(self, caller, equal, limit, after, since)
+        return replace(page, items=[self._as_of_now(one) for one in page.items])
 
     def replace(
         self,
@@ -142,7 +155,7 @@ class SegmentService(Records[SegmentRecord]):
             if caller.sees_all or caller.user_id in visible_to(one)
         }
 
-    def below(self, segment: SegmentRecord) -> list[SegmentRecord]:
+    def below(self, segment: SegmentRecord) -> Sequence[SegmentRecord]:
         """All segments that one stands on, whoever sees them."""
         return list(self._below(segment).values())
 
@@ -349,7 +362,7 @@ class SegmentService(Records[SegmentRecord]):
             wanted = frozenset(below - found.keys() - {segment.segment_id})
         return found
 
-    def _users(self, organization_id: str, segment_id: str) -> list[SegmentRecord]:
+    def _users(self, organization_id: str, segment_id: str) -> Sequence[SegmentRecord]:
         """The segments whose expression names this one."""
         found: list[SegmentRecord] = []
         after: str | None = None
@@ -383,23 +396,18 @@ class SegmentService(Records[SegmentRecord]):
             )
 
     def _counting_since(self, segment: SegmentRecord, since: Mapping[str, str]) -> datetime | None:
-        """The latest beginning of all sums that decide on the segment; None when all are old."""
-        if not segment.is_active:
+        """The latest beginning of all sums that decide on the segment and have no past yet."""
+        if not segment.is_active or not since:
             return None
-        own = [datetime.fromisoformat(since[name]) for name in sorted(fields_of(segment))]
-        lower = [
-            one.counting_since
-            for one in self._used_records(segment)
-            if one.counting_since is not None
-        ]
-        return max([*own, *lower], default=None)
+        names = fields_of(segment).union(*map(fields_of, self.below(segment)))
+        return max((datetime.fromisoformat(since[n]) for n in names if n in since), default=None)
 
-    def _used_records(self, segment: SegmentRecord) -> list[SegmentRecord]:
-        keys = [
-            self.records.key(segment.organization_id, one) for one in sorted(segment.depends_on)
-        ]
-        found = self.documents.get_many(keys) if keys else []
-        return [SegmentRecord.restored(one.data) for one in found if one is not None]
+    def _as_of_now(self, segment: SegmentRecord) -> SegmentRecord:
+        """The segment; its sums may have got their past since it was stored."""
+        if segment.counting_since is None:
+            return segment
+        since = self.rules.since(segment.organization_id)
+        return segment.changed(counting_since=self._counting_since(segment, since))
 
     def _version(self, caller: Caller, segment: SegmentRecord) -> Write:
         version = SegmentVersion(

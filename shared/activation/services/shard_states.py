@@ -124,11 +124,15 @@ class ShardStates:
         return [stored.replaced_by(after), write]
 
     def whole(
-        self, opened: OpenShard, state: ShardState, missing: Sequence[tuple[str, str]] = ()
+        self,
+        opened: OpenShard,
+        state: ShardState,
+        missing: Sequence[tuple[str, str]] | None = None,
     ) -> list[Write]:
         """Writes that store the whole state, the head first; what was before it goes.
 
-        `missing` are fields that have no past, see `SegmentShard`.
+        `missing` are the fields that have no past, see `SegmentShard`; None leaves them as they
+        are.
         """
         organization_id, now = opened.organization_id, self.clock.now()
         key = Key(organization_id, STATES, step_id(opened.shard, state.number))
@@ -148,14 +152,14 @@ class ShardStates:
                 organization_id=organization_id,
                 created_at=now,
                 shard=opened.shard,
-                missing=tuple(missing),
+                missing=tuple(missing or ()),
                 **fields,
             )
             return [self.heads.created(shard_id(opened.shard), head), write]
         before = opened.stored.entity
         for name in before.retired:
             self.blobs.delete(BlobKey(organization_id, name))
-        lacking = tuple(dict.fromkeys([*before.missing, *missing]))
+        lacking = before.missing if missing is None else tuple(dict.fromkeys(missing))
         after = before.changed(**fields, retired=before.objects, missing=lacking)
         return [opened.stored.replaced_by(after), write, *_replaced(organization_id, before)]
 

@@ -1,0 +1,349 @@
+"""Counted events of the past: what was archived, then what still lies in the log.
+
+Whoever reads says up to which step of a shard: he gets exactly the events that were counted by
+then, each once, whatever is archived, merged or erased meanwhile.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from activation.documents import Collection, Stored
+from activation.domain.event_archive import FOLDER, EventDay, EventObject, RetiredObject
+from activation.domain.segment_shard import SHARDS, shard_id, shard_of
+from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
+from activation.ports import ABSENT, Batch, BlobKey, BlobStore, Clock, DocumentStore, Query, Write
+from activation.segments.event_file import (
+    DAMAGED,
+    between,
+    empty_table,
+    file_bytes,
+    file_table,
+    log_table,
+    of_user,
+    shards_in,
+    up_to,
+)
+from activation.segments.minutes import micros_of
+from activation.services.event_log import EventLog
+
+DAYS = "event_days"
+GRACE = timedelta(hours=24)
+"""How long an object that was replaced is kept for those who still read it, and how old one that
+nobody names has to be to be swept."""
+MAX_ATTEMPTS = 20
+PAGE = 50
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Event times [since, until) that are asked for; None is without end."""
+
+    since: datetime
+    until: datetime | None = None
+
+    @property
+    def hours(self) -> range:
+        """The hours, counted from 1970, that it touches."""
+        last = _hour(self.until - timedelta(microseconds=1)) if self.until else 10**7
+        return range(_hour(self.since), last + 1)
+
+    def cut(self, table: pa.Table) -> pa.Table:
+        """The events of it."""
+        return between(
+            table, micros_of(self.since), None if self.until is None else micros_of(self.until)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EventArchive:
+    """Reads what was counted, and takes out what has to go."""
+
+    documents: DocumentStore
+    blobs: BlobStore
+    log: EventLog
+    clock: Clock
+
+    @property
+    def days(self) -> Collection[EventDay]:
+        """What is archived of each day."""
+        return Collection(self.documents, DAYS, EventDay)
+
+    # reading ----------------------------------------------------------------------------------
+
+    def tables(
+        self, organization_id: str, shard: int, number: int, span: Span, user_id: str | None = None
+    ) -> Iterator[pa.Table]:
+        """The events that a shard counted up to its step `number`, in parts.
+
+        Raises ConflictError when what is read is replaced meanwhile for longer than it is kept:
+        the caller reads again; StorageUnavailableError (`damaged`) when it cannot be read.
+        """
+        names, logged = self._snapshot(organization_id, shard, number, span)
+        for name in names:
+            table = self._object(organization_id, name, shard, user_id)
+            yield span.cut(up_to(table, number))
+        for table in logged:
+            yield span.cut(table if user_id is None else of_user(table, user_id))
+
+    def events(
+        self, organization_id: str, span: Span, user_id: str | None = None
+    ) -> Iterator[pa.Table]:
+        """The events of a whole organization, or of one user, as of now."""
+        shards = range(SHARDS) if user_id is None else [shard_of(user_id, SHARDS)]
+        for shard in shards:
+            number = self.counted(organization_id, shard)
+            yield from self.tables(organization_id, shard, number, span, user_id)
+
+    def read(
+        self, organization_id: str, shard: int, number: int, span: Span, user_id: str | None = None
+    ) -> pa.Table:
+        """The events of a shard as one table, in the order in which they were counted."""
+        parts = list(self.tables(organization_id, shard, number, span, user_id))
+        whole = pa.concat_tables([empty_table(), *parts])
+        return whole.sort_by([("number", "ascending"), ("position", "ascending")])
+
+    def oldest(self, organization_id: str) -> datetime | None:
+        """The first day of which anything is archived."""
+        dates = [day.key.id for day in self.all_days(organization_id) if day.entity.objects]
+        return datetime.fromisoformat(min(dates)).replace(tzinfo=UTC) if dates else None
+
+    def _snapshot(
+        self, organization_id: str, shard: int, number: int, span: Span
+    ) -> tuple[list[str], list[pa.Table]]:
+        """Names of objects, and tables of logged steps, that together have every event once."""
+        for _ in range(MAX_ATTEMPTS):
+            before = self.log.progress.find(organization_id, shard_id(shard))
+            if before is None:
+                return [], []
+            try:
+                logged = [
+                    log_table(self.log.parcels.opened(document), shard)
+                    for document in self.log.steps(
+                        organization_id, shard, before.entity.number, number
+                    )
+                ]
+            except NotFoundError:  # archived, or erased from, meanwhile
+                continue
+            names = self._names(organization_id, shard, span)
+            after = self.log.progress.find(organization_id, shard_id(shard))
+            if after is not None and after.revision == before.revision:
+                return names, logged
+        raise ConflictError("The archive of a shard is busy.")
+
+    def _names(self, organization_id: str, shard: int, span: Span) -> list[str]:
+        hours = span.hours
+        return [
+            one.path
+            for day in self._days_between(organization_id, span)
+            for one in day.entity.objects
+            if one.hour in hours and shard in one.shards
+        ]
+
+    def _object(self, organization_id: str, name: str, shard: int, user_id: str | None) -> pa.Table:
+        try:
+            with self.blobs.open(BlobKey(organization_id, name)) as source:
+                return file_table(source, shard, user_id)
+        except NotFoundError as error:
+            if self._is_named(organization_id, name):
+                raise StorageUnavailableError(
+                    "Archived events are missing.", reason=DAMAGED
+                ) from error
+            raise ConflictError("The archive has changed meanwhile.") from error
+
+    def _is_named(self, organization_id: str, name: str) -> bool:
+        days = self.all_days(organization_id)
+        return any(one.path == name for day in days for one in day.entity.objects)
+
+    def counted(self, organization_id: str, shard: int) -> int:
+        """The last step of a shard."""
+        found = self.documents.get(self.log.heads_key(organization_id, shard))
+        return 0 if found is None else int(found.data["number"])
+
+    def _days_between(self, organization_id: str, span: Span) -> list[Stored[EventDay]]:
+        """The days of a span, oldest first."""
+        first = span.since.astimezone(UTC).date().isoformat()
+        last = (span.until or datetime.max.replace(tzinfo=UTC)).astimezone(UTC).date().isoformat()
+        found = [day for day in self.all_days(organization_id, first) if day.key.id <= last]
+        return list(reversed(found))
+
+    def all_days(
+        self, organization_id: str, since: str | None = None
+    ) -> Iterator[Stored[EventDay]]:
+        """What is archived of each day, the days from one on, newest first."""
+        after: str | None = None
+        while True:
+            query = Query(organization_id, DAYS, since=since, after=after, limit=PAGE)
+            page = self.documents.query(query)
+            for one in page:
+                yield Stored(EventDay.restored(one.data), one.key, one.revision)
+            if len(page) < PAGE:
+                return
+            after = page[-1].key.id
+
+    # objects ----------------------------------------------------------------------------------
+
+    def put(self, organization_id: str, hour: int, table: pa.Table) -> EventObject:
+        """Store events of one hour in an object that nothing names yet."""
+        path = f"{_folder(hour)}/{secrets.token_hex(8)}.parquet"
+        data = file_bytes(table)
+        self.blobs.put(
+            BlobKey(organization_id, path), data, content_type="application/vnd.apache.parquet"
+        )
+        return EventObject(
+            path=path,
+            hour=hour,
+            rows=len(table),
+            size_bytes=len(data),
+            shards=tuple(shards_in(table)),
+        )
+
+    def content(self, organization_id: str, one: EventObject) -> pa.Table:
+        """All events of an object."""
+        with self.blobs.open(BlobKey(organization_id, one.path)) as source:
+            return file_table(source)
+
+    def day(self, organization_id: str, date: str) -> Stored[EventDay]:
+        """What is archived of a day; an empty one, without revision, when nothing is."""
+        found = self.days.find(organization_id, date)
+        if found is not None:
+            return found
+        now = self.clock.now()
+        empty = EventDay(organization_id=organization_id, created_at=now, updated_at=now, date=date)
+        return Stored(empty, self.days.key(organization_id, date), ABSENT)
+
+    def changed(
+        self,
+        day: Stored[EventDay],
+        added: Sequence[EventObject],
+        replaced: Sequence[EventObject] = (),
+    ) -> Write:
+        """The day with objects more, and others gone; what was replaced long ago is deleted."""
+        now, gone = self.clock.now(), {one.path for one in replaced}
+        kept = [one for one in day.entity.objects if one.path not in gone]
+        old = [one for one in day.entity.retired if one.at <= now - GRACE]
+        for one in old:
+            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
+        retired = [one for one in day.entity.retired if one not in old]
+        retired += [RetiredObject(path=one.path, at=now) for one in replaced]
+        after = day.entity.changed(
+            objects=tuple(sorted([*kept, *added], key=lambda one: (one.hour, one.path))),
+            retired=tuple(retired),
+            updated_at=now,
+        )
+        return day.replaced_by(after)
+
+    # what has to go ---------------------------------------------------------------------------
+
+    def erase(self, organization_id: str, user_id: str) -> int:
+        """Take a user's events out of log and archive; returns how many records had any.
+
+        Safe to repeat, and at any time; call it when no event of his is counted any more. When it
+        has returned no stored object has an event of him.
+        """
+        shard = shard_of(user_id, SHARDS)
+        count = self.log.erase(organization_id, shard, user_id)
+        for day in list(self.all_days(organization_id)):
+            count += self._again(
+                organization_id, day.key.id, lambda one: self._erase_day(one, shard, user_id)
+            )
+        return count
+
+    def _erase_day(self, day: Stored[EventDay], shard: int, user_id: str) -> int:
+        organization_id = day.entity.organization_id
+        added, replaced = [], []
+        for one in day.entity.objects:
+            if shard not in one.shards:
+                continue
+            table = self.content(organization_id, one)
+            kept = of_user(table, user_id, others=True)
+            if len(kept) < len(table):
+                replaced.append(one)
+                added += [self.put(organization_id, one.hour, kept)] if len(kept) else []
+        if replaced:
+            self.documents.commit(Batch([self.changed(day, added, replaced)]))
+            day = self.day(organization_id, day.key.id)
+        self._drop_retired(day)
+        return len(replaced)
+
+    def expire(self, organization_id: str, before: datetime, *, dry_run: bool = False) -> int:
+        """Let go of all whole days before an instant; returns how many events that are."""
+        last = before.astimezone(UTC).date().isoformat()
+        count = 0
+        for day in list(self.all_days(organization_id)):
+            if day.key.id < last:
+                count += day.entity.events
+                if not dry_run:
+                    self._again(organization_id, day.key.id, self._expire_day)
+        return count
+
+    def _expire_day(self, day: Stored[EventDay]) -> int:
+        """Delete the objects, then what names them: so nothing is left that nobody knows."""
+        for path in _all_names(day.entity):
+            self.blobs.delete(BlobKey(day.entity.organization_id, path))
+        if day.revision != ABSENT:
+            self.documents.commit(Batch([day.deleted()]))
+        return 1
+
+    def sweep(self, organization_id: str) -> int:
+        """Delete objects that were replaced, or never named, a day ago; returns how many."""
+        before = self.clock.now() - GRACE
+        listed = self.blobs.list(organization_id, f"{FOLDER}/")
+        old = [one.key.path for one in listed if one.created_at <= before]
+        named: set[str] = set()
+        for day in list(self.all_days(organization_id)):
+            if any(one.at <= before for one in day.entity.retired):
+                self._again(organization_id, day.key.id, self._settled)
+            now = self.day(organization_id, day.key.id).entity
+            named |= _all_names(now)
+        gone = [path for path in old if path not in named]
+        return sum(self.blobs.delete(BlobKey(organization_id, path)) for path in gone)
+
+    def _settled(self, day: Stored[EventDay]) -> int:
+        self.documents.commit(Batch([self.changed(day, [])]))
+        return 1
+
+    def _drop_retired(self, day: Stored[EventDay]) -> None:
+        """Delete what was replaced, whoever still reads it."""
+        if not day.entity.retired:
+            return
+        for one in day.entity.retired:
+            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
+        self.documents.commit(Batch([day.replaced_by(day.entity.changed(retired=()))]))
+
+    def _again(
+        self, organization_id: str, date: str, act: Callable[[Stored[EventDay]], int]
+    ) -> int:
+        """Do it with a day, once more when somebody was faster."""
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return act(self.day(organization_id, date))
+            except (ConflictError, NotFoundError):
+                continue
+        raise ConflictError("The archive of a day is busy.")
+
+
+def _all_names(day: EventDay) -> set[str]:
+    """The objects that a day needs, and those that it has replaced."""
+    return {one.path for one in day.objects} | {one.path for one in day.retired}
+
+
+def _folder(hour: int) -> str:
+    at = _EPOCH + hour * HOUR
+    return f"{FOLDER}/date={at:%Y-%m-%d}/hour={at:%H}"
+
+
+def _hour(instant: datetime) -> int:
+    return (instant - _EPOCH) // HOUR
+
+
+def date_of(hour: int) -> str:
+    """The day of an hour, counted from 1970."""
+    return f"{_EPOCH + hour * HOUR:%Y-%m-%d}"

@@ -1,0 +1,237 @@
+"""Brings logged events into the archive: Parquet objects by the hour in which they happened.
+
+A round takes some steps of some shards, writes one object an hour, and names them in one commit
+that moves the shards' progress on. What it wrote and could not commit, nobody names; what it
+committed is never read from the log again. So it may die anywhere, and any number may be at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+from activation import observability
+from activation.documents import Stored
+from activation.domain.event_archive import ArchiveProgress, EventDay, EventObject
+from activation.domain.segment_shard import shard_id
+from activation.errors import ConflictError, NotFoundError
+from activation.ports import Batch, BlobKey, Document, Write
+from activation.segments.event_file import by_hour, log_table
+from activation.services.event_archive import EventArchive, date_of
+from activation.services.event_log import number_of
+from activation.services.parcels import object_of
+
+ROUND_EVENTS = 200_000
+"""How many events a round takes at least before it is committed."""
+SETTLED = timedelta(hours=26)
+"""After so long no event of a day comes any more but by a redrive."""
+MANY_STEPS = 500
+SOON, EVERY, SELDOM = timedelta(minutes=5), timedelta(hours=1), timedelta(hours=6)
+"""When a shard is looked at again: one with many steps, with some, with none."""
+MANY_OBJECTS = 8
+"""From so many objects of an hour on, a round merges the small ones of them with its own."""
+MAX_MERGED_ROWS = 500_000
+MAX_ATTEMPTS = 10
+DELETES = 100
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a round takes of one shard."""
+
+    progress: Stored[ArchiveProgress]
+    number: int
+    steps: int
+    tables: list[pa.Table]
+    done: bool
+    """Whether nothing was left when it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventArchiver:
+    """Archives shards; safe to be called twice, at once, and after a crash."""
+
+    archive: EventArchive
+    round_events: int = ROUND_EVENTS
+
+    def run(self, organization_id: str, shards: Sequence[int], *, now: bool = False) -> bool:
+        """One round over those of these shards that are due, or all of them `now`; False when some
+        of it has to be done in another one."""
+        try:
+            taken, done = self._taken(organization_id, shards, now)
+        except (ConflictError, NotFoundError):
+            return False
+        if not taken:
+            return done
+        if self._committed(organization_id, taken):
+            for one in taken:
+                self._forget(organization_id, one.progress.entity.shard, one.number)
+            events = sum(len(table) for one in taken for table in one.tables)
+            observability.event("events archived", events=events, shards=len(taken))
+            return done and all(one.done for one in taken)
+        return False
+
+    # reading ----------------------------------------------------------------------------------
+
+    def _taken(
+        self, organization_id: str, shards: Sequence[int], now: bool
+    ) -> tuple[list[_Taken], bool]:
+        """What is to be archived now, and whether that is all there is."""
+        found: list[_Taken] = []
+        events = 0
+        for shard in shards:
+            if events >= self.round_events:
+                return found, False
+            progress = self.archive.log.progress.find(organization_id, shard_id(shard))
+            if progress is None or not (now or self._is_due(progress.entity)):
+                continue
+            one = self._steps(organization_id, progress, self.round_events - events)
+            events += sum(map(len, one.tables))
+            found.append(one)
+        return found, True
+
+    def _is_due(self, progress: ArchiveProgress) -> bool:
+        return progress.next_at is None or progress.next_at <= self.archive.clock.now()
+
+    def _steps(self, organization_id: str, progress: Stored[ArchiveProgress], limit: int) -> _Taken:
+        log, shard = self.archive.log, progress.entity.shard
+        counted = self.archive.counted(organization_id, shard)
+        taken = _Taken(progress, counted, 0, [], True)
+        events = 0
+        for document in log.steps(organization_id, shard, progress.entity.number, counted):
+            if events >= limit:
+                taken.done = False
+                break
+            taken.tables.append(log_table(log.parcels.opened(document), shard))
+            events += len(taken.tables[-1])
+            taken.number, taken.steps = number_of(document), taken.steps + 1
+        if taken.done:
+            taken.number = counted
+        return taken
+
+    # committing -------------------------------------------------------------------------------
+
+    def _committed(self, organization_id: str, taken: Sequence[_Taken]) -> bool:
+        """Write the objects and name them; False, with nothing done, when somebody was faster."""
+        tables = [table for one in taken for table in one.tables]
+        hours = dict(by_hour(pa.concat_tables(tables))) if tables else {}
+        for _ in range(MAX_ATTEMPTS):
+            made: list[EventObject] = []
+            try:
+                writes = [*self._days(organization_id, hours, made), *self._progress(taken)]
+                self.archive.documents.commit(Batch(writes))
+            except (ConflictError, NotFoundError):
+                self._drop(organization_id, made)
+                if not self._is_current(organization_id, taken):
+                    return False
+                continue
+            return True
+        return False
+
+    def _days(
+        self, organization_id: str, hours: dict[int, pa.Table], made: list[EventObject]
+    ) -> Iterator[Write]:
+        for date in sorted({date_of(hour) for hour in hours}):
+            day = self.archive.day(organization_id, date)
+            added: list[EventObject] = []
+            replaced: list[EventObject] = []
+            for hour in sorted(one for one in hours if date_of(one) == date):
+                old = _to_merge(day.entity, hour, MANY_OBJECTS)
+                parts = [self.archive.content(organization_id, one) for one in old]
+                new = self.archive.put(
+                    organization_id, hour, pa.concat_tables([*parts, hours[hour]])
+                )
+                made.append(new)
+                added.append(new)
+                replaced += old
+            yield self.archive.changed(day, added, replaced)
+
+    def _progress(self, taken: Sequence[_Taken]) -> list[Write]:
+        now = self.archive.clock.now()
+        return [one.progress.replaced_by(_moved_on(one, now)) for one in taken]
+
+    def _is_current(self, organization_id: str, taken: Sequence[_Taken]) -> bool:
+        log = self.archive.log
+        for one in taken:
+            found = log.progress.find(organization_id, shard_id(one.progress.entity.shard))
+            if found is None or found.revision != one.progress.revision:
+                return False
+        return True
+
+    def _drop(self, organization_id: str, made: Sequence[EventObject]) -> None:
+        for one in made:
+            self.archive.blobs.delete(BlobKey(organization_id, one.path))
+
+    # afterwards -------------------------------------------------------------------------------
+
+    def _forget(self, organization_id: str, shard: int, number: int) -> None:
+        """Delete what is archived from the log, and what a crash left there before."""
+        some: list[Document] = []
+        for document in self.archive.log.leftovers(organization_id, shard, number):
+            some.append(document)
+            if len(some) == DELETES:
+                self._delete(some)
+                some = []
+        self._delete(some)
+
+    def _delete(self, some: Sequence[Document]) -> None:
+        if not some:
+            return
+        self.archive.documents.commit(Batch([Write(one.key, None) for one in some]))
+        for one in some:
+            for name in object_of(Write(one.key, one.data)):
+                self.archive.log.parcels.blobs.delete(BlobKey(one.key.organization_id, name))
+
+    # merging ----------------------------------------------------------------------------------
+
+    def tidy(self, organization_id: str) -> int:
+        """Merge the objects of days to which nothing is added any more; returns how many went."""
+        settled = (self.archive.clock.now() - SETTLED).date().isoformat()
+        days = [day for day in self.archive.all_days(organization_id) if day.key.id < settled]
+        return sum(self.merge(organization_id, day) for day in days)
+
+    def merge(self, organization_id: str, day: Stored[EventDay]) -> int:
+        """Bring the objects of a day down to about one an hour; returns how many went."""
+        hours = sorted({one.hour for one in day.entity.objects})
+        groups = [_to_merge(day.entity, hour, 2) for hour in hours]
+        replaced = [one for group in groups for one in group]
+        if not replaced:
+            return 0
+        added = [
+            self.archive.put(
+                organization_id,
+                group[0].hour,
+                pa.concat_tables([self.archive.content(organization_id, one) for one in group]),
+            )
+            for group in groups
+            if group
+        ]
+        try:
+            self.archive.documents.commit(Batch([self.archive.changed(day, added, replaced)]))
+        except ConflictError:
+            self._drop(organization_id, added)
+            return 0
+        return len(replaced) - len(added)
+
+
+def _moved_on(one: _Taken, now: datetime) -> ArchiveProgress:
+    wait = SOON if one.steps >= MANY_STEPS else EVERY if one.steps else SELDOM
+    next_at = now + wait if one.done else now
+    return one.progress.entity.changed(number=one.number, next_at=next_at, updated_at=now)
+
+
+def _to_merge(day: EventDay, hour: int, many: int) -> list[EventObject]:
+    """The smallest objects of an hour that fit into one, when there are many of them."""
+    mine = sorted((one for one in day.objects if one.hour == hour), key=lambda one: one.rows)
+    if len(mine) < many:
+        return []
+    found, rows = [], 0
+    for one in mine:
+        rows += one.rows
+        if rows > MAX_MERGED_ROWS:
+            break
+        found.append(one)
+    return found if len(found) > 1 else []

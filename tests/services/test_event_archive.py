@@ -1,0 +1,300 @@
+"""The archive of counted events: all of them, once, whoever dies, races or is erased meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import duckdb
+import pytest
+
+from activation.adapters.clock import MovableClock
+from activation.app import App
+from activation.domain.event import Event
+from activation.domain.event_archive import FOLDER
+from activation.domain.segment_shard import SHARDS, shard_of
+from activation.errors import ConflictError, StorageUnavailableError
+from activation.ports import BlobKey, Key, Message, Query
+from activation.segments.event_file import events_of, file_table
+from activation.services.event_archive import DAYS, EventArchive, Span
+from activation.services.event_archiver import EventArchiver
+from activation.services.event_log import LOG
+from activation.services.event_messages import archive_message
+
+ORGANIZATION = "acme"
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+ALL = range(SHARDS)
+
+
+def event(number: int, user: str, at: datetime, **fields: object) -> Event:
+    """An order."""
+    return Event.model_validate(
+        {
+            "user_id": user,
+            "event_type": "orders",
+            "timestamp": at,
+            "attributes": {"amount": 9.99, "ship": {"to": "Zürich", "fee": number}},
+            "event_id": f"o{number}",
+            "session_id": f"s{number}" if number % 2 else None,
+            **fields,
+        }
+    )
+
+
+def count(app: App, events: Sequence[Event]) -> None:
+    """Count events, shard by shard."""
+    by_shard: dict[int, list[Event]] = {}
+    for one in events:
+        by_shard.setdefault(shard_of(one.user_id), []).append(one)
+    for shard, mine in by_shard.items():
+        app.shards.process(ORGANIZATION, shard, mine)
+
+
+def known(archive: EventArchive, since: datetime, user: str | None = None) -> list[Event]:
+    """All events that log and archive have from an instant on, by their ids."""
+    tables = archive.events(ORGANIZATION, Span(since), user)
+    return sorted((one for t in tables for one in events_of(t)), key=lambda one: one.event_id)
+
+
+def named(app: App) -> set[str]:
+    """The objects that the archive names."""
+    days = app.documents.query(Query(ORGANIZATION, DAYS, limit=200))
+    return {one["path"] for day in days for one in day.data["objects"]}
+
+
+def stored(app: App) -> set[str]:
+    """The objects that there are."""
+    return {one.key.path for one in app.event_blobs.list(ORGANIZATION, f"{FOLDER}/")}
+
+
+@pytest.fixture
+def sample(clock: MovableClock) -> list[Event]:
+    """Events of five users over three hours, some late."""
+    now = clock.now()
+    return [event(n, f"u{n % 5}", now - timedelta(minutes=7 * n)) for n in range(24)]
+
+
+def in_order(events: Sequence[Event]) -> list[Event]:
+    """Events by their ids."""
+    return sorted(events, key=lambda one: one.event_id)
+
+
+def test_what_was_counted_is_read_back_whole_from_log_and_archive(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    since = clock.now() - DAY
+    count(app, sample[:15])
+    count(app, sample[:15])
+    assert known(app.event_archive, since) == in_order(sample[:15])
+    assert app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    assert app.documents.count(Query(ORGANIZATION, LOG)) == 0
+    assert known(app.event_archive, since) == in_order(sample[:15])
+    count(app, sample[10:])
+    assert known(app.event_archive, since) == in_order(sample)
+    mine = [one for one in sample if one.user_id == "u3"]
+    assert known(app.event_archive, since, "u3") == in_order(mine)
+    cut = known(app.event_archive, clock.now() - HOUR)
+    assert cut == in_order([one for one in sample if one.timestamp >= clock.now() - HOUR])
+
+
+def test_an_earlier_step_sees_what_was_counted_by_then(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    shard = shard_of("u1")
+    span = Span(clock.now() - DAY)
+    mine = [one for one in sample if one.user_id == "u1"]
+    for one in mine:
+        count(app, [one])
+    before = [events_of(app.event_archive.read(ORGANIZATION, shard, n, span)) for n in range(6)]
+    assert app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    after = [events_of(app.event_archive.read(ORGANIZATION, shard, n, span)) for n in range(6)]
+    assert before == after == [mine[:n] for n in range(6)]
+
+
+@pytest.mark.embedded("DuckDB reads the files of the folder")
+def test_other_tools_read_it_by_day_and_hour(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    files = app.settings.data_path / "events" / ORGANIZATION / "events" / "**" / "*.parquet"
+    rows = duckdb.execute(
+        "SELECT date, hour, count(*), bool_and(strftime(timestamp::TIMESTAMP, '%Y-%m-%d %H') ="
+        f" date || ' ' || hour) FROM read_parquet('{files}', hive_partitioning = true,"
+        " hive_types = {'date': VARCHAR, 'hour': VARCHAR}) GROUP BY ALL"
+    ).fetchall()
+    hours = {one.timestamp.strftime("%Y-%m-%d %H") for one in sample}
+    assert {f"{day} {hour}" for day, hour, _, _ in rows} == hours
+    assert sum(found for _, _, found, _ in rows) == len(sample)
+    assert all(right for *_, right in rows)
+    one = duckdb.execute(
+        "SELECT user_id, event_id, session_id, attributes->>'$.ship.to', shard"
+        f" FROM read_parquet('{files}') WHERE event_id = 'o7'"
+    ).fetchall()
+    assert one == [("u2", "o7", "s7", "Zürich", shard_of("u2"))]
+
+
+def test_objects_of_an_hour_are_merged_when_they_are_many(app: App, clock: MovableClock) -> None:
+    clock.set(clock.now().replace(minute=0))
+    events = [event(n, "ann", clock.now() + n * timedelta(minutes=2)) for n in range(28)]
+    for one in events:
+        clock.set(one.timestamp)
+        count(app, [one])
+        app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    assert 1 < len(named(app)) <= 8
+    assert known(app.event_archive, clock.now() - DAY) == in_order(events)
+    clock.sleep(2 * 24 * 3600)
+    app.event_archiver.tidy(ORGANIZATION)
+    assert len(named(app)) == 1
+    assert known(app.event_archive, events[0].timestamp) == in_order(events)
+    clock.sleep(24 * 3600 + 1)
+    app.event_archive.sweep(ORGANIZATION)
+    assert stored(app) == named(app)
+    assert known(app.event_archive, events[0].timestamp) == in_order(events)
+
+
+def test_a_round_is_bounded_and_the_next_one_goes_on(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    for one in sample:
+        count(app, [one])
+    archiver = EventArchiver(app.event_archive, round_events=10)
+    rounds = 1
+    while not archiver.run(ORGANIZATION, ALL, now=True):
+        rounds += 1
+        assert known(app.event_archive, clock.now() - DAY) == in_order(sample)
+    assert rounds >= 3
+    assert known(app.event_archive, clock.now() - DAY) == in_order(sample)
+
+
+def test_the_clock_brings_events_into_the_archive(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample)
+    assert app.due.run()["event_archives"] == 0
+    clock.sleep(3601)
+    assert app.due.run()["event_archives"] == len({shard_of(one.user_id) for one in sample})
+    app.event_worker.run(_asked(app))
+    assert len(named(app)) == len({one.timestamp.hour for one in sample})
+    assert app.due.run()["event_archives"] == 0
+    clock.sleep(3601)
+    assert app.due.run()["event_archives"] > 0
+
+
+def _asked(app: App) -> Message:
+    return archive_message(ORGANIZATION, ALL, app.clock)
+
+
+def test_an_erased_user_is_in_no_object_and_no_log(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample[:15])
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    count(app, sample[15:])
+    assert app.event_archive.erase(ORGANIZATION, "u2") > 1
+    left = in_order([one for one in sample if one.user_id != "u2"])
+    assert known(app.event_archive, clock.now() - DAY) == left
+    assert stored(app) == named(app)
+    for path in stored(app):
+        assert "u2" not in user_ids(app, path)
+    assert app.event_archive.erase(ORGANIZATION, "u2") == 0
+
+
+def user_ids(app: App, path: str) -> set[str]:
+    """The users in an object."""
+    return set(file_table(app.event_blobs.get(BlobKey(ORGANIZATION, path)))["user_id"].to_pylist())
+
+
+def test_whoever_is_erased_does_not_come_back_by_an_archiver_at_work(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample)
+    archiver = app.event_archiver
+    taken, _ = archiver._taken(ORGANIZATION, ALL, True)
+    app.event_archive.erase(ORGANIZATION, "u2")
+    assert not archiver._committed(ORGANIZATION, taken)
+    assert named(app) == stored(app) == set()
+    assert archiver.run(ORGANIZATION, ALL, now=True)
+    left = in_order([one for one in sample if one.user_id != "u2"])
+    assert known(app.event_archive, clock.now() - DAY) == left
+
+
+def test_of_two_archivers_one_is_too_late(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample)
+    archiver = app.event_archiver
+    taken, _ = archiver._taken(ORGANIZATION, ALL, True)
+    assert archiver.run(ORGANIZATION, ALL, now=True)
+    assert not archiver._committed(ORGANIZATION, taken)
+    assert stored(app) == named(app)
+    assert known(app.event_archive, clock.now() - DAY) == in_order(sample)
+
+
+def test_old_days_go_and_nothing_else(app: App, clock: MovableClock, sample: list[Event]) -> None:
+    count(app, sample)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    first = clock.now()
+    clock.sleep(3 * 24 * 3600)
+    fresh = [event(100 + n, "u1", clock.now()) for n in range(3)]
+    count(app, fresh)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    assert app.event_archive.expire(ORGANIZATION, first + DAY, dry_run=True) == len(sample)
+    assert len(known(app.event_archive, first - DAY)) == len(sample) + 3
+    assert app.event_archive.expire(ORGANIZATION, first + DAY) == len(sample)
+    assert known(app.event_archive, first - DAY) == in_order(fresh)
+    assert stored(app) == named(app)
+
+
+def test_an_object_nobody_names_goes_when_it_is_old(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    table = next(iter(app.event_archive.events(ORGANIZATION, Span(clock.now() - DAY))))
+    lost = app.event_archive.put(ORGANIZATION, 400_000, table)
+    assert app.event_archive.sweep(ORGANIZATION) == 0
+    clock.sleep(25 * 3600)
+    assert app.event_archive.sweep(ORGANIZATION) == 1
+    assert lost.path not in stored(app)
+    assert stored(app) == named(app)
+
+
+@pytest.mark.embedded("it damages a file")
+def test_damage_is_noticed(app: App, clock: MovableClock, sample: list[Event]) -> None:
+    count(app, sample)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    path = app.settings.data_path / "events" / ORGANIZATION / min(named(app))
+    content = bytearray(path.read_bytes())
+    content[60] ^= 0x40
+    path.chmod(0o600)
+    path.write_bytes(content)
+    with pytest.raises(StorageUnavailableError) as caught:
+        known(app.event_archive, clock.now() - DAY)
+    assert caught.value.reason == "damaged"
+    path.unlink()
+    with pytest.raises(StorageUnavailableError):
+        known(app.event_archive, clock.now() - DAY)
+
+
+def test_organizations_are_apart(app: App, clock: MovableClock, sample: list[Event]) -> None:
+    count(app, sample)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    assert list(app.event_archive.events("evil-corp", Span(clock.now() - DAY))) == []
+    assert app.event_archive.erase("evil-corp", "u2") == 0
+    assert known(app.event_archive, clock.now() - DAY) == in_order(sample)
+
+
+def test_a_reader_on_the_way_is_told_to_read_again(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    shard = shard_of("u2")
+    number = app.event_archive.counted(ORGANIZATION, shard)
+    reading = app.event_archive.tables(ORGANIZATION, shard, number, Span(clock.now() - DAY))
+    next(reading)
+    app.event_archive.erase(ORGANIZATION, "u2")
+    with pytest.raises(ConflictError):
+        list(reading)
+    assert app.documents.get(Key(ORGANIZATION, DAYS, f"{clock.now():%Y-%m-%d}")) is not None
