@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import random
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activation.domain.event import MAX_VALUE, Event
+from activation.domain.event import MAX_VALUE, Event, amount_in
 from activation.domain.membership import Transition
 from activation.domain.segment import Segment
 from activation.errors import StorageUnavailableError, ValidationError
-from activation.segments.block import EventBlock, block_of, empty_block
+from activation.segments.block import EventBlock, amounts_of, block_of, empty_block
 from activation.segments.codec import (
     Delta,
     delta_bytes,
@@ -312,6 +313,41 @@ def test_a_step_of_another_evaluation_is_not_taken_again() -> None:
     header, columns = unpack(delta_bytes(Delta(1, 0, 0, empty_block(shard.book.fields))))
     with pytest.raises(StorageUnavailableError):
         delta_of(pack({**header, "evaluation": 0}, columns), shard.book)
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**11), 10**11),
+    st.integers(-(10**3), 10**3),
+    st.floats(-(10.0**10), 10.0**10),
+    st.floats(-100, 100),
+    st.decimals(-1000, 1000, places=8).map(float),
+    st.sampled_from([None, True, "19.99", "x", 10**400, 0.0000005, 1.0000005, [1], {"b": 2.5}]),
+)
+
+
+@given(st.lists(st.one_of(st.floats(-100, 100), NUMBERS), max_size=8), st.booleans())
+def test_numbers_of_many_events_are_what_each_says(values: list[Any], nested: bool) -> None:
+    rows = [{"a": one} if not nested else {"a": {"b": one}} for one in values]
+    name = "a.b" if nested else "a"
+    found, refused = amounts_of(rows, name)
+    for n, row in enumerate(rows):
+        try:
+            assert found[n] == (amount_in(row, name) or 0)
+            assert n not in refused
+        except ValidationError:
+            assert n in refused
+
+
+def test_events_that_cannot_be_added_up_leave_with_their_users() -> None:
+    fields = Shard(segment("one", rules=[rule("GTE", 1, 5, "amount")])).book.fields
+    events = [
+        event(1, user="big", amount=1e12),
+        event(2, amount=1),
+        event(3, user="big2", amount=-1e12),
+    ]
+    block, refused = block_of(events, fields)
+    assert refused == [0, 2]
+    assert _columns(block) == _columns(block_of([events[1]], fields)[0])
 
 
 def _columns(block: EventBlock) -> list[object]:

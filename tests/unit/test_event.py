@@ -14,7 +14,7 @@ from activation.domain.event import (
     MAX_VALUE,
     SCALE,
     Event,
-    amount,
+    amount_in,
     read_event,
     require_timely,
     scaled,
@@ -127,5 +127,5 @@ def test_numbers_are_read_as_they_are_written() -> None:
 
 def test_an_amount_may_lie_deeper() -> None:
     event = read_event(SEED, NOW)
-    assert amount(event, "cart.items") == 2 * SCALE
-    assert amount(event, "cart.price") is None
+    assert amount_in(event.attributes, "cart.items") == 2 * SCALE
+    assert amount_in(event.attributes, "cart.price") is None

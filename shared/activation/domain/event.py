@@ -37,7 +37,7 @@ MAX_VALUE = 10**9
 """The largest amount of one event, either way. Sums are whole millionths in 64 bits, so that they
 are exact whatever the order; 9,223 events of this size still fit, and the next one is refused."""
 
-_NEAR = 10**8
+NEAR = 10**8
 """Below it a float times `SCALE` is off by less than a hundredth: far from a tie, its nearest whole
 number is that of the decimal."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -161,10 +161,10 @@ def scaled(value: Any) -> int | None:
     Numbers and decimal text are read; a float is what its shortest decimal form says, so that 0.1
     is a tenth. Raises ValidationError above `MAX_VALUE`.
     """
-    if type(value) is int and -_NEAR < value < _NEAR:
+    if type(value) is int and -NEAR < value < NEAR:
         whole: int = value * SCALE
         return whole
-    if type(value) is float and -_NEAR < value < _NEAR:
+    if type(value) is float and -NEAR < value < NEAR:
         product: float = value * SCALE
         nearest = round(product)
         if abs(product - nearest) < 0.25:
@@ -198,13 +198,9 @@ def _decimal(value: Any) -> Decimal | None:
     return None
 
 
-def amount(event: Event, field: str) -> int | None:
-    """The event's number under this name or dotted path, in millionths; None without one."""
-    return amount_in(event.attributes, field)
-
-
 def amount_in(attributes: Mapping[str, Any], field: str) -> int | None:
-    """The same of an event's attributes alone."""
+    """The number under a name or dotted path of an event's attributes, in millionths; None
+    without one."""
     found: Any = attributes.get(field)
     if found is None and "." in field:
         found = attributes

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from activation.domain.event import Event, EventType, amount
+from activation.domain.event import NEAR, SCALE, Event, EventType, amount_in
 from activation.errors import ValidationError
 from activation.segments.minutes import MICROS, micros_of
 
@@ -48,6 +49,8 @@ class EventBlock:
 
     def taken(self, mask: Mask) -> EventBlock:
         """Only the events of a mask, with only their users."""
+        if mask.all():
+            return self
         kept, user = np.unique(self.user[mask], return_inverse=True)
         return EventBlock(
             self.fields,
@@ -71,35 +74,72 @@ def block_of(events: Sequence[Event], fields: Fields) -> tuple[EventBlock, list[
     An event with a number beyond `MAX_VALUE` in a field that is summed is left out whole: to
     count it and to lose its amount would be half a truth.
     """
-    width = max(map(len, fields))
-    names: dict[str, int] = {}
-    rows: list[tuple[int, int, int]] = []
-    amounts: list[list[int]] = []
-    digests: list[bytes] = []
-    refused: list[int] = []
-    for position, event in enumerate(events):
-        kind = TYPE_NUMBERS[event.event_type]
-        try:
-            amounts.append([amount(event, name) or 0 for name in fields[kind]])
-        except ValidationError:
-            refused.append(position)
-            continue
-        user = names.setdefault(event.user_id, len(names))
-        rows.append((user, kind, micros_of(event.timestamp)))
-        digests.append(digest_of_id(event.event_id))
-    if min(map(len, fields)) < width:
-        amounts = [row + [0] * (width - len(row)) for row in amounts]
-    user_column, types, micros = np.array(rows, np.int64).reshape(-1, 3).T
-    block = EventBlock(
+    kinds = np.fromiter((TYPE_NUMBERS[one.event_type] for one in events), np.uint8, len(events))
+    amounts = np.zeros((len(events), max(map(len, fields))), np.int64)
+    refused: set[int] = set()
+    for kind, names in enumerate(fields):
+        rows = np.flatnonzero(kinds == kind)
+        attributes = [events[n].attributes for n in rows.tolist()]
+        for column, name in enumerate(names if attributes else ()):
+            amounts[rows, column], unreadable = amounts_of(attributes, name)
+            refused.update(rows[unreadable].tolist())
+    block = _block(events, fields, kinds, amounts)
+    if not refused:
+        return block, []
+    mask = np.ones(len(events), np.bool_)
+    mask[list(refused)] = False
+    return block.taken(mask), sorted(refused)
+
+
+def _block(
+    events: Sequence[Event], fields: Fields, kinds: npt.NDArray[np.uint8], amounts: Ints
+) -> EventBlock:
+    users = [one.user_id for one in events]
+    places = {name: n for n, name in enumerate(dict.fromkeys(users))}
+    ids = b"".join([digest_of_id(one.event_id) for one in events])
+    return EventBlock(
         fields,
-        list(names),
-        user_column.astype(np.int32),
-        np.frombuffer(b"".join(digests), "<u8"),
-        types.astype(np.uint8),
-        np.ascontiguousarray(micros),
-        np.array(amounts, np.int64).reshape(-1, width),
+        list(places),
+        np.fromiter(map(places.__getitem__, users), np.int32, len(users)),
+        np.frombuffer(ids, "<u8"),
+        kinds,
+        np.fromiter((micros_of(one.timestamp) for one in events), np.int64, len(events)),
+        amounts,
     )
-    return block, refused
+
+
+def amounts_of(attributes: Sequence[Mapping[str, Any]], name: str) -> tuple[Ints, Ints]:
+    """The numbers under a name in millionths, 0 where there is none, and the positions of those
+    that are too large.
+
+    Whole and broken numbers of usual size are scaled together, by the rule of `scaled`; a column
+    with anything else is read one by one.
+    """
+    values: list[Any] = [one.get(name) for one in attributes]
+    usual = _usual(values) if set(map(type, values)) <= {int, float} else None
+    if usual is not None:
+        return usual, np.zeros(0, np.int64)
+    found, refused = np.zeros(len(values), np.int64), []
+    for n, one in enumerate(attributes):
+        try:
+            found[n] = amount_in(one, name) or 0
+        except ValidationError:
+            refused.append(n)
+    return found, np.array(refused, np.int64)
+
+
+def _usual(values: Sequence[int | float]) -> Ints | None:
+    """Numbers scaled together; None when one of them is too large, or has too many decimals."""
+    try:
+        numbers = np.array(values, np.float64)
+    except OverflowError:
+        return None
+    product = numbers * SCALE
+    nearest = np.rint(product)
+    if (np.abs(numbers) < NEAR).all() and (np.abs(product - nearest) < 0.25).all():
+        scaled: Ints = nearest.astype(np.int64)
+        return scaled
+    return None
 
 
 def digest_of_id(event_id: str) -> bytes:
