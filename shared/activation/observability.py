@@ -128,6 +128,11 @@ def event(message: str, *, level: int = logging.INFO, **fields: Any) -> None:
         LOGGER.log(level, message, extra={"fields": kept})
 
 
+def read(kind: str, hit: bool) -> None:
+    """Count a read of something that can be made again: whether it was at hand."""
+    event("cache read", level=logging.DEBUG, kind=kind, outcome="hit" if hit else "miss")
+
+
 def failure(message: str, error: BaseException, **fields: Any) -> None:
     """Log an exception nobody expected, without its text: that may quote what was sent."""
     known = (type(error), error, error.__traceback__)

@@ -26,6 +26,7 @@ from activation.domain.entity import new_id
 from activation.domain.job import Job, JobKind
 from activation.domain.platform import Health, HealthStatus
 from activation.domain.retention_run import RetentionJob, RunDraft
+from activation.domain.segment_shard import shard_of
 from activation.domain.suppression import SuppressionsDraft
 from activation.errors import ConflictError, StorageUnavailableError
 from activation.metrics_catalog import METRICS
@@ -124,6 +125,29 @@ def test_errors_by_code_and_reads_of_the_cache(figures: Figures, api: Api) -> No
     kind = {"kind": "members"}
     assert figures.value("activation_cache_reads_total", **kind, outcome="miss") == 1
     assert figures.value("activation_cache_reads_total", **kind, outcome="hit") == 1
+
+
+def test_reads_of_rules_and_memberships_that_were_at_hand(figures: Figures, api: Api) -> None:
+    rule = {"event_type": "orders", "operator": "GTE", "value": 1, "window_minutes": 60}
+    api.post("/segments", {"name": "S", "type": "INDEPENDENT", "rules": [rule]})
+    api.post("/events", {"events": [{"user_id": "ann", "event_type": "orders"}]})
+    while api.server.deliver(only=("process_events",)):
+        pass
+
+    def reads(kind: str, outcome: str) -> float:
+        return figures.value("activation_cache_reads_total", kind=kind, outcome=outcome)
+
+    assert reads("memberships", "miss") == 0, "this process has made the state itself"
+    for _ in range(2):
+        assert api.get("/users/ann/segments").status_code == 200
+    assert reads("memberships", "hit") == 2
+    another = App(api.server.app.settings, api.server.app.clock)
+    for _ in range(3):
+        another.shards.adopt("acme", shard_of("ann"))
+    another.close()
+    assert (reads("memberships", "miss"), reads("memberships", "hit")) == (1, 4)
+    assert reads("rules", "hit") >= 3
+    assert reads("rules", "miss") <= 2, "none, and the one version"
 
 
 @shows("activation_dead_letters_total")

@@ -5,7 +5,6 @@ which a commit replaces (docs/cache.md)."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -70,8 +69,7 @@ class CachedValues:
 
     def _found(self, key: CacheKey, make: Callable[[], Any]) -> bytes:
         known = self.cache.get(key)
-        outcome = "miss" if known is None else "hit"
-        observability.event("cache read", level=logging.DEBUG, kind=key.kind, outcome=outcome)
+        observability.read(key.kind, known is not None)
         if known is not None:
             return known
         made = orjson.dumps(make())

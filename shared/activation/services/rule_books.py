@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from activation import observability
 from activation.domain.segment import Segment
 from activation.errors import NotFoundError
 from activation.ports import ABSENT, DocumentStore, Key, Write
@@ -59,9 +60,12 @@ class RuleBooks:
         """The rules of one version."""
         key = (organization_id, version)
         with self._lock:
-            if key in self._books:
+            known = self._books.get(key)
+            if known is not None:
                 self._books.move_to_end(key)
-                return self._books[key]
+        observability.read("rules", known is not None)
+        if known is not None:
+            return known
         book = rule_book(self._segments(organization_id, version), version)
         with self._lock:
             self._books[key] = book

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from activation import observability
 from activation.documents import Collection, Stored
 from activation.domain.entity import Instant
 from activation.domain.segment_shard import SegmentShard, shard_id, step_id
@@ -87,7 +88,9 @@ class ShardStates:
             return OpenShard(organization_id, shard, None, empty_state(book), book)
         head = stored.entity
         book = self.books.at(organization_id, head.version)
-        found = self._remembered(head, book) or self._advanced(head, book, self._stored(head))
+        found = self._remembered(head, book)
+        observability.read("memberships", found is not None)
+        found = found or self._advanced(head, book, self._stored(head))
         if found is None:
             raise ConflictError("The shard has moved on.")
         self._remember(organization_id, shard, found)
