@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from activation.services.retention_round import RetentionWorker
     from activation.services.segment_shards import ShardWorker
     from activation.services.segments import SegmentService
+    from activation.services.sessions import SessionService
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
     from activation.services.sweep import SweepWorker
@@ -787,6 +788,13 @@ class App:
 
         log = EventLog(self.documents, Parcels(self.member_blobs))
         return EventArchive(self.documents, self.event_blobs, log, self.clock)
+
+    @cached_property
+    def sessions(self) -> SessionService:
+        """Sessions of users."""
+        from activation.services.sessions import SessionService
+
+        return SessionService(self.event_archive, self.shards.states, self.cached, self.clock)
 
     @cached_property
     def event_archiver(self) -> EventArchiver:

@@ -19,7 +19,9 @@ from tests.api.rights import rights
 from tests.api.test_roles import SEGMENT, body_of
 from tests.conftest import caller_of
 
-OF_ALL = frozenset({"get_user_segments", "get_user_history"})
+OF_ALL = frozenset(
+    {"get_user_segments", "get_user_history", "list_user_sessions", "get_user_session"}
+)
 """Users belong to the organization; each operator sees them in the segments that he sees."""
 
 
@@ -35,7 +37,8 @@ def ids(api: Api) -> dict[str, str]:
     assert distribution.status_code == 202
     webhook_id = api.webhook()["webhook_id"]
     ping = api.post(f"/webhooks/{webhook_id}/test").get_json()
-    api.post("/events/single", {"user_id": "ann", "event_type": "orders"})
+    event = {"user_id": "ann", "event_type": "orders", "session_id": "s1"}
+    api.post("/events/single", event)
     api.server.deliver(only=("process_events",))
     job = api.server.app.jobs.start(caller_of(), JobKind.COMPACT, audience_id)
     return {
@@ -47,6 +50,7 @@ def ids(api: Api) -> dict[str, str]:
         "run_id": api.post("/retention/runs", {"dry_run": True}).get_json()["run_id"],
         "number": "1",
         "user_id": "ann",
+        "session_id": "s1",
         "import_id": upload["import"]["import_id"],
         "distribution_id": distribution.get_json()["distribution_id"],
     }

@@ -98,7 +98,8 @@ def furnished(api: Api, mark: str) -> Objects:
         {"suppressions": [{"identifier_type": "email", "identifier_value": f"{mark}@example.com"}]},
     )
     segments = [_segment(api, f"{mark}-segment-{number}") for number in (1, 2)]
-    _posted(api, "/events/single", {"user_id": user, "event_type": "orders"})
+    visit = {"session_id": f"{mark}-session", "device_id": f"{mark}-device"}
+    _posted(api, "/events/single", {"user_id": user, "event_type": "orders", **visit})
     api.server.deliver(200)
     webhook_id = webhook["webhook_id"]
     ping = api.post(f"/webhooks/{webhook_id}/test").get_json()
@@ -116,6 +117,7 @@ def furnished(api: Api, mark: str) -> Objects:
             "run_id": [run["run_id"]],
             "segment_id": segments,
             "user_id": [user],
+            "session_id": [visit["session_id"]],
         },
         canaries=[mark, mark.lower(), webhook["secret"], spare["secret"]],
         keys={"/audiences": key},

@@ -107,6 +107,18 @@ class UserPath(BaseModel):
     user_id: Annotated[str, AfterValidator(_possible_person)]
 
 
+def _possible_session(value: str) -> str:
+    if len(value) > MAX_ID_LENGTH or not value.isprintable():
+        raise NotFoundError("There is no such session.", reason="not_found")
+    return value
+
+
+class UserSessionPath(UserPath):
+    """A user and a session of his."""
+
+    session_id: Annotated[str, AfterValidator(_possible_session)]
+
+
 class UserSegmentPath(UserPath):
     """A user and a segment."""
 

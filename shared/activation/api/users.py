@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from activation.api.listing import ListQuery, sealed
-from activation.api.paths import UserPath, UserSegmentPath
+from activation.api.paths import UserPath, UserSegmentPath, UserSessionPath
 from activation.api.routes import Ask, Resource
 from activation.domain.caller import Role
+from activation.domain.entity import Instant
 from activation.domain.segment_report import Explanation, MembershipHistory, UserSegments
+from activation.domain.session import SessionDetail, SessionPage
 
 users = Resource("users", "People whose events are counted, by the ids that their events carry.")
 
 SEGMENTS = "/users/<user_id>/segments"
+SESSIONS = "/users/<user_id>/sessions"
+
+
+class SessionQuery(ListQuery):
+    """Which time is looked at, 31 days at most, and which page."""
+
+    since: Instant | None = Field(
+        default=None, description="Events at or after this instant; 24 hours back by default."
+    )
+    until: Instant | None = Field(default=None, description="Events before this instant.")
 
 
 @users.route("GET", SEGMENTS, role=Role.VIEWER, answer=UserSegments)
@@ -32,3 +46,27 @@ def get_user_history(ask: Ask, path: UserPath, query: ListQuery) -> dict[str, An
 def explain_membership(ask: Ask, path: UserSegmentPath) -> Explanation:
     """Tell which rules hold for a user with which numbers, and when that changes by itself."""
     return ask.app.memberships.explain(ask.caller, path.user_id, path.segment_id)
+
+
+@users.route("GET", SESSIONS, role=Role.EDITOR, answer=SessionPage)
+def list_user_sessions(ask: Ask, path: UserPath, query: SessionQuery) -> dict[str, Any]:
+    """List what a user did by session, the latest first."""
+    found = ask.app.sessions.of_user(
+        ask.caller, path.user_id, query.since, query.until, query.limit, query.after
+    )
+    return {**found.public(), "next_cursor": sealed(found.next_cursor)}
+
+
+@users.route("GET", f"{SESSIONS}/<session_id>", role=Role.EDITOR, answer=SessionDetail)
+def get_user_session(ask: Ask, path: UserSessionPath, query: SessionQuery) -> dict[str, Any]:
+    """Show a session of a user with its events, in the order in which they happened."""
+    found = ask.app.sessions.one(
+        ask.caller,
+        path.user_id,
+        path.session_id,
+        query.since,
+        query.until,
+        query.limit,
+        query.after,
+    )
+    return {**found.public(), "next_cursor": sealed(found.next_cursor)}

@@ -19,9 +19,9 @@ from activation.domain.audience import Audience
 from activation.ports import Cache, CacheKey
 
 METADATA, MEMBERS, SUMMARY, PARTS = "metadata", "members", "summary", "parts"
-STATISTICS = "statistics"
+STATISTICS, SESSIONS = "statistics", "sessions"
 TTL_SECONDS = MappingProxyType(
-    {METADATA: 3600, MEMBERS: 1800, SUMMARY: 7200, PARTS: 3600, STATISTICS: 60}
+    {METADATA: 3600, MEMBERS: 1800, SUMMARY: 7200, PARTS: 3600, STATISTICS: 60, SESSIONS: 300}
 )
 """A-077. Statistics of segments say how old they are."""
 MAX_VALUE_BYTES = 4 * 1024 * 1024
