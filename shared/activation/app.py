@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from activation.services.recovery import RecoveryService
     from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
+    from activation.services.segment_replay import SegmentReplay
     from activation.services.segment_shards import ShardWorker
     from activation.services.segments import SegmentService
     from activation.services.storages import StorageService
@@ -794,6 +795,13 @@ class App:
         from activation.services.event_archiver import EventArchiver
 
         return EventArchiver(self.event_archive)
+
+    @cached_property
+    def segment_replay(self) -> SegmentReplay:
+        """Compares shards with the events they have counted."""
+        from activation.services.segment_replay import SegmentReplay
+
+        return SegmentReplay(self.shards, self.event_archive)
 
     @cached_property
     def segments(self) -> SegmentService:
