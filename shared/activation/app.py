@@ -700,6 +700,7 @@ class App:
     def retention_worker(self) -> RetentionWorker:
         """The worker behind retention runs."""
         from activation.services.distribution_archive import DistributionArchive
+        from activation.services.event_retention import EventRetention
         from activation.services.retention_round import GuardLimits, RetentionWorker
         from activation.services.upkeep import Upkeep
 
@@ -710,6 +711,12 @@ class App:
             GuardLimits(self.settings.retention_max_share, self.settings.retention_free_count),
             self.notifier,
             self.clock,
+            events=EventRetention(
+                self.commits,
+                self.event_archive,
+                self.event_archiver,
+                timedelta(days=self.settings.event_days),
+            ),
         )
 
     @cached_property
@@ -776,7 +783,7 @@ class App:
         books = RuleBooks(self.documents, parcels)
         states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
         return ShardWorker(
-            self.documents, self.commits, books, states, parcels, self.clock, archive
+            self.documents, self.commits, books, states, parcels, self.clock, archive=archive
         )
 
     @cached_property

@@ -10,8 +10,10 @@ import pytest
 
 from activation.adapters.clock import MovableClock
 from activation.app import App
+from activation.domain.caller import Caller
 from activation.domain.event import Event
 from activation.domain.event_archive import FOLDER
+from activation.domain.retention_run import RetentionRun, RunDraft
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import ConflictError, StorageUnavailableError
 from activation.ports import BlobKey, Key, Message, Query
@@ -20,6 +22,7 @@ from activation.services.event_archive import DAYS, EventArchive, Span
 from activation.services.event_archiver import EventArchiver
 from activation.services.event_log import LOG
 from activation.services.event_messages import archive_message
+from tests.services.support import drained
 
 ORGANIZATION = "acme"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -231,19 +234,31 @@ def test_of_two_archivers_one_is_too_late(
     assert known(app.event_archive, clock.now() - DAY) == in_order(sample)
 
 
-def test_old_days_go_and_nothing_else(app: App, clock: MovableClock, sample: list[Event]) -> None:
+def test_old_days_go_by_the_daily_round_and_nothing_else(
+    app: App, ann: Caller, clock: MovableClock, sample: list[Event]
+) -> None:
     count(app, sample)
     app.event_archiver.run(ORGANIZATION, ALL, now=True)
     first = clock.now()
-    clock.sleep(3 * 24 * 3600)
+    clock.sleep(365 * 24 * 3600)
     fresh = [event(100 + n, "u1", clock.now()) for n in range(3)]
     count(app, fresh)
     app.event_archiver.run(ORGANIZATION, ALL, now=True)
-    assert app.event_archive.expire(ORGANIZATION, first + DAY, dry_run=True) == len(sample)
+    assert daily(app, ann).report.events_expired == 0
     assert len(known(app.event_archive, first - DAY)) == len(sample) + 3
-    assert app.event_archive.expire(ORGANIZATION, first + DAY) == len(sample)
+    clock.sleep(24 * 3600)
+    assert daily(app, ann, dry_run=True).report.events_expired == len(sample)
+    assert len(known(app.event_archive, first - DAY)) == len(sample) + 3
+    assert daily(app, ann).report.events_expired == len(sample)
     assert known(app.event_archive, first - DAY) == in_order(fresh)
     assert stored(app) == named(app)
+
+
+def daily(app: App, ann: Caller, *, dry_run: bool = False) -> RetentionRun:
+    """A daily round of retention."""
+    started = app.retention.start(ann, RunDraft(dry_run=dry_run)).entity
+    drained(app, app.jobs.records.get(ORGANIZATION, started.run_id).entity)
+    return app.retention.get(ann, started.run_id).entity
 
 
 def test_an_object_nobody_names_goes_when_it_is_old(

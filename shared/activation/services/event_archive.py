@@ -39,6 +39,7 @@ nobody names has to be to be swept."""
 MAX_ATTEMPTS = 20
 PAGE = 50
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LetGo = Callable[[Stored[EventDay]], None]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -273,24 +274,26 @@ class EventArchive:
         self._drop_retired(day)
         return len(replaced)
 
-    def expire(self, organization_id: str, before: datetime, *, dry_run: bool = False) -> int:
-        """Let go of all whole days before an instant; returns how many events that are."""
+    def expire(self, organization_id: str, before: datetime, let_go: LetGo) -> None:
+        """Let go of all whole days before an instant; `let_go` commits that nothing names a day
+        any more, whose objects are deleted before."""
         last = before.astimezone(UTC).date().isoformat()
-        count = 0
         for day in list(self.all_days(organization_id)):
             if day.key.id < last:
-                count += day.entity.events
-                if not dry_run:
-                    self._again(organization_id, day.key.id, self._expire_day)
-        return count
+                self._again(organization_id, day.key.id, lambda one: self._expire(one, let_go))
 
-    def _expire_day(self, day: Stored[EventDay]) -> int:
-        """Delete the objects, then what names them: so nothing is left that nobody knows."""
+    def expired(self, organization_id: str, before: datetime) -> int:
+        """How many events `expire` would let go."""
+        last = before.astimezone(UTC).date().isoformat()
+        days = self.all_days(organization_id)
+        return sum(day.entity.events for day in days if day.key.id < last)
+
+    def _expire(self, day: Stored[EventDay], let_go: LetGo) -> int:
         for path in _all_names(day.entity):
             self.blobs.delete(BlobKey(day.entity.organization_id, path))
         if day.revision != ABSENT:
-            self.documents.commit(Batch([day.deleted()]))
-        return 1
+            let_go(day)
+        return 0
 
     def sweep(self, organization_id: str) -> int:
         """Delete objects that were replaced, or never named, a day ago; returns how many."""
