@@ -39,7 +39,7 @@ nobody names has to be to be swept."""
 MAX_ATTEMPTS = 20
 PAGE = 50
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-LetGo = Callable[[Stored[EventDay]], None]
+LetGo = Callable[[EventDay, Write], None]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -275,8 +275,8 @@ class EventArchive:
         return len(replaced)
 
     def expire(self, organization_id: str, before: datetime, let_go: LetGo) -> None:
-        """Let go of all whole days before an instant; `let_go` commits that nothing names a day
-        any more, whose objects are deleted before."""
+        """Let go of all whole days before an instant; `let_go` commits that the events of a day
+        are no longer kept."""
         last = before.astimezone(UTC).date().isoformat()
         for day in list(self.all_days(organization_id)):
             if day.key.id < last:
@@ -289,10 +289,14 @@ class EventArchive:
         return sum(day.entity.events for day in days if day.key.id < last)
 
     def _expire(self, day: Stored[EventDay], let_go: LetGo) -> int:
-        for path in _all_names(day.entity):
-            self.blobs.delete(BlobKey(day.entity.organization_id, path))
+        """First nobody finds the objects any more, then they go, then the day."""
+        if day.entity.objects:
+            let_go(day.entity, self.changed(day, [], day.entity.objects))
+            day = self.day(day.entity.organization_id, day.key.id)
+        for one in day.entity.retired:
+            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
         if day.revision != ABSENT:
-            let_go(day)
+            self.documents.commit(Batch([day.deleted()]))
         return 0
 
     def sweep(self, organization_id: str) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from activation.documents import Stored
 from activation.domain.caller import Caller
 from activation.domain.event_archive import EventDay
+from activation.ports import Write
 from activation.services.commits import Commits
 from activation.services.event_archive import EventArchive
 from activation.services.event_archiver import EventArchiver
@@ -29,11 +29,9 @@ class EventRetention:
     def run(self, caller: Caller, keep: Callable[[], None]) -> None:
         """Let go of days that are too old; an entry of the audit log counts each."""
 
-        def let_go(day: Stored[EventDay]) -> None:
-            details = {"count": day.entity.events}
-            self.commits.commit(
-                caller, EXPIRED, [day.deleted()], before=day.entity, details=details
-            )
+        def let_go(day: EventDay, write: Write) -> None:
+            details = {"count": day.events}
+            self.commits.commit(caller, EXPIRED, [write], before=day, details=details)
             keep()
 
         organization_id = caller.organization_id
