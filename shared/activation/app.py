@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from activation.services.members import MemberService
     from activation.services.memberships import MembershipService
     from activation.services.overlaps import OverlapService
+    from activation.services.past_explanations import PastExplanations
     from activation.services.previews import PreviewService
     from activation.services.reads import ReadService
     from activation.services.reauth import Reauth
@@ -825,6 +826,16 @@ class App:
         from activation.services.memberships import MembershipService
 
         return MembershipService(self.segments, self.shards, self.cached, self.clock)
+
+    @cached_property
+    def past_explanations(self) -> PastExplanations:
+        """Why users were in segments."""
+        from activation.services.past_explanations import PastExplanations
+
+        kept_for = timedelta(days=self.settings.event_days)
+        return PastExplanations(
+            self.segments, self.shards, self.event_archive, kept_for, self.clock
+        )
 
     @cached_property
     def event_marks(self) -> EventMarks:
