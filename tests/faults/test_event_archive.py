@@ -233,7 +233,7 @@ def seen(app: App) -> dict[str, Any]:
         transitions = told_of(app, shard)
         require_turns(transitions)
         told += sorted((one.user_id, one.segment_id, one.entered) for one in transitions)
-    app.clock.sleep(25 * 3600)
+    app.clock.sleep(9 * DAY.total_seconds())
     app.event_archive.sweep(ORGANIZATION)
     days = app.documents.query(Query(ORGANIZATION, DAYS, limit=200))
     named = {one["path"] for day in days for one in day.data["objects"]}

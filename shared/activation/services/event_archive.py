@@ -34,8 +34,10 @@ from activation.services.event_log import EventLog
 
 DAYS = "event_days"
 GRACE = timedelta(hours=24)
-"""How long an object that was replaced is kept for those who still read it, and how old one that
-nobody names has to be to be swept."""
+"""How old an object that nobody names has to be to be swept."""
+RETIRED_FOR = timedelta(days=8)
+"""How long an object that was replaced is kept: for those who still read it, and for a database
+that is taken back, which Firestore can by seven days."""
 MAX_ATTEMPTS = 20
 PAGE = 50
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -229,7 +231,7 @@ class EventArchive:
         """The day with objects more, and others gone; what was replaced long ago is deleted."""
         now, gone = self.clock.now(), {one.path for one in replaced}
         kept = [one for one in day.entity.objects if one.path not in gone]
-        old = [one for one in day.entity.retired if one.at <= now - GRACE]
+        old = [one for one in day.entity.retired if one.at <= now - RETIRED_FOR]
         for one in old:
             self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
         retired = [one for one in day.entity.retired if one not in old]
@@ -300,13 +302,14 @@ class EventArchive:
         return 0
 
     def sweep(self, organization_id: str) -> int:
-        """Delete objects that were replaced, or never named, a day ago; returns how many."""
+        """Delete objects that were replaced, or never named, long enough ago; returns how many of
+        the latter."""
         before = self.clock.now() - GRACE
         listed = self.blobs.list(organization_id, f"{FOLDER}/")
         old = [one.key.path for one in listed if one.created_at <= before]
         named: set[str] = set()
         for day in list(self.all_days(organization_id)):
-            if any(one.at <= before for one in day.entity.retired):
+            if any(one.at <= self.clock.now() - RETIRED_FOR for one in day.entity.retired):
                 self._again(organization_id, day.key.id, self._settled)
             now = self.day(organization_id, day.key.id).entity
             named |= _all_names(now)
