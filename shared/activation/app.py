@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from activation.services.members import MemberService
     from activation.services.memberships import MembershipService
     from activation.services.overlaps import OverlapService
+    from activation.services.past_explanations import PastExplanations
     from activation.services.previews import PreviewService
     from activation.services.reads import ReadService
     from activation.services.reauth import Reauth
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from activation.services.recovery import RecoveryService
     from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
+    from activation.services.segment_replay import SegmentReplay
     from activation.services.segment_shards import ShardWorker
     from activation.services.segments import SegmentService
     from activation.services.sessions import SessionService
@@ -700,6 +702,7 @@ class App:
     def retention_worker(self) -> RetentionWorker:
         """The worker behind retention runs."""
         from activation.services.distribution_archive import DistributionArchive
+        from activation.services.event_retention import EventRetention
         from activation.services.retention_round import GuardLimits, RetentionWorker
         from activation.services.upkeep import Upkeep
 
@@ -710,6 +713,12 @@ class App:
             GuardLimits(self.settings.retention_max_share, self.settings.retention_free_count),
             self.notifier,
             self.clock,
+            events=EventRetention(
+                self.commits,
+                self.event_archive,
+                self.event_archiver,
+                timedelta(days=self.settings.event_days),
+            ),
         )
 
     @cached_property
@@ -776,7 +785,7 @@ class App:
         books = RuleBooks(self.documents, parcels)
         states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
         return ShardWorker(
-            self.documents, self.commits, books, states, parcels, self.clock, archive
+            self.documents, self.commits, books, states, parcels, self.clock, archive=archive
         )
 
     @cached_property
@@ -804,6 +813,13 @@ class App:
         return EventArchiver(self.event_archive)
 
     @cached_property
+    def segment_replay(self) -> SegmentReplay:
+        """Compares shards with the events they have counted."""
+        from activation.services.segment_replay import SegmentReplay
+
+        return SegmentReplay(self.shards, self.event_archive)
+
+    @cached_property
     def segments(self) -> SegmentService:
         """Definitions of segments."""
         from activation.services.segment_rules import SegmentRules
@@ -818,6 +834,16 @@ class App:
         from activation.services.memberships import MembershipService
 
         return MembershipService(self.segments, self.shards, self.cached, self.clock)
+
+    @cached_property
+    def past_explanations(self) -> PastExplanations:
+        """Why users were in segments."""
+        from activation.services.past_explanations import PastExplanations
+
+        kept_for = timedelta(days=self.settings.event_days)
+        return PastExplanations(
+            self.segments, self.shards, self.event_archive, kept_for, self.clock
+        )
 
     @cached_property
     def event_marks(self) -> EventMarks:

@@ -217,6 +217,14 @@ METRICS: tuple[Metric, ...] = (
         value="sweep_age_seconds",
         unit="s",
     ),
+    Metric(
+        "activation_waiting_archive_age_seconds",
+        "gauge",
+        "How long the shard waits that was to be archived first; 0 when none does.",
+        event="round",
+        value="archive_age_seconds",
+        unit="s",
+    ),
     # events and segments ------------------------------------------------------------------------
     Metric(
         "activation_events_received_total",
@@ -245,6 +253,13 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "Events of messages that cannot be counted, at each attempt.",
         event="events refused",
+        value="events",
+    ),
+    Metric(
+        "activation_events_archived_total",
+        "counter",
+        "Counted events that were brought from the log into the archive.",
+        event="events archived",
         value="events",
     ),
     Metric(

@@ -263,6 +263,62 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
     assert code(api.post("/events", {"events": [good] * 5_001}))[0] in (413, 422)
 
 
+def test_the_past_is_explained_as_it_was_known_then(api: Api, clock: MovableClock) -> None:
+    begun = clock.now()
+    buyers = define(api)
+    both = define(api, "Both", expression="NOT Buyers")
+    clock.sleep(60)
+    api.post("/events/single", order("ann", 1, clock))
+    worked(api)
+    first = clock.now()
+    clock.sleep(600)
+    api.post("/events/single", order("ann", 2, clock))
+    worked(api)
+    second = clock.now()
+    clock.sleep(1_800)
+    late = {**order("ann", 3, clock), "timestamp": timestamp(first + MINUTE)}
+    api.post("/events/single", late)
+    worked(api)
+    assert api.server.app.event_archiver.run("acme", range(64), now=True)
+    three = {"name": "Buyers", "type": "INDEPENDENT", "rules": [{**TWO_ORDERS, "value": 3}]}
+    api.put(f"/segments/{buyers['segment_id']}", three)
+    worked(api)
+
+    def told(at: Any, segment: dict[str, Any] = buyers) -> Any:
+        path = f"/users/ann/segments/{segment['segment_id']}/explain?at={timestamp(at)}"
+        return api.get(path).get_json()
+
+    for at, number, holds in (
+        (first, 1, False),
+        (second, 2, True),
+        (second + 21 * MINUTE, 1, False),
+    ):
+        found = told(at)
+        assert "error" not in found, found
+        [rule] = found["segments"][0]["rules"]
+        assert (rule["number"], rule["holds"], found["holds"]) == (number, holds, holds)
+        assert (found["as_of"], found["active"], found["version"]) == (timestamp(at), None, 1)
+    assert (told(second)["member"], told(second)["entered_at"]) == (True, timestamp(second))
+    assert told(second)["changes_at"] == timestamp((first + 30 * MINUTE).replace(microsecond=0))
+    assert told(second + 21 * MINUTE)["member"] is True, "nobody had swept by then"
+    assert (told(first)["member"], told(first, both)["holds"]) == (False, True)
+    assert (told(second, both)["holds"], told(second, both)["member"]) == (False, False)
+    assert told(clock.now())["version"] == 2
+    assert told(clock.now())["segments"][0]["rules"][0]["rule"]["value"] == 3
+    refusals = {
+        begun - MINUTE: "before_definition",
+        begun - timedelta(days=400): "out_of_reach",
+        clock.now() + MINUTE: "ahead_of_time",
+    }
+    for at, reason in refusals.items():
+        assert told(at)["error"]["details"] == {"field": "at", "reason": reason}
+    for edge in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "soon"):
+        asked = f"/users/ann/segments/{buyers['segment_id']}/explain?at={edge}"
+        assert code(api.get(asked)) == (422, "VALIDATION_ERROR")
+    nobody = f"/users/bob/segments/{buyers['segment_id']}/explain?at={timestamp(second)}"
+    assert code(api.get(nobody)) == (404, "NOT_FOUND")
+
+
 def test_a_sum_without_a_past_gets_it_from_the_archive(api: Api, clock: MovableClock) -> None:
     api.post("/events", {"events": [order(user, 1, clock, total=60) for user in ("ann", "bob")]})
     worked(api)

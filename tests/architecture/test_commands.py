@@ -14,7 +14,13 @@ from activation.cli.group import activation
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "docs/api.md", "docs/cache.md", "docs/consent.md", "docs/distributions.md"),
-    *("docs/build.md", "docs/deployment.md", "docs/events.md", "docs/evidence.md"),
+    *(
+        "docs/build.md",
+        "docs/deployment.md",
+        "docs/event-archive.md",
+        "docs/events.md",
+        "docs/evidence.md",
+    ),
     *("docs/identity.md", "docs/operations.md", "docs/platforms.md", "docs/quotas.md"),
     *("docs/retention.md", "docs/rules.md", "docs/storage.md", "docs/telemetry.md"),
     "docs/versions.md",

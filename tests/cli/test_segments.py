@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import click
 import pytest
 
+from activation.app import App
 from activation.cli.segments import parsed_rule
+from activation.ports import Batch
+from activation.settings import Settings
 from tests.cli.conftest import Program
 
 
@@ -117,3 +121,30 @@ def test_a_sum_that_is_new_has_its_past(
     state = program.json("segments", "backfill", "Taxed")
     assert (state["shards"], state["done"], state["since"]) == (1, 1, None)
     assert [one["user_id"] for one in program.json("segments", "members", "Taxed")] == ["ann"]
+
+
+def turned_out(program: Program) -> None:
+    """Damage the state of the one shard: nobody is in any segment."""
+    app = App(Settings(data_folder=str(program.folder)))
+    shard = app.segment_replay.existing("demo")[0]
+    opened = app.shards.states.open("demo", shard)
+    number, ranks = opened.state.number + 1, opened.state.ranks * 0
+    state = replace(opened.state, number=number, ranks=ranks)
+    app.documents.commit(Batch(app.shards.states.whole(opened, state)))
+    app.close()
+
+
+def test_a_replay_agrees_or_names_what_differs(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    program.ok("segments", "create", "Buyers", "--rule", "orders >= 2 in 1h")
+    program.ok("events", "send", str(file_of("events.ndjson", events(3))))
+    assert "shards that differ 0" in " ".join(program.ok("replay").split())
+    assert program.json("replay", "--apply")[0]["differs"] is False
+    turned_out(program)
+    failed = program("replay", "--check")
+    assert failed.exit_code == 1
+    assert "1 of 1 shards differ" in failed.stderr
+    assert "ann" in failed.stdout
+    assert program.json("replay", "--apply")[0]["differs"] is True
+    assert program.json("replay", "--from", "2026-01-01")[0]["differs"] is False

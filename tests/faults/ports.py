@@ -33,7 +33,10 @@ from tests.faults.witness import Witness
 
 T = TypeVar("T")
 
-AREAS = ("uploads", "member_blobs", "backup_blobs", "archive_blobs", "journal_blobs")
+AREAS = (
+    *("uploads", "member_blobs", "backup_blobs", "archive_blobs", "event_blobs"),
+    "journal_blobs",
+)
 """The App's object stores."""
 
 

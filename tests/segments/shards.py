@@ -46,7 +46,8 @@ def worker_on(
     archive = None
     if events is not None:
         archive = EventArchive(documents, events, EventLog(documents, parcels), clock)
-    return kind(documents, Commits(documents, bus, clock), books, states, parcels, clock, archive)
+    commits = Commits(documents, bus, clock)
+    return kind(documents, commits, books, states, parcels, clock, archive=archive)
 
 
 @dataclass(slots=True)

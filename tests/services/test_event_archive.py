@@ -9,9 +9,13 @@ import duckdb
 import pytest
 
 from activation.adapters.clock import MovableClock
+from activation.adapters.embedded.bus import SqliteBus
 from activation.app import App
+from activation.domain.caller import Caller
 from activation.domain.event import Event
 from activation.domain.event_archive import FOLDER
+from activation.domain.retention_run import RetentionRun, RunDraft
+from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import ConflictError, StorageUnavailableError
 from activation.ports import BlobKey, Key, Message, Query
@@ -19,7 +23,13 @@ from activation.segments.event_file import events_of, file_table
 from activation.services.event_archive import DAYS, EventArchive, Span
 from activation.services.event_archiver import EventArchiver
 from activation.services.event_log import LOG
-from activation.services.event_messages import archive_message
+from activation.services.event_messages import (
+    adopt_message,
+    archive_message,
+    rules_message,
+)
+from tests.conftest import caller_of
+from tests.services.support import drained
 
 ORGANIZATION = "acme"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -147,7 +157,8 @@ def test_objects_of_an_hour_are_merged_when_they_are_many(app: App, clock: Movab
     app.event_archiver.tidy(ORGANIZATION)
     assert len(named(app)) == 1
     assert known(app.event_archive, events[0].timestamp) == in_order(events)
-    clock.sleep(24 * 3600 + 1)
+    assert len(stored(app)) > 1, "a database may be taken back"
+    clock.sleep(8 * 24 * 3600 + 1)
     app.event_archive.sweep(ORGANIZATION)
     assert stored(app) == named(app)
     assert known(app.event_archive, events[0].timestamp) == in_order(events)
@@ -231,19 +242,31 @@ def test_of_two_archivers_one_is_too_late(
     assert known(app.event_archive, clock.now() - DAY) == in_order(sample)
 
 
-def test_old_days_go_and_nothing_else(app: App, clock: MovableClock, sample: list[Event]) -> None:
+def test_old_days_go_by_the_daily_round_and_nothing_else(
+    app: App, ann: Caller, clock: MovableClock, sample: list[Event]
+) -> None:
     count(app, sample)
     app.event_archiver.run(ORGANIZATION, ALL, now=True)
     first = clock.now()
-    clock.sleep(3 * 24 * 3600)
+    clock.sleep(365 * 24 * 3600)
     fresh = [event(100 + n, "u1", clock.now()) for n in range(3)]
     count(app, fresh)
     app.event_archiver.run(ORGANIZATION, ALL, now=True)
-    assert app.event_archive.expire(ORGANIZATION, first + DAY, dry_run=True) == len(sample)
+    assert daily(app, ann).report.events_expired == 0
     assert len(known(app.event_archive, first - DAY)) == len(sample) + 3
-    assert app.event_archive.expire(ORGANIZATION, first + DAY) == len(sample)
+    clock.sleep(24 * 3600)
+    assert daily(app, ann, dry_run=True).report.events_expired == len(sample)
+    assert len(known(app.event_archive, first - DAY)) == len(sample) + 3
+    assert daily(app, ann).report.events_expired == len(sample)
     assert known(app.event_archive, first - DAY) == in_order(fresh)
     assert stored(app) == named(app)
+
+
+def daily(app: App, ann: Caller, *, dry_run: bool = False) -> RetentionRun:
+    """A daily round of retention."""
+    started = app.retention.start(ann, RunDraft(dry_run=dry_run)).entity
+    drained(app, app.jobs.records.get(ORGANIZATION, started.run_id).entity)
+    return app.retention.get(ann, started.run_id).entity
 
 
 def test_an_object_nobody_names_goes_when_it_is_old(
@@ -275,6 +298,93 @@ def test_damage_is_noticed(app: App, clock: MovableClock, sample: list[Event]) -
     path.unlink()
     with pytest.raises(StorageUnavailableError):
         known(app.event_archive, clock.now() - DAY)
+
+
+@pytest.mark.embedded("it takes a file away")
+def test_an_object_that_cannot_be_read_keeps_no_other_from_being_archived(
+    app: App, clock: MovableClock
+) -> None:
+    clock.set(clock.now().replace(minute=0))
+    for n in range(12):
+        count(app, [event(n, "ann", clock.now())])
+        app.event_archiver.run(ORGANIZATION, ALL, now=True)
+        if n == 0:
+            lost = named(app).pop()
+            (app.settings.data_path / "events" / ORGANIZATION / lost).unlink()
+    assert len(named(app)) == 12
+    assert app.documents.count(Query(ORGANIZATION, LOG)) == 0
+    clock.sleep(3 * 24 * 3600)
+    assert app.event_archiver.tidy(ORGANIZATION) == 0
+
+
+def fees_from(value: int) -> NewSegmentDraft:
+    """A segment on a sum that nobody has asked for."""
+    rule = {"event_type": "orders", "attribute": "sum", "field": "ship.fee", "operator": "GTE"}
+    rules = [{**rule, "value": value, "window_minutes": 1_440}]
+    return NewSegmentDraft.model_validate({"name": "Far", "type": "INDEPENDENT", "rules": rules})
+
+
+def test_a_past_is_brought_and_a_replay_agrees(
+    app: App, ann: Caller, clock: MovableClock, sample: list[Event]
+) -> None:
+    count(app, sample[:14])
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    count(app, sample[14:])
+    made = app.segments.create(ann, fees_from(50)).entity
+    assert made.counting_since == clock.now()
+    worked(app)
+    fees = {f"u{n}": sum(range(n, 24, 5)) for n in range(5)}
+    members = app.memberships.members(ann, made.segment_id).data
+    assert {one.user_id for one in members} == {user for user, fee in fees.items() if fee >= 50}
+    assert app.memberships.backfill(ann, made.segment_id).since is None
+    assert app.segments.get(ann, made.segment_id).entity.counting_since is None
+    for shard in app.segment_replay.existing(ORGANIZATION):
+        found = app.segment_replay.check(ORGANIZATION, shard)
+        assert not found.differs, found
+
+
+@pytest.mark.embedded("it takes a file away, and looks at the embedded bus")
+def test_events_do_not_wait_for_a_past_that_cannot_be_read(
+    app: App, ann: Caller, clock: MovableClock, sample: list[Event]
+) -> None:
+    mine = [one for one in sample if one.user_id == "u1"]
+    count(app, mine[:3])
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    path = app.settings.data_path / "events" / ORGANIZATION / min(named(app))
+    path.rename(path.with_suffix(".away"))
+    made = app.segments.create(ann, fees_from(1)).entity
+    worked(app)
+    count(app, mine[3:])
+    state = app.memberships.backfill(ann, made.segment_id)
+    assert (state.shards, state.done, state.since) == (1, 0, clock.now())
+    for _ in range(20):
+        clock.sleep(3_600)
+        worked(app)
+    letters = app.bus.dead_letters("process_events")
+    assert [one.message.data["aside"] for one in letters] == [True]
+    path.with_suffix(".away").rename(path)
+    assert app.bus.redrive("process_events") == 1
+    worked(app)
+    assert app.memberships.backfill(ann, made.segment_id).since is None
+
+
+def worked(app: App) -> None:
+    """Hand out messages of events."""
+
+    def hand_out(_subscription: str, message: Message, _attempt: int) -> None:
+        app.event_worker.run(message)
+
+    if isinstance(app.bus, SqliteBus):
+        while app.bus.deliver_due(hand_out, only=("process_events",)):
+            pass
+    else:
+        app.event_worker.run(_rules(app))
+        for shard in app.segment_replay.existing(ORGANIZATION):
+            app.event_worker.run(adopt_message(ORGANIZATION, shard, "1", app.clock))
+
+
+def _rules(app: App) -> Message:
+    return rules_message(caller_of(), "1", app.clock)
 
 
 def test_organizations_are_apart(app: App, clock: MovableClock, sample: list[Event]) -> None:

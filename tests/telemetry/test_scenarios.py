@@ -185,6 +185,8 @@ def test_a_bus_that_is_down(figures: Figures, app: App, ann: Caller) -> None:
     "activation_event_wait_seconds",
     "activation_membership_changes_total",
     "activation_waiting_sweep_age_seconds",
+    "activation_events_archived_total",
+    "activation_waiting_archive_age_seconds",
 )
 def test_events_on_their_way_to_memberships(
     figures: Figures, api: Api, clock: MovableClock
@@ -212,6 +214,12 @@ def test_events_on_their_way_to_memberships(
     clock.sleep(6 * 60)
     api.server.tick()
     assert figures.value("activation_waiting_sweep_age_seconds") > 0
+    clock.sleep(3_600)
+    api.server.tick()
+    assert figures.value("activation_waiting_archive_age_seconds") > 0
+    while api.server.deliver(only=("process_events",)):
+        pass
+    assert figures.value("activation_events_archived_total") == 1
 
 
 @shows("activation_store_conflicts_total", "activation_leases_lost_total")

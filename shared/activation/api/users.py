@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from activation.api.listing import ListQuery, sealed
+from activation.api.listing import ListQuery, Query, sealed
 from activation.api.paths import UserPath, UserSegmentPath, UserSessionPath
 from activation.api.routes import Ask, Resource
 from activation.domain.caller import Role
@@ -15,6 +15,13 @@ from activation.domain.segment_report import Explanation, MembershipHistory, Use
 from activation.domain.session import SessionDetail, SessionPage
 
 users = Resource("users", "People whose events are counted, by the ids that their events carry.")
+
+
+class ExplainQuery(Query):
+    """Of which instant to tell."""
+
+    at: Instant | None = Field(default=None, description="By what was known then; without it: now.")
+
 
 SEGMENTS = "/users/<user_id>/segments"
 SESSIONS = "/users/<user_id>/sessions"
@@ -43,8 +50,11 @@ def get_user_history(ask: Ask, path: UserPath, query: ListQuery) -> dict[str, An
 
 
 @users.route("GET", f"{SEGMENTS}/<segment_id>/explain", role=Role.VIEWER, answer=Explanation)
-def explain_membership(ask: Ask, path: UserSegmentPath) -> Explanation:
+def explain_membership(ask: Ask, path: UserSegmentPath, query: ExplainQuery) -> Explanation:
     """Tell which rules hold for a user with which numbers, and when that changes by itself."""
+    if query.at is not None:
+        past = ask.app.past_explanations
+        return past.explain(ask.caller, path.user_id, path.segment_id, query.at)
     return ask.app.memberships.explain(ask.caller, path.user_id, path.segment_id)
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "derive": "activation.cli.rules",
     "segments": "activation.cli.segments",
     "events": "activation.cli.events",
+    "replay": "activation.cli.replay",
     "platforms": "activation.cli.platforms",
     "webhooks": "activation.cli.webhooks",
     "plan": "activation.cli.distributions",

@@ -24,6 +24,7 @@ COUNTS = {
     "expired_members": "expired members removed",
     "folded": "folded",
     "distributions_archived": "distributions archived",
+    "events_expired": "old events let go",
     "skipped_count": "skipped",
     "error_count": "failed",
 }

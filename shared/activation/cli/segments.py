@@ -28,6 +28,7 @@ Examples:
   activation segments list --active
   activation segments members "Buyers"
   activation segments explain "Buyers" user-17
+  activation segments explain "Buyers" user-17 --at 2026-11-28T09:30:00Z
   activation segments status "Buyers" inactive
   activation segments backfill "Spenders"
 
@@ -183,7 +184,8 @@ def backfill(segment: str) -> None:
 @segments.command("explain")
 @click.argument("segment", metavar="SEGMENT")
 @click.argument("user_id", metavar="USER")
-def explain(segment: str, user_id: str) -> None:
+@click.option("--at", metavar="INSTANT", help="As it was then; by default now.")
+def explain(segment: str, user_id: str, at: str | None) -> None:
     """Tell why a user is in a segment or not, and when that changes by itself."""
     from urllib.parse import quote
 
@@ -191,11 +193,12 @@ def explain(segment: str, user_id: str) -> None:
         drain(None)
         found = _found(api, segment)
         user = quote(user_id, safe="")
-        told = api.get(f"/users/{user}/segments/{found['segment_id']}/explain")
+        asked = f"?at={quote(at, safe='')}" if at else ""
+        told = api.get(f"/users/{user}/segments/{found['segment_id']}/explain{asked}")
     shown = {
         "member": told["member"],
         "since": moment(told["entered_at"]),
-        "holds now": told["holds"],
+        "holds then" if at else "holds now": told["holds"],
         "changes by itself": moment(told["changes_at"]) or "never",
         "counting since": moment(told["counting_since"]),
     }

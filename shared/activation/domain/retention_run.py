@@ -93,6 +93,8 @@ class RetentionReport(Value):
     folded: int = 0
     """Audiences whose small changes were folded into their partitions."""
     distributions_archived: int = 0
+    events_expired: int = 0
+    """Events that have left the archive."""
     skipped_count: int = 0
     error_count: int = 0
     skipped: tuple[Skipped, ...] = ()

@@ -116,13 +116,15 @@ class Explanation(Value):
     `member` is what was last told, `holds` what holds at `as_of`; the two differ for a moment at
     most. `changes_at` is when that changes by itself, without any further event; null for never.
     While the segment is not `active` for the user's shard, he is no member, and the rest says what
-    would be.
+    would be. Of an instant of the past all is told by what was known then, with the definition of
+    then (`version`); `active` is null.
     `segments` holds the segment first, then all that it stands on.
     """
 
     user_id: str
     segment_id: str
-    active: bool
+    version: int
+    active: bool | None
     member: bool
     entered_at: Instant | None
     holds: bool

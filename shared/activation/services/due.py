@@ -52,6 +52,7 @@ class DueService:
             "distribution_age_seconds": self._age("distributions"),
             "import_age_seconds": self._age("imports"),
             "sweep_age_seconds": self._age(SHARDS),
+            "archive_age_seconds": self._age(ARCHIVES),
         }
         found = self._found()
         free = shutil.disk_usage(self.disk).free if self.disk else None

@@ -34,11 +34,14 @@ from activation.services.event_log import EventLog
 
 DAYS = "event_days"
 GRACE = timedelta(hours=24)
-"""How long an object that was replaced is kept for those who still read it, and how old one that
-nobody names has to be to be swept."""
+"""How old an object that nobody names has to be to be swept."""
+RETIRED_FOR = timedelta(days=8)
+"""How long an object that was replaced is kept: for those who still read it, and for a database
+that is taken back, which Firestore can by seven days."""
 MAX_ATTEMPTS = 20
 PAGE = 50
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LetGo = Callable[[EventDay, Write], None]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -228,7 +231,7 @@ class EventArchive:
         """The day with objects more, and others gone; what was replaced long ago is deleted."""
         now, gone = self.clock.now(), {one.path for one in replaced}
         kept = [one for one in day.entity.objects if one.path not in gone]
-        old = [one for one in day.entity.retired if one.at <= now - GRACE]
+        old = [one for one in day.entity.retired if one.at <= now - RETIRED_FOR]
         for one in old:
             self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
         retired = [one for one in day.entity.retired if one not in old]
@@ -273,33 +276,40 @@ class EventArchive:
         self._drop_retired(day)
         return len(replaced)
 
-    def expire(self, organization_id: str, before: datetime, *, dry_run: bool = False) -> int:
-        """Let go of all whole days before an instant; returns how many events that are."""
+    def expire(self, organization_id: str, before: datetime, let_go: LetGo) -> None:
+        """Let go of all whole days before an instant; `let_go` commits that the events of a day
+        are no longer kept."""
         last = before.astimezone(UTC).date().isoformat()
-        count = 0
         for day in list(self.all_days(organization_id)):
             if day.key.id < last:
-                count += day.entity.events
-                if not dry_run:
-                    self._again(organization_id, day.key.id, self._expire_day)
-        return count
+                self._again(organization_id, day.key.id, lambda one: self._expire(one, let_go))
 
-    def _expire_day(self, day: Stored[EventDay]) -> int:
-        """Delete the objects, then what names them: so nothing is left that nobody knows."""
-        for path in _all_names(day.entity):
-            self.blobs.delete(BlobKey(day.entity.organization_id, path))
+    def expired(self, organization_id: str, before: datetime) -> int:
+        """How many events `expire` would let go."""
+        last = before.astimezone(UTC).date().isoformat()
+        days = self.all_days(organization_id)
+        return sum(day.entity.events for day in days if day.key.id < last)
+
+    def _expire(self, day: Stored[EventDay], let_go: LetGo) -> int:
+        """First nobody finds the objects any more, then they go, then the day."""
+        if day.entity.objects:
+            let_go(day.entity, self.changed(day, [], day.entity.objects))
+            day = self.day(day.entity.organization_id, day.key.id)
+        for one in day.entity.retired:
+            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
         if day.revision != ABSENT:
             self.documents.commit(Batch([day.deleted()]))
-        return 1
+        return 0
 
     def sweep(self, organization_id: str) -> int:
-        """Delete objects that were replaced, or never named, a day ago; returns how many."""
+        """Delete objects that were replaced, or never named, long enough ago; returns how many of
+        the latter."""
         before = self.clock.now() - GRACE
         listed = self.blobs.list(organization_id, f"{FOLDER}/")
         old = [one.key.path for one in listed if one.created_at <= before]
         named: set[str] = set()
         for day in list(self.all_days(organization_id)):
-            if any(one.at <= before for one in day.entity.retired):
+            if any(one.at <= self.clock.now() - RETIRED_FOR for one in day.entity.retired):
                 self._again(organization_id, day.key.id, self._settled)
             now = self.day(organization_id, day.key.id).entity
             named |= _all_names(now)

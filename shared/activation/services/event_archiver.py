@@ -17,7 +17,7 @@ from activation import observability
 from activation.documents import Stored
 from activation.domain.event_archive import ArchiveProgress, EventDay, EventObject
 from activation.domain.segment_shard import shard_id
-from activation.errors import ConflictError, NotFoundError
+from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import Batch, BlobKey, Document, Write
 from activation.segments.event_file import by_hour, log_table
 from activation.services.event_archive import EventArchive, date_of
@@ -139,8 +139,9 @@ class EventArchiver:
             added: list[EventObject] = []
             replaced: list[EventObject] = []
             for hour in sorted(one for one in hours if date_of(one) == date):
-                old = _to_merge(day.entity, hour, MANY_OBJECTS)
-                parts = [self.archive.content(organization_id, one) for one in old]
+                old, parts = self._readable(
+                    organization_id, _to_merge(day.entity, hour, MANY_OBJECTS)
+                )
                 new = self.archive.put(
                     organization_id, hour, pa.concat_tables([*parts, hours[hour]])
                 )
@@ -148,6 +149,16 @@ class EventArchiver:
                 added.append(new)
                 replaced += old
             yield self.archive.changed(day, added, replaced)
+
+    def _readable(
+        self, organization_id: str, old: list[EventObject]
+    ) -> tuple[list[EventObject], list[pa.Table]]:
+        """Objects with their content; none when any cannot be read. That must not keep others
+        from being archived: whoever needs it finds out."""
+        try:
+            return old, [self.archive.content(organization_id, one) for one in old]
+        except (NotFoundError, StorageUnavailableError):
+            return [], []
 
     def _progress(self, taken: Sequence[_Taken]) -> list[Write]:
         now = self.archive.clock.now()
@@ -196,19 +207,15 @@ class EventArchiver:
     def merge(self, organization_id: str, day: Stored[EventDay]) -> int:
         """Bring the objects of a day down to about one an hour; returns how many went."""
         hours = sorted({one.hour for one in day.entity.objects})
-        groups = [_to_merge(day.entity, hour, 2) for hour in hours]
-        replaced = [one for group in groups for one in group]
+        added: list[EventObject] = []
+        replaced: list[EventObject] = []
+        for hour in hours:
+            old, parts = self._readable(organization_id, _to_merge(day.entity, hour, 2))
+            if parts:
+                replaced += old
+                added.append(self.archive.put(organization_id, hour, pa.concat_tables(parts)))
         if not replaced:
             return 0
-        added = [
-            self.archive.put(
-                organization_id,
-                group[0].hour,
-                pa.concat_tables([self.archive.content(organization_id, one) for one in group]),
-            )
-            for group in groups
-            if group
-        ]
         try:
             self.archive.documents.commit(Batch([self.archive.changed(day, added, replaced)]))
         except ConflictError:

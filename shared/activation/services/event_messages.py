@@ -105,14 +105,17 @@ def rules_message(caller: Caller, version: str, clock: Clock) -> Message:
     )
 
 
-def adopt_message(organization_id: str, shard: int, version: str, clock: Clock) -> Message:
-    """The message that brings one shard to the rules in force, whose fields need their past."""
+def adopt_message(
+    organization_id: str, shard: int, version: str, clock: Clock, *, aside: bool = False
+) -> Message:
+    """The message that brings one shard to the rules in force, whose fields need their past;
+    `aside` from the shard's order once the past could not be read."""
     return Message(
         topic=USER_EVENTS,
         organization_id=organization_id,
         id=new_id(clock.now()),
-        data={"shard": shard, "adopt": version},
-        ordering_key=shard_key(organization_id, shard),
+        data={"shard": shard, "adopt": version, "aside": aside},
+        ordering_key=None if aside else shard_key(organization_id, shard),
     )
 
 

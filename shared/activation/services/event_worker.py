@@ -23,6 +23,7 @@ from activation.errors import (
     ActivationError,
     BadRequestError,
     ConflictError,
+    StorageUnavailableError,
     ValidationError,
 )
 from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
@@ -42,6 +43,7 @@ from activation.services.segment_shards import ShardWorker
 if TYPE_CHECKING:
     from activation.services.event_archiver import EventArchiver
 
+DAMAGED = "damaged"
 MAX_STEPS = 50
 """How many commits of a sweep one message makes before live events get their turn."""
 ARCHIVE_ROUNDS = 5
@@ -95,7 +97,7 @@ class EventWorker:
         if "rules" in data:
             self._adopt(message.organization_id, str(data["rules"]))
         elif "adopt" in data:
-            self._adopt_shard(message.organization_id, int(data["shard"]))
+            self._adopt_shard(message)
         elif data.get("sweep") is True:
             self._sweep(message.organization_id, int(data["shard"]))
         elif "archive" in data:
@@ -176,11 +178,28 @@ class EventWorker:
             for before, after in zip(old.fields, new.fields, strict=True)
         )
 
-    def _adopt_shard(self, organization_id: str, shard: int) -> None:
-        """Bring a shard to the rules in force, and its fields their past."""
+    def _adopt_shard(self, message: Message) -> None:
+        """Bring a shard to the rules in force, and its fields their past. Events of the shard do
+        not wait for an archive that is damaged."""
+        organization_id, shard = message.organization_id, int(message.data["shard"])
         self.shards.adopt(organization_id, shard)
-        self.shards.backfill(organization_id, shard)
+        try:
+            self.shards.backfill(organization_id, shard)
+        except StorageUnavailableError as error:
+            if error.reason != DAMAGED:
+                raise
+            self._without_past(message, shard)
+            return
         self.rules.settle(organization_id)
+
+    def _without_past(self, message: Message, shard: int) -> None:
+        """Ask for it once more outside of the shard's order; there it ends as a dead letter."""
+        if message.data.get("aside"):
+            raise BadRequestError("The archive of events is damaged.", reason="archive_damaged")
+        again = adopt_message(
+            message.organization_id, shard, str(message.data["adopt"]), self.clock, aside=True
+        )
+        self.bus.publish([again])
 
     def _sweep(self, organization_id: str, shard: int) -> None:
         """Look at the users of a shard who are due; what is left is for a later message."""

@@ -5,16 +5,14 @@ All of it is read from the shards' states and told steps; nothing is kept a seco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 import numpy as np
 
 from activation.domain.caller import Caller
-from activation.domain.event import SCALE
-from activation.domain.segment import Aggregate, SegmentRule, SegmentStatus
+from activation.domain.segment import SegmentStatus
 from activation.domain.segment_record import SegmentRecord
 from activation.domain.segment_report import (
     Backfill,
@@ -23,8 +21,6 @@ from activation.domain.segment_report import (
     MemberPage,
     MembershipChange,
     MembershipHistory,
-    RuleExplained,
-    SegmentExplained,
     SegmentMember,
     SegmentStatistics,
     UserSegment,
@@ -33,11 +29,12 @@ from activation.domain.segment_report import (
 from activation.domain.segment_shard import SHARDS, shard_id, shard_of
 from activation.errors import NotFoundError, ValidationError
 from activation.ports import CacheKey, Clock, Key, Query
-from activation.segments.block import TYPE_NUMBERS, Fields, Ints
+from activation.segments.block import Ints
 from activation.segments.codec import Told, told_of
-from activation.segments.explain import Outlook, outlook
-from activation.segments.minutes import Moment, instant_of, micros_of, micros_of_tick
+from activation.segments.explain import outlook
+from activation.segments.minutes import instant_of, micros_of
 from activation.services.cached import STATISTICS, CachedValues
+from activation.services.explained import explained
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.segments import SegmentService
 from activation.services.shard_states import HEADS, OpenShard
@@ -139,6 +136,7 @@ class MembershipService:
         return Explanation(
             user_id=user_id,
             segment_id=segment_id,
+            version=record.version,
             member=stay is not None,
             entered_at=stay.entered_at if stay else None,
             holds=segment_id in found.holds,
@@ -146,7 +144,9 @@ class MembershipService:
             changes_at=None if found.changes_at is None else instant_of(found.changes_at),
             counting_since=record.counting_since,
             active=segment_id in opened.book.positions,
-            segments=tuple(_explained(one, found, seen, opened.book.fields) for one in closure),
+            segments=tuple(
+                explained(one, found, one.segment_id in seen, opened.book.fields) for one in closure
+            ),
         )
 
     def statistics(self, caller: Caller, segment_id: str) -> SegmentStatistics:
@@ -294,44 +294,6 @@ def _member(opened: OpenShard, segment_id: str, row: int) -> SegmentMember:
     return SegmentMember(user_id=user_id, entered_at=instant_of(since))
 
 
-def _explained(
-    record: SegmentRecord, found: Outlook, seen: Mapping[str, SegmentRecord], fields: Fields
-) -> SegmentExplained:
-    if record.segment_id not in seen:
-        holds = record.segment_id in found.holds
-        return SegmentExplained(segment_id=record.segment_id, name=None, holds=holds)
-    numbers = found.numbers[record.segment_id]
-    return SegmentExplained(
-        segment_id=record.segment_id,
-        name=record.name,
-        holds=record.segment_id in found.holds,
-        rules=tuple(
-            _rule(rule, number, found.micros, fields)
-            for rule, number in zip(record.rules, numbers, strict=True)
-        ),
-        expression=record.expression,
-    )
-
-
-def _rule(rule: SegmentRule, number: int, micros: int, fields: Fields) -> RuleExplained:
-    """A rule with its number; without one when its field is not added up."""
-    moment = Moment(micros)
-    is_sum = rule.attribute is Aggregate.SUM
-    known = rule.field is None or rule.field in fields[TYPE_NUMBERS[rule.event_type]]
-    return RuleExplained(
-        rule=rule,
-        number=(_amount(number) if is_sum else number) if known else None,
-        window_from=instant_of(micros_of_tick(2 * (moment.floor - rule.window_minutes))),
-        window_to=instant_of(micros_of_tick(2 * moment.ceil)),
-        holds=rule.bounds.holds(number) if known else None,
-    )
-
-
 def _flow(changes: Sequence[tuple[datetime, bool]], since: datetime) -> Flow:
     recent = [entered for told_at, entered in changes if told_at >= since]
     return Flow(since=since, entered=sum(recent), exited=len(recent) - sum(recent))
-
-
-def _amount(millionths: int) -> int | float:
-    exact = Decimal(millionths) / SCALE
-    return int(exact) if exact == exact.to_integral_value() else float(exact)

@@ -38,6 +38,7 @@ from activation.errors import (
 )
 from activation.ports import Clock, Notifier, Query
 from activation.services.distribution_archive import MOVED, DistributionArchive
+from activation.services.event_retention import EXPIRED, EventRetention
 from activation.services.jobs import JobRun, new_job
 from activation.services.retention import ACTOR, RetentionService
 from activation.services.upkeep import ENDED, Upkeep, acting_in
@@ -86,6 +87,7 @@ class RetentionWorker:
     limits: GuardLimits
     notifier: Notifier | None
     clock: Clock
+    events: EventRetention | None = None
 
     def run(self, run: JobRun) -> Mapping[str, Any] | None:
         """Bring a run to its end, or to the guard."""
@@ -182,6 +184,8 @@ class _Round:
             self._next_stage("distributions")
         if self.record.job is RetentionJob.MONTHLY:
             self._distributions()
+        if self.record.job is RetentionJob.DAILY and self.worker.events is not None:
+            self._events(self.worker.events)
         return self._finish()
 
     # walking ----------------------------------------------------------------------------------
@@ -345,6 +349,12 @@ class _Round:
             self.run.keep()
             self.run.pause()
 
+    def _events(self, events: EventRetention) -> None:
+        if self.record.dry_run:
+            self.counts["events_expired"] = events.would_expire(self.record.organization_id)
+        else:
+            events.run(acting_in(self.record), self.run.keep)
+
     def _note(self, moving: Mapping[str, Any]) -> None:
         self.moving = moving
         self._save()
@@ -404,6 +414,8 @@ class _Round:
         for entry in self._entries():
             if entry.action in COUNTS:
                 counts[COUNTS[entry.action]] += 1
+            elif entry.action == EXPIRED:
+                counts["events_expired"] += entry.details["count"]
             elif entry.action.endswith(":expire"):
                 counts["expired_members"] += entry.details["removed"]
             elif entry.action.endswith(":compact"):

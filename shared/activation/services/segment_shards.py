@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TypeVar
 
+from activation.domain.caller import Caller
 from activation.domain.event import Event
 from activation.domain.membership import Transition
 from activation.domain.segment_shard import SegmentShard, shard_id, shard_key, shard_of, step_id
@@ -124,6 +125,22 @@ class ShardWorker:
         Raises StorageUnavailableError when the archive is damaged.
         """
         return self._again(lambda: self._backfill(organization_id, shard))
+
+    def put_right(
+        self, caller: Caller, opened: OpenShard, state: ShardState, transitions: Transitions
+    ) -> None:
+        """Put a state in the place of a shard's, as its next step, and tell what that changes.
+
+        Raises ConflictError when the shard has moved on.
+        """
+        told = _told(state, transitions, opened.book)
+        writes, messages = self.states.whole(opened, state, ()), []
+        if told.users:
+            writes.append(self._transitions(opened, told))
+            messages.append(message_of_step(opened, told))
+        details = {"transitions": len(transitions)}
+        self.commits.commit(caller, "replay:shard:mend", writes, messages=messages, details=details)
+        self.states.committed(opened, state, writes)
 
     def fold(self, organization_id: str, shard: int, skip: int = 0) -> None:
         """Store the whole state of a shard, so that no delta is left: before a release that
