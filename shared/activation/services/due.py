@@ -11,6 +11,7 @@ from typing import Any
 
 from activation import observability
 from activation.domain.distribution import Distribution
+from activation.domain.entity import new_id
 from activation.domain.job import Job
 from activation.domain.lane import Lane
 from activation.domain.member_import import MemberImport
@@ -28,6 +29,7 @@ from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
 from activation.services.platforms import check_message, refresh_message
+from activation.services.segment_followers import FOLLOWS, MARKS, follow_message
 
 PAGE = 200
 SHARDS, SHARD_PAGE = "segment_shards", 5_000
@@ -53,6 +55,7 @@ class DueService:
             "import_age_seconds": self._age("imports"),
             "sweep_age_seconds": self._age(SHARDS),
             "archive_age_seconds": self._age(ARCHIVES),
+            "follow_age_seconds": self._age(MARKS),
         }
         found = self._found()
         free = shutil.disk_usage(self.disk).free if self.disk else None
@@ -80,6 +83,7 @@ class DueService:
             "webhook_deliveries": self._webhook_deliveries(),
             "segment_shards": self.segment_shards(),
             "event_archives": self._event_archives(),
+            "segment_follows": self._follows(),
             "idempotency": self._old_claims(),
         }
 
@@ -176,6 +180,17 @@ class DueService:
         if messages:
             self.commits.bus.publish(messages)
         return len(due)
+
+    def _follows(self) -> int:
+        """Audiences whose segment has changed, whose worker fell silent, or that are to be looked
+        after."""
+        now = self.clock.now()
+        due = [one for name in (MARKS, FOLLOWS) for one in self.documents.due(name, now, PAGE)]
+        audiences = sorted({(one.key.organization_id, one.key.id) for one in due})
+        messages = [follow_message(*one, self.clock, new_id(now)) for one in audiences]
+        if messages:
+            self.commits.bus.publish(messages)
+        return len(messages)
 
     def _old_claims(self) -> int:
         due = self.documents.due(IDEMPOTENCY, self.clock.now(), PAGE)
