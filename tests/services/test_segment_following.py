@@ -494,12 +494,12 @@ def test_an_archived_or_held_audience_waits(shop: Shop, app: App) -> None:
     audience = shop.audience()
     shop.buys(email(1))
     shop.quiet()
-    app.retention.hold(ANN, audience, HoldDraft(reason="a court"))
+    app.retention.hold(ANN, audience, "a court")
     shop.buys(email(2))
     shop.minutes(3)
     assert shop.record(audience).size == 1
     assert shop.following(audience).paused == "legal_hold"
-    app.retention.release_hold(ANN, audience)
+    app.retention.lift(ANN, audience)
     shop.quiet()
     assert shop.require_in_step(audience).paused is None
     app.audiences.set_status(ANN, audience, "archived")

@@ -157,7 +157,7 @@ class FollowWork:
         blobs, told = self.members.store.blobs, _Told()
         suppressions = self._suppressions()
         runs = write_runs(blobs, organization_id, audience_id, self._users(told), self.keep)
-        whole: list[str] = []
+        whole: list[str] | None = None
         try:
             with Runs(blobs, [BlobKey(organization_id, path) for path in runs]) as wanted:
                 ranges = ranges_for(self.held, wanted.rows())
@@ -175,7 +175,7 @@ class FollowWork:
             )
             self._changed(found, after, whole)
         finally:
-            self.members.store.discard_runs(organization_id, [*runs, *whole])
+            self.members.store.discard_runs(organization_id, [*runs, *(whole or ())])
         return found
 
     def _users(self, told: _Told) -> Iterator[Any]:
