@@ -360,7 +360,7 @@ def test_steps_are_followed_and_all_is_compared_once_a_day(shop: Shop, runs: lis
     audience = shop.audience()
     shop.buys(email(1))
     shop.quiet()
-    assert [one["outcome"] for one in runs][0] == "compared"
+    assert next(one["outcome"] for one in runs) == "compared"
     shop.buys(email(2))
     shop.quiet()
     assert last(runs) == ("steps", 1, 0)
@@ -377,7 +377,9 @@ def forget(app: App, collection: str) -> int:
     return len(found)
 
 
-def test_after_a_long_silence_nobody_needs_the_steps(shop: Shop, app: App, runs: list[Line]) -> None:
+def test_after_a_long_silence_nobody_needs_the_steps(
+    shop: Shop, app: App, runs: list[Line]
+) -> None:
     audience = shop.audience()
     shop.buys(*emails(1, 2))
     shop.quiet()
@@ -539,9 +541,7 @@ def test_who_was_erased_does_not_come_back_until_that_is_lifted(shop: Shop, app:
     shop.quiet()
     following = shop.require_in_step(audience, erased=emails(1, 3))
     assert (following.members, following.rejected) == (2, {"suppressed": 3})
-    lifted = SuppressionReference(
-        identifier_type=IdentifierType.EMAIL, identifier_value=email(1)
-    )
+    lifted = SuppressionReference(identifier_type=IdentifierType.EMAIL, identifier_value=email(1))
     app.suppressions.remove(ANN, lifted)
     shop.buys(email(5))
     shop.quiet()

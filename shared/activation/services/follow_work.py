@@ -33,7 +33,7 @@ from activation.members.rows import Encoded
 from activation.members.runs import Runs, write_run
 from activation.members.store import MergeResult
 from activation.members.user_ids import UserIds
-from activation.ports import BlobKey, Clock
+from activation.ports import BlobKey, Clock, Write
 from activation.services.access import retry_conflicts
 from activation.services.audiences import dated
 from activation.services.leases import Lease
@@ -66,6 +66,7 @@ class FollowWork:
     interval: timedelta
     caller: Caller
     lease: Lease[SegmentFollow]
+    most_changed: int = MOST_CHANGED
     stored: Stored[Audience] = field(init=False)
     merged: MergeResult | None = field(default=None, init=False)
 
@@ -104,7 +105,7 @@ class FollowWork:
     def released(self, **fields: Any) -> None:
         """End the run without a change of members."""
         try:
-            self.lease = self.lease.committed(lease_until=None, **fields)
+            self.lease = self.lease.committed(**{**fields, "lease_until": None})
         except ConflictError as error:
             raise LeaseLostError from error
 
@@ -126,7 +127,8 @@ class FollowWork:
 
     def step(self) -> Difference:
         """Apply what the shards told since. Raises OutOfStepError when it does not fit."""
-        steps = SegmentSteps(self.members.documents, self.shards.parcels)
+        documents, parcels = self.members.documents, self.shards.parcels
+        steps = SegmentSteps(documents, parcels, max_users=2 * self.most_changed)
         binding, suppressions, now = self.binding, self._suppressions(), self.clock.now()
         until = steps.heads(self.audience.organization_id)
         moved = steps.moved(
@@ -205,7 +207,7 @@ class FollowWork:
             found.rows.append(part.fresh)
             found.removals.append(part.gone)
             found.shared += part.shared
-            if found.size > MOST_CHANGED:
+            if found.size > self.most_changed:
                 return None
         return found
 
@@ -241,7 +243,7 @@ class FollowWork:
                 ACTION,
                 "Members followed the segment",
                 merge,
-                lambda _audience, _result: [self.lease.stored.replaced_by(after)],
+                lambda _audience, _result: self._noted(after),
                 status=self._fields,
                 upkeep=True,
                 require=self._require_unchanged,
@@ -253,17 +255,21 @@ class FollowWork:
             if whole is None:
                 self.members.store.discard_runs(self.audience.organization_id, runs)
 
+    def _noted(self, after: SegmentFollow) -> list[Write]:
+        """What says how far the audience was followed; only the holder of the lease can."""
+        return [self.lease.stored.replaced_by(after)]
+
     def _unchanged(self, after: SegmentFollow) -> None:
         """The members are those of the segment: only that is noted."""
         if self.binding.manifest_id == self.audience.manifest_id:
-            self.released(**after.model_dump(exclude={"lease_until", "updated_at"}))
+            self.released(**dict(after))
             return
         self._require_unchanged(self.members.audiences.records.get(*self._address).entity)
         audience = self.audience.changed(segment=self._at(self.audience.manifest_id))
         self.members.commits.commit(
             self.caller,
             ACTION,
-            [self.stored.replaced_by(audience), self.lease.stored.replaced_by(after)],
+            [self.stored.replaced_by(audience), *self._noted(after)],
             before=self.audience,
             after=audience,
         )

@@ -22,7 +22,12 @@ from activation.errors import ActivationError, ConflictError
 from activation.members.followed import Difference, OutOfStepError
 from activation.ports import Batch, Clock, Document, Key, Write
 from activation.services.access import retry_conflicts
-from activation.services.follow_work import FollowWork, LeaseLostError, why_paused
+from activation.services.follow_work import (
+    MOST_CHANGED,
+    FollowWork,
+    LeaseLostError,
+    why_paused,
+)
 from activation.services.leases import Lease, is_held
 from activation.services.members import MemberService
 from activation.services.segment_followers import FOLLOWS, MARKS
@@ -41,6 +46,8 @@ class FollowWorker:
     clock: Clock
     lease_seconds: int
     interval: timedelta
+    most_changed: int = MOST_CHANGED
+    work: type[FollowWork] = FollowWork
 
     @property
     def records(self) -> Collection[SegmentFollow]:
@@ -92,7 +99,8 @@ class FollowWorker:
 
     def _guarded(self, caller: Caller, lease: Lease[SegmentFollow], mark: Document | None) -> None:
         address = (lease.job.organization_id, lease.job.audience_id)
-        work = FollowWork(self.members, self.shards, self.clock, self.interval, caller, lease)
+        ports = (self.members, self.shards, self.clock, self.interval)
+        work = self.work(*ports, caller, lease, self.most_changed)
         try:
             retry_conflicts(partial(self._attempt, work, address, mark))
         except LeaseLostError:

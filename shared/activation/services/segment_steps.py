@@ -18,8 +18,6 @@ from activation.services.shard_states import HEADS
 PAGE = 50
 MAX_STEPS = 20_000
 """Told steps that are read; after more it is quicker to compare all members."""
-MAX_USERS = 200_000
-"""Users whose changes are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,8 @@ class SegmentSteps:
 
     documents: DocumentStore
     parcels: Parcels
+    max_users: int
+    """Users whose changes are held in memory."""
 
     def heads(self, organization_id: str) -> tuple[int, ...]:
         """The number of the last step of each shard."""
@@ -63,7 +63,10 @@ class SegmentSteps:
             for told in self._newest_first(organization_id, shard, start, stop):
                 looked += 1
                 _note(told, segment_id, first, last)
-                if looked > MAX_STEPS or len(found.came) + len(found.went) + len(last) > MAX_USERS:
+                if (
+                    looked > MAX_STEPS
+                    or len(found.came) + len(found.went) + len(last) > self.max_users
+                ):
                     raise OutOfStepError
             _sum_up(found, first, last)
         return found
