@@ -39,7 +39,7 @@ class Shop:
     segment_id: str = ""
 
     def __post_init__(self) -> None:
-        self.segment_id = self.segment("Buyers")
+        self.segment_id = self.segment_id or self.segment("Buyers")
 
     def segment(self, name: str, **rule: Any) -> str:
         """A segment of one rule."""

@@ -368,3 +368,4 @@ def _require_writable(audience: Audience) -> None:
             field="status",
             reason="archived",
         )
+    audience.require_own_members()
