@@ -171,7 +171,7 @@ def told(story: Story, script: list[tuple[tuple[Happening, object], object]]) ->
 
 
 QUICK = settings(max_examples=12, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=120, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=250, suppress_health_check=list(HealthCheck))
 scripts = st.lists(st.tuples(happenings, deaths), max_size=25)
 
 
