@@ -26,6 +26,7 @@ from activation.errors import ActivationError
 from activation.ports import Message
 from activation.settings import Settings
 from tests.conftest import START
+from tests.faults.conftest import RAM_DISK
 from tests.faults.ports import Crash, Fault, Tape, When, attach
 from tests.services.following import ANN, HANDLERS, Shop
 
@@ -111,9 +112,7 @@ class Story:
     def changes_rules(self, shop: Shop, value: int) -> None:
         rules = [{**RULE, "value": value}]
         draft = {"name": "Once", "type": "INDEPENDENT", "rules": rules}
-        shop.app.segments.replace(
-            ANN, self.segment_id, SegmentDefinition.model_validate(draft)
-        )
+        shop.app.segments.replace(ANN, self.segment_id, SegmentDefinition.model_validate(draft))
 
     def binds(self, shop: Shop, region: str) -> None:
         shop.bind(self.audience_id, default_region=region)
@@ -129,7 +128,7 @@ class Story:
             shop.minutes(12)
             erased = [one for one in PEOPLE if is_erased(shop.app, one)]
             shop.require_in_step(self.audience_id, erased)
-            assert not shop.app.bus.dead_letters("run_job")  # type: ignore[attr-defined]
+            assert not shop.app.bus.dead_letters("run_job")
             assert shop.following(self.audience_id).waiting_since is None
 
 
@@ -160,11 +159,15 @@ def is_erased(app: App, person: str) -> bool:
     return any(one.reason is SuppressionReason.ERASURE for one in found)
 
 
-def told(story: Story, script: list[tuple[tuple[Happening, object], object]]) -> None:
+Death = tuple[int, When, bool] | None
+Script = list[tuple[tuple[Happening, object], Death]]
+
+
+def told(story: Story, script: Script) -> None:
     """Live through a script: what happens, and where in it the process dies."""
     story.begun()
     for (happens, what), death in script:
-        fault = Fault(death[0], death[1], of_reads=death[2]) if death else None  # type: ignore[index]
+        fault = Fault(death[0], death[1], of_reads=death[2]) if death else None
         with story.process(fault) as shop, suppress(ActivationError):
             happens(story, shop, what)
     story.ended()
@@ -175,19 +178,19 @@ LONG = settings(max_examples=250, suppress_health_check=list(HealthCheck))
 scripts = st.lists(st.tuples(happenings, deaths), max_size=25)
 
 
-def lived(most_changed: int, script: list[tuple[tuple[Happening, object], object]]) -> None:
-    with TemporaryDirectory(dir="/dev/shm") as folder:
+def lived(most_changed: int, script: Script) -> None:
+    with TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
         told(Story(Path(folder), most_changed), script)
 
 
 @QUICK
 @given(st.sampled_from([2, 1000]), scripts)
-def test_an_audience_is_its_segment_once_quiet(most_changed: int, script: list) -> None:  # type: ignore[type-arg]
+def test_an_audience_is_its_segment_once_quiet(most_changed: int, script: Script) -> None:
     lived(most_changed, script)
 
 
 @pytest.mark.slow
 @LONG
 @given(st.sampled_from([2, 1000]), scripts)
-def test_so_it_is_in_more_stories(most_changed: int, script: list) -> None:  # type: ignore[type-arg]
+def test_so_it_is_in_more_stories(most_changed: int, script: Script) -> None:
     lived(most_changed, script)

@@ -98,6 +98,10 @@ class SegmentFollow(Entity):
     """The code of what went wrong the last time."""
     lease_until: Instant | None = None
 
+    def has_followed(self, shard: int, number: int) -> bool:
+        """Whether a step of a shard is in the members already."""
+        return shard < len(self.steps) and self.steps[shard] >= number
+
     def stored(self) -> dict[str, Any]:
         """The stored form; it comes up for `run_due` when a worker fell silent or a look is due."""
         data = self.model_dump(mode="json")

@@ -65,12 +65,15 @@ class SegmentMarking:
     def run(self, organization_id: str, shard: int, number: int, trace_id: str) -> int:
         """Mark those who follow a segment that the step changed; returns how many marks were new.
         Safe to do again."""
-        follows = self._follows(organization_id)
+        follows = [
+            one
+            for one in self._follows(organization_id)
+            if one.paused is None and not one.has_followed(shard, number)
+        ]
         if not follows:
             return 0
         told = self._segments(organization_id, shard, number)
         concerned = [one for one in follows if told is None or one.segment_id in told]
-        concerned = [one for one in concerned if one.paused is None]
         keys = [Key(organization_id, MARKS, one.audience_id) for one in concerned]
         there = self.documents.get_many(keys) if keys else []
         fresh = [one for one, mark in zip(concerned, there, strict=True) if mark is None]
