@@ -144,7 +144,8 @@ def test_message_without_a_meaning_is_refused(
 def test_message_about_nothing_we_have_is_acknowledged(
     organization: str, data: dict[str, Any], function: str, server: LocalServer
 ) -> None:
-    assert Bus(server, function).send(data, organization).status_code == 204
+    step = {"shard": 63, "number": 7} if function == "follow_segments" else {}
+    assert Bus(server, function).send({**data, **step}, organization).status_code == 204
 
 
 @pytest.mark.parametrize("organization", ["acme", "", "../evil"])
