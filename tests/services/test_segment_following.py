@@ -570,3 +570,17 @@ def test_who_only_opted_out_stays_a_member_and_is_never_sent(shop: Shop, app: Ap
     shop.buys(*emails(1, 2))
     shop.quiet()
     assert shop.require_in_step(audience).members == 2
+
+
+def test_who_was_erased_from_the_segment_leaves_the_audience(
+    shop: Shop, app: App, runs: list[Line]
+) -> None:
+    """His exit is told under a name that is not his: everything is compared."""
+    audience = shop.audience(identifier="customer_id")
+    erased = "erased:somebody"
+    shop.buys("C1", "C2")
+    shop.quiet()
+    shop.buys(erased)
+    shop.quiet()
+    assert last(runs) == ("broken", 1, 0)
+    shop.require_in_step(audience)

@@ -45,8 +45,6 @@ class Difference:
     """Tables of keys: members who leave, and those who are replaced by one of `rows`."""
     shared: int = 0
     """Users beyond the first of each member: of all when they were compared, else how many more."""
-    unknown: int = 0
-    """Users who went and were no members."""
 
     @property
     def size(self) -> int:
@@ -72,7 +70,8 @@ class Difference:
 def stepped(store: MemberStore, held: Manifest | None, came: Any, went: Any) -> Difference:
     """What members who came and went, each once per user, change in those held.
 
-    Raises OutOfStepError when more went than there were.
+    Raises OutOfStepError when more went than there were, or somebody who was no member: people
+    who were erased are in a segment without being one, and only they.
     """
     import numpy as np
     import pyarrow as pa
@@ -88,10 +87,9 @@ def stepped(store: MemberStore, held: Manifest | None, came: Any, went: Any) -> 
     known, there = _held(store, held, named)
     before = np.zeros(named.num_rows, np.int64)
     before[known] = users_of(there)
-    after = np.where(known, before + more - fewer, more)
-    if (after < 0).any():
+    after = before + more - fewer
+    if (after < 0).any() or fewer[~known].any():
         raise OutOfStepError
-    found.unknown = int(fewer[~known].sum())
     found.shared = _beyond_first(after) - _beyond_first(before)
     _settle(found, named, there, before, after)
     return found

@@ -139,7 +139,6 @@ class FollowWork:
         rejected = Counter(self.follow.rejected)
         rejected.update(_reasons(came))
         rejected.subtract(_reasons(went))
-        rejected[RejectReason.SUPPRESSED.value] -= found.unknown
         after = self._followed(
             steps=until,
             users=self.follow.users + len(moved.came) - len(moved.went),

@@ -16,6 +16,9 @@ from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_states import HEADS
 
 PAGE = 50
+ERASED = "erased:"
+"""Who was erased leaves his segments under a name that begins so: nobody knows which member he
+was."""
 MAX_STEPS = 20_000
 """Told steps that are read; after more it is quicker to compare all members."""
 
@@ -52,7 +55,8 @@ class SegmentSteps:
     ) -> Moved:
         """What the steps after `since`, up to `until`, changed in all.
 
-        Raises OutOfStepError when they do not lead there, or when they are too many.
+        Raises OutOfStepError when they do not lead there, when somebody was erased, or when they
+        are too many.
         """
         found, looked = Moved(), 0
         for shard, (start, stop) in enumerate(zip(since, until, strict=True)):
@@ -94,7 +98,7 @@ def _note(told: Told, segment_id: str, first: dict[str, bool], last: dict[str, b
     rows = told.transitions.rows[mine].tolist()
     for row, entered in zip(rows, told.transitions.entered[mine].tolist(), strict=True):
         user = told.users[row]
-        if first.get(user, not entered) == entered:
+        if first.get(user, not entered) == entered or user.startswith(ERASED):
             raise OutOfStepError
         first[user] = entered
         last.setdefault(user, entered)

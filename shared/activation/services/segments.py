@@ -383,7 +383,7 @@ class SegmentService(Records[SegmentRecord]):
                 return found
             after = page.next_after
 
-    def _audiences(self, organization_id: str, segment_id: str) -> list[Audience]:
+    def _audiences(self, organization_id: str, segment_id: str) -> Sequence[Audience]:
         """The audiences that follow this segment."""
         return followers(self.documents, organization_id, segment_id)
 
