@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from activation.services.evidence import EvidenceService
     from activation.services.exchanges import ExchangeLogs
     from activation.services.follow_reports import FollowReports
+    from activation.services.follow_sends import FollowSends
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.key_rotation import KeyRotation
@@ -855,6 +856,13 @@ class App:
             self.settings.lease_seconds,
             timedelta(seconds=self.settings.follow_seconds),
         )
+
+    @cached_property
+    def follow_sends(self) -> FollowSends:
+        """What platforms get when a segment has changed an audience."""
+        from activation.services.follow_sends import FollowSends
+
+        return FollowSends(self.refreshing, self.clock)
 
     @cached_property
     def follow_reports(self) -> FollowReports:

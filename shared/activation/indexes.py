@@ -39,7 +39,7 @@ INDEXES = MappingProxyType(
 SWEPT = (
     *("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),
     *("event_archives", "platforms", "segment_shards", "webhook_deliveries"),
-    *("segment_follows", "segment_marks"),
+    *("segment_follows", "segment_marks", "segment_sends"),
 )
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 

@@ -23,6 +23,7 @@ HANDLERS: Mapping[str, Callable[[App, Message], None]] = {
     "process_events": messages.process_events,
     "follow_segments": messages.follow_segments,
     "run_job": messages.run_job,
+    "dispatch_distribution": messages.dispatch_distribution,
 }
 ANN = caller_of()
 BUYS = {"event_type": "orders", "operator": "GTE", "value": 1, "window_minutes": 30}

@@ -16,6 +16,7 @@ from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.identifier import key_digest
 from activation.domain.platform import PlatformChanges
 from activation.domain.suppression import SuppressionsDraft
+from activation.ports import Query
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.members import member_key
 from tests.conftest import START
@@ -134,3 +135,83 @@ def test_an_automatic_refresh_sends_what_was_followed(market: Market) -> None:
     shop.app.due.run()
     work(shop.app)
     assert market.held() == keys(emails(*range(15)))
+
+
+# sent by itself -----------------------------------------------------------------------------------
+
+
+def sent_by_itself(market: Market) -> list[Distribution]:
+    """The distributions that nobody requested, oldest first."""
+    found = market.shop.app.distributions.list(market.shop.caller, {}, limit=200).items
+    return sorted((one for one in found if one.slot_at is not None), key=lambda one: one.created_at)
+
+
+def begun(market: Market) -> Market:
+    """An audience of twenty that was sent once, and is sent again by itself after changes."""
+    market.shop.bind(market.audience_id, distribute_every_minutes=15)
+    market.shop.buys(*emails(*range(20)))
+    market.shop.quiet()
+    assert market.sent("initial").status is COMPLETED
+    return market
+
+
+@pytest.fixture
+def live(market: Market) -> Market:
+    """The same, of users who stay for a day."""
+    market.shop.segment_id = market.shop.segment("Regulars", window_minutes=1440)
+    return begun(market)
+
+
+def test_a_change_reaches_the_platform_by_itself(live: Market) -> None:
+    live.shop.minutes(15)
+    assert all(one.plan and one.plan.rows == 0 for one in sent_by_itself(live))
+    before = len(sent_by_itself(live))
+    live.shop.buys(*emails(20, 21, 22))
+    live.shop.minutes(18)
+    live.require_equal()
+    (first, *_) = sent_by_itself(live)[before:]
+    assert first.distribution_type == "incremental"
+    assert first.plan is not None
+    assert first.plan.adds == 3
+
+
+def test_however_many_changes_it_is_sent_once_in_its_interval(live: Market) -> None:
+    live.shop.minutes(16)
+    before = len(sent_by_itself(live))
+    for number in range(30):
+        live.shop.buys(email(100 + number))
+        live.shop.minutes(1)
+    assert len(sent_by_itself(live)) - before in (2, 3)
+    live.shop.minutes(16)
+    assert live.held() == keys(live.shop.users())
+
+
+def test_what_is_held_is_not_sent_again_and_again(market: Market) -> None:
+    """Everybody leaves: one distribution is held, and no other one piles up behind it."""
+    live = begun(market)
+    live.shop.minutes(120)
+    assert live.shop.users() == set()
+    held = [one for one in sent_by_itself(live) if one.hold is not None]
+    assert [one.hold.reason for one in held if one.hold] == ["blast_radius"]
+    assert live.held() == keys(emails(*range(20)))
+
+
+def test_nothing_is_sent_where_nobody_asked_for_it(market: Market) -> None:
+    market.shop.buys(*emails(*range(20)))
+    market.shop.quiet()
+    market.sent("initial")
+    market.shop.buys(email(50))
+    market.shop.minutes(20)
+    assert sent_by_itself(market) == []
+    assert market.shop.record(market.audience_id).size == 21
+
+
+def test_an_audience_that_is_set_free_is_sent_no_more(live: Market, app: App) -> None:
+    live.shop.minutes(16)
+    before = len(sent_by_itself(live))
+    live.shop.buys(email(50))
+    live.shop.work()
+    live.shop.bind(live.audience_id, segment=None)
+    live.shop.minutes(40)
+    assert len(sent_by_itself(live)) == before
+    assert not app.documents.query(Query("acme", "segment_sends"))

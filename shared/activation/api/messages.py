@@ -156,8 +156,8 @@ def import_members(app: App, message: Message) -> None:
 
 
 def dispatch_distribution(app: App, message: Message) -> None:
-    """Work on a distribution or one of its lanes, check a platform's credentials, or tell a
-    webhook."""
+    """Work on a distribution or one of its lanes, request those that are due, check a platform's
+    credentials, or tell a webhook."""
     delivery_id = message.data.get("webhook_delivery_id")
     if delivery_id is not None:
         app.webhook_sender.run(message.organization_id, _text(delivery_id, "webhook_delivery_id"))
@@ -174,6 +174,10 @@ def dispatch_distribution(app: App, message: Message) -> None:
     if ledger_id is not None:
         ledger_id = _text(ledger_id, "ledger_id")
         app.reconciler.run(message.organization_id, ledger_id, _trace(message))
+        return
+    followed = message.data.get("followed")
+    if followed is not None:
+        app.follow_sends.run(message.organization_id, _text(followed, "followed"), _trace(message))
         return
     lane_id = message.data.get("lane_id")
     if lane_id is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -29,6 +30,7 @@ class SegmentBinding(Value):
     ad_user_data: Consent | None = None
     ad_personalization: Consent | None = None
     limited_data_use: bool | None = None
+    distribute_every_minutes: int | None = None
     bound_at: Instant
     manifest_id: str | None = None
     """The manifest that came of following; another one: the members were changed since."""
@@ -55,6 +57,13 @@ class SegmentBindingDraft(Draft):
     ad_user_data: Consent | None = None
     ad_personalization: Consent | None = None
     limited_data_use: bool | None = None
+    distribute_every_minutes: int | None = Field(
+        default=None,
+        ge=5,
+        le=1440,
+        description="After a change, platforms that have the audience get the difference, at most"
+        " so often; null: by schedule or request only.",
+    )
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -106,6 +115,36 @@ class SegmentFollow(Entity):
         """The stored form; it comes up for `run_due` when a worker fell silent or a look is due."""
         data = self.model_dump(mode="json")
         return {**data, "due_at": data["lease_until"] or data["look_at"]}
+
+    @classmethod
+    def restored(cls, data: Any) -> Self:
+        """The record from its stored form."""
+        return cls.model_validate({k: v for k, v in data.items() if k != "due_at"})
+
+
+class SegmentSend(Entity):
+    """When the platforms of an audience get what changed in it.
+
+    `slot_at` names the distributions that are being requested; `sent_at` those of the last time.
+    """
+
+    audience_id: str
+    next_at: Instant | None = None
+    slot_at: Instant | None = None
+    sent_at: Instant | None = None
+
+    def wanted(self, now: datetime, every: timedelta) -> SegmentSend:
+        """The record after one more change. What is being requested may not have it."""
+        if self.next_at is not None and self.slot_at is None:
+            return self.changed(updated_at=now)
+        last = self.slot_at or self.sent_at
+        next_at = now if last is None else max(now, last + every)
+        return self.changed(next_at=next_at, slot_at=None, sent_at=last, updated_at=now)
+
+    def stored(self) -> dict[str, Any]:
+        """The stored form; it comes up for `run_due` at `next_at`."""
+        data = self.model_dump(mode="json")
+        return {**data, "due_at": data["next_at"]}
 
     @classmethod
     def restored(cls, data: Any) -> Self:

@@ -29,7 +29,13 @@ from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
 from activation.services.platforms import check_message, refresh_message
-from activation.services.segment_followers import FOLLOWS, MARKS, follow_message
+from activation.services.segment_followers import (
+    FOLLOWS,
+    MARKS,
+    SENDS,
+    follow_message,
+    followed_message,
+)
 
 PAGE = 200
 SHARDS, SHARD_PAGE = "segment_shards", 5_000
@@ -84,6 +90,7 @@ class DueService:
             "segment_shards": self.segment_shards(),
             "event_archives": self._event_archives(),
             "segment_follows": self._follows(),
+            "segment_sends": self._sends(),
             "idempotency": self._old_claims(),
         }
 
@@ -186,8 +193,16 @@ class DueService:
         after."""
         now = self.clock.now()
         due = [one for name in (MARKS, FOLLOWS) for one in self.documents.due(name, now, PAGE)]
-        audiences = sorted({(one.key.organization_id, one.key.id) for one in due})
+        audiences = sorted({_address(one) for one in due})
         messages = [follow_message(*one, self.clock, new_id(now)) for one in audiences]
+        if messages:
+            self.commits.bus.publish(messages)
+        return len(messages)
+
+    def _sends(self) -> int:
+        """Audiences whose platforms are to get what followed from their segments."""
+        due = self.documents.due(SENDS, self.clock.now(), PAGE)
+        messages = [followed_message(*_address(one), self.clock) for one in due]
         if messages:
             self.commits.bus.publish(messages)
         return len(messages)
@@ -204,3 +219,7 @@ class DueService:
             self.documents.commit(Batch([write]))
         except ConflictError:
             return
+
+
+def _address(document: Document) -> tuple[str, str]:
+    return document.key.organization_id, document.key.id

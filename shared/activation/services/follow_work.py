@@ -36,6 +36,7 @@ from activation.members.user_ids import UserIds
 from activation.ports import BlobKey, Clock, Write
 from activation.services.access import retry_conflicts
 from activation.services.audiences import dated
+from activation.services.follow_sends import to_be_sent
 from activation.services.leases import Lease
 from activation.services.members import MemberService
 from activation.services.restore_mark import marked
@@ -242,7 +243,7 @@ class FollowWork:
                 ACTION,
                 "Members followed the segment",
                 merge,
-                lambda _audience, _result: self._noted(after),
+                lambda _audience, _result: [*self._noted(after), *self._to_be_sent()],
                 status=self._fields,
                 upkeep=True,
                 require=self._require_unchanged,
@@ -257,6 +258,9 @@ class FollowWork:
     def _noted(self, after: SegmentFollow) -> list[Write]:
         """What says how far the audience was followed; only the holder of the lease can."""
         return [self.lease.stored.replaced_by(after)]
+
+    def _to_be_sent(self) -> list[Write]:
+        return to_be_sent(self.members.documents, self.audience, self.clock.now())
 
     def _unchanged(self, after: SegmentFollow) -> None:
         """The members are those of the segment: only that is noted."""

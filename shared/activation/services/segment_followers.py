@@ -23,8 +23,11 @@ from activation.ports import ABSENT, Batch, Clock, DocumentStore, Key, Message, 
 from activation.services.commits import Commits
 from activation.services.jobs import AUDIENCE_JOBS
 from activation.services.parcels import Parcels
+from activation.services.platforms import DISTRIBUTION_REQUESTS
 
-FOLLOWS, MARKS = "segment_follows", "segment_marks"
+FOLLOWS, MARKS, SENDS = "segment_follows", "segment_marks", "segment_sends"
+KEPT_BESIDE = (FOLLOWS, MARKS, SENDS)
+"""What is kept of an audience that follows a segment, under its id."""
 TRANSITIONS = "segment_transitions"
 PAGE = 200
 
@@ -142,6 +145,18 @@ def follow_message(organization_id: str, audience_id: str, clock: Clock, trace_i
     )
 
 
+def followed_message(organization_id: str, audience_id: str, clock: Clock) -> Message:
+    """The message that has the platforms of an audience get what followed."""
+    id = new_id(clock.now())  # noqa: A001 - of the message, and of all that it leads to
+    return Message(
+        topic=DISTRIBUTION_REQUESTS,
+        organization_id=organization_id,
+        id=id,
+        data={"followed": audience_id},
+        trace_id=id,
+    )
+
+
 def _binding_of(audience: Audience | None) -> str | None:
     return audience.segment.binding_id if audience and audience.segment else None
 
@@ -161,7 +176,7 @@ def _begun(audience: Audience, binding: SegmentBinding, now: datetime) -> Write:
 
 
 def _forgotten(audience: Audience) -> list[Write]:
-    keys = [Key(audience.organization_id, name, audience.audience_id) for name in (FOLLOWS, MARKS)]
+    keys = [Key(audience.organization_id, name, audience.audience_id) for name in KEPT_BESIDE]
     return [Write(key, None) for key in keys]
 
 
