@@ -138,6 +138,8 @@ def test_message_without_a_meaning_is_refused(
         {"platform_id": "unknown", "import_id": "unknown", "job_id": "unknown"},
         {"webhook_delivery_id": "unknown", "import_id": "unknown", "job_id": "unknown"},
         {"webhook_delivery_id": "../x", "import_id": "unknown", "job_id": "unknown"},
+        {"followed": "unknown", "import_id": "unknown", "follow": "unknown"},
+        {"followed": "../x", "import_id": "unknown", "follow": "../x"},
     ],
 )
 @pytest.mark.parametrize("organization", ["acme", "", "../evil"])

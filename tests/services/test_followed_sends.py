@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +20,13 @@ from activation.domain.identifier import key_digest
 from activation.domain.platform import PlatformChanges
 from activation.domain.suppression import SuppressionsDraft
 from activation.ports import Query
+from activation.settings import Settings
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.members import member_key
 from tests.conftest import START
+from tests.faults.ports import Crash, Fault, Tape, When, attach
 from tests.services.desk import Desk, desk
-from tests.services.following import Shop, email, emails
+from tests.services.following import ANN, Shop, email, emails
 from tests.working import work
 
 COMPLETED, PROCESSING = DistributionStatus.COMPLETED, DistributionStatus.PROCESSING
@@ -215,3 +220,41 @@ def test_an_audience_that_is_set_free_is_sent_no_more(live: Market, app: App) ->
     live.shop.minutes(40)
     assert len(sent_by_itself(live)) == before
     assert not app.documents.query(Query("acme", "segment_sends"))
+
+
+@pytest.mark.slow
+def test_who_dies_while_requesting_requests_once(tmp_path: Path, clock: MovableClock) -> None:
+    """At every store call: the platform gets the difference, by one distribution a slot."""
+    twin, numbers = GoogleAdsTwin(clock), itertools.count(100)
+    ids: dict[str, str] = {}
+
+    @contextmanager
+    def process(fault: Fault | None = None) -> Iterator[Market]:
+        options = Settings(data_folder=str(tmp_path / "data"), allow_private_hosts=True)
+        app = attach(App(options, clock), Tape(fault))
+        with desk(app, ANN, {"google_ads": twin}, max_rows=8) as at:
+            shop = Shop(app, clock, numbers=numbers, segment_id=ids.get("segment", ""))
+            yield Market(shop, at, twin, ids.get("audience", ""), ids.get("account", ""))
+        app.close()
+
+    with process() as market:
+        shop = market.shop
+        ids["segment"] = shop.segment_id = shop.segment("Regulars", window_minutes=1440)
+        ids["account"] = market.desk.account("google_ads")
+        ids["audience"] = shop.audience()
+        begun(replace(market, audience_id=ids["audience"], account=ids["account"]))
+        shop.minutes(17)
+    for call, when in itertools.product(range(1, 8), (When.BEFORE, When.AFTER)):
+        with process() as market:
+            before = len(sent_by_itself(market))
+            market.shop.buys(email(next(numbers)))
+            market.shop.quiet()
+            clock.sleep(16 * 60)
+        with process(Fault(call, when)) as dying, suppress(Crash):
+            dying.shop.app.follow_sends.run("acme", ids["audience"], "t")
+        with process() as market:
+            market.shop.minutes(8)
+            made = sent_by_itself(market)[before:]
+            assert len(made) == len({one.slot_at for one in made})
+            assert [one.plan.adds for one in made if one.plan and one.plan.rows] == [1]
+            market.require_equal()
