@@ -174,7 +174,7 @@ def told(story: Story, script: Script) -> None:
 
 
 QUICK = settings(max_examples=12, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=250, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 scripts = st.lists(st.tuples(happenings, deaths), max_size=25)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -25,7 +25,14 @@ from activation.domain.segment import SegmentStatus
 from activation.domain.segment_record import SegmentDefinition
 from activation.domain.segment_shard import shard_of
 from activation.domain.suppression import SuppressionReference, SuppressionsDraft
-from activation.errors import InvalidStateError, NotFoundError
+from activation.errors import (
+    ActivationError,
+    InvalidStateError,
+    NotFoundError,
+    StorageUnavailableError,
+    ValidationError,
+)
+from activation.members.store import MemberStore, MergeResult
 from activation.ports import Batch, Query, Write
 from tests.conftest import caller_of
 from tests.services.following import ANN, BUYS, Shop, email, emails
@@ -583,4 +590,72 @@ def test_who_was_erased_from_the_segment_leaves_the_audience(
     shop.buys(erased)
     shop.quiet()
     assert last(runs) == ("broken", 1, 0)
+    shop.require_in_step(audience)
+
+
+# when it fails ------------------------------------------------------------------------------------
+
+
+class Failing(MemberStore):
+    """A store whose merges fail while there are errors left."""
+
+    errors: ClassVar[list[ActivationError]] = []
+
+    def merge(self, *args: Any, **options: Any) -> MergeResult:
+        if self.errors:
+            raise self.errors.pop()
+        return super().merge(*args, **options)
+
+
+@pytest.fixture
+def failing(app: App) -> Iterator[list[ActivationError]]:
+    """Errors of merges that are to come, the last one first."""
+    store = app.store
+    Failing.errors.clear()
+    app.__dict__["store"] = Failing(store.blobs, store.documents, store.clock, store.limits)
+    yield Failing.errors
+    Failing.errors.clear()
+
+
+def test_an_error_that_passes_is_tried_again_soon(
+    shop: Shop, failing: list[ActivationError]
+) -> None:
+    audience = shop.audience()
+    shop.quiet()
+    failing += [StorageUnavailableError("Not now.")] * 3
+    shop.buys(*emails(1, 2))
+    shop.minutes(6)
+    assert failing == []
+    following = shop.require_in_step(audience)
+    assert (following.members, following.error) == (2, None)
+
+
+def test_any_other_error_is_shown_and_tried_again_in_an_hour(
+    shop: Shop, failing: list[ActivationError]
+) -> None:
+    regulars = shop.segment("Regulars", window_minutes=1440)
+    audience = shop.audience(segment_id=regulars)
+    shop.quiet()
+    failing += [ValidationError("Never.", field="x", reason="y")]
+    shop.buys(*emails(1, 2))
+    shop.minutes(3)
+    assert shop.following(audience).error == "VALIDATION_ERROR"
+    assert shop.record(audience).size == 0
+    shop.minutes(61)
+    following = shop.require_in_step(audience)
+    assert (following.members, following.error) == (2, None)
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(shop: Shop, app: App) -> None:
+    audience = shop.audience()
+    shop.quiet()
+    shop.buys(email(1))
+    shop.minutes(1)
+    before = shop.record(audience)
+    stored = app.follow_worker.records.get("acme", audience)
+    held = stored.entity.changed(lease_until=shop.clock.now() + timedelta(seconds=60))
+    app.documents.commit(Batch([stored.replaced_by(held)]))
+    app.follow_worker.run("acme", audience, "t")
+    assert shop.record(audience).version == before.version
+    shop.minutes(3)
     shop.require_in_step(audience)

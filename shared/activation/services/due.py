@@ -62,6 +62,7 @@ class DueService:
             "sweep_age_seconds": self._age(SHARDS),
             "archive_age_seconds": self._age(ARCHIVES),
             "follow_age_seconds": self._age(MARKS),
+            "follow_age_seconds": max(self._age(MARKS), self._age(FOLLOWS)),
         }
         found = self._found()
         free = shutil.disk_usage(self.disk).free if self.disk else None
