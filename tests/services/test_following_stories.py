@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from activation import observability
 from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.domain.identifier import IdentifierType
@@ -39,7 +43,9 @@ PEOPLE = ("ann@example.com", "carl@example.com", "fay@example.com")
 RULE = {"event_type": "orders", "operator": "EQ", "value": 1, "window_minutes": 600}
 
 users = st.lists(st.sampled_from([one for one in USERS if one]), min_size=1, max_size=6)
-deaths = st.none() | st.tuples(st.integers(1, 30), st.sampled_from(When), st.booleans())
+couple = st.lists(st.sampled_from(USERS[:3]), min_size=1, max_size=1)
+"""One person under one of his names."""
+deaths = st.none() | st.none() | st.tuples(st.integers(1, 30), st.sampled_from(When), st.booleans())
 
 
 @dataclass(slots=True)
@@ -94,6 +100,9 @@ class Story:
 
         shop.app.bus.deliver_due(deliver, count, only=tuple(HANDLERS))  # type: ignore[attr-defined]
 
+    def settles(self, shop: Shop, minutes: int) -> None:
+        shop.minutes(minutes)
+
     def erases(self, shop: Shop, person: str) -> None:
         given = {"identifier_type": "email", "identifier_value": person, "reason": "erasure"}
         shop.app.suppressions.add(ANN, SuppressionsDraft.model_validate({"suppressions": [given]}))
@@ -137,10 +146,13 @@ Happening = Callable[[Story, Shop, object], None]
 happenings = st.one_of(
     st.tuples(st.just(Story.buys), users),
     st.tuples(st.just(Story.buys), users),
+    st.tuples(st.just(Story.buys), couple),
     st.tuples(st.just(Story.waits), st.sampled_from([1, 6, 6, 30, 300])),
     st.tuples(st.just(Story.waits), st.sampled_from([1, 6, 6, 30, 300])),
     st.tuples(st.just(Story.delivers), st.sampled_from([1, 3, 20])),
-    st.tuples(st.just(Story.delivers), st.sampled_from([1, 3, 20])),
+    st.tuples(st.just(Story.settles), st.just(6)),
+    st.tuples(st.just(Story.settles), st.just(6)),
+    st.tuples(st.just(Story.settles), st.just(6)),
     st.tuples(st.just(Story.erases), st.sampled_from(PEOPLE)),
     st.tuples(st.just(Story.forgives), st.sampled_from(PEOPLE)),
     st.tuples(st.just(Story.restores), st.integers(0, 3)),
@@ -194,3 +206,26 @@ def test_an_audience_is_its_segment_once_quiet(most_changed: int, script: Script
 @given(st.sampled_from([2, 1000]), scripts)
 def test_so_it_is_in_more_stories(most_changed: int, script: Script) -> None:
     lived(most_changed, script)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_busy_day_is_followed_step_by_step(app: App, clock: MovableClock, seed: int) -> None:
+    """Nothing but users who come and go, under all of their names: compared once, then never."""
+    draw, shop = random.Random(seed), Shop(app, clock)
+    audience = shop.audience(segment_id=shop.segment("Once", **{**RULE, "window_minutes": 60}))
+    outcomes = Counter[str]()
+    meter = SimpleNamespace(
+        saw=lambda message, fields: outcomes.update(
+            [fields["outcome"]] if message == "audience followed" else []
+        )
+    )
+    observability.listen(meter)
+    for _ in range(40):
+        shop.buys(*draw.choices([one for one in USERS if one], k=draw.randint(1, 4)))
+        shop.minutes(draw.choice([2, 2, 3, 10]))
+        shop.minutes(2)
+        shop.require_in_step(audience)
+    observability.unlisten(meter)
+    assert outcomes["compared"] == 1
+    assert outcomes["broken"] == 0
+    assert outcomes["steps"] >= 40
