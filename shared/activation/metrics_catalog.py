@@ -223,6 +223,9 @@ METRICS: tuple[Metric, ...] = (
         "How long the shard waits that was to be archived first; 0 when none does.",
         event="round",
         value="archive_age_seconds",
+        unit="s",
+    ),
+    Metric(
         "activation_waiting_follow_age_seconds",
         "gauge",
         "How long a change of a segment waits past its time to reach an audience; 0: none does.",

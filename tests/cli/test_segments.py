@@ -149,6 +149,8 @@ def test_a_replay_agrees_or_names_what_differs(
     assert "ann" in failed.stdout
     assert program.json("replay", "--apply")[0]["differs"] is True
     assert program.json("replay", "--from", "2026-01-01")[0]["differs"] is False
+
+
 def test_an_audience_follows_a_segment(
     program: Program, file_of: Callable[[str, str], Path]
 ) -> None:

@@ -61,7 +61,6 @@ class DueService:
             "import_age_seconds": self._age("imports"),
             "sweep_age_seconds": self._age(SHARDS),
             "archive_age_seconds": self._age(ARCHIVES),
-            "follow_age_seconds": self._age(MARKS),
             "follow_age_seconds": max(self._age(MARKS), self._age(FOLLOWS)),
         }
         found = self._found()
