@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from activation.services.events import EventMarks, EventService
     from activation.services.evidence import EvidenceService
     from activation.services.exchanges import ExchangeLogs
+    from activation.services.follow_reports import FollowReports
+    from activation.services.follow_sends import FollowSends
     from activation.services.import_worker import ImportWorker
     from activation.services.imports import ImportService
     from activation.services.key_rotation import KeyRotation
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
     from activation.services.recovery import RecoveryService
     from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
+    from activation.services.segment_followers import SegmentMarking
+    from activation.services.segment_following import FollowWorker
     from activation.services.segment_replay import SegmentReplay
     from activation.services.segment_shards import ShardWorker
     from activation.services.segments import SegmentService
@@ -262,9 +266,12 @@ class App:
         """The one way to change anything."""
         from activation.services.announcements import Announcements
         from activation.services.followers import Followers
+        from activation.services.segment_followers import SegmentFollowers
 
         follow = together(
-            Followers(self.documents, self.clock), Announcements(self.documents, self.clock)
+            Followers(self.documents, self.clock),
+            SegmentFollowers(self.clock),
+            Announcements(self.documents, self.clock),
         )
         return Commits(self.documents, self.bus, self.clock, follow)
 
@@ -827,6 +834,42 @@ class App:
 
         rules = SegmentRules(self.documents, self.shards.books)
         return SegmentService(self.documents, self.commits, rules, self.clock)
+
+    @cached_property
+    def segment_marking(self) -> SegmentMarking:
+        """Marks of audiences whose segment has changed."""
+        from activation.services.parcels import Parcels
+        from activation.services.segment_followers import SegmentMarking
+
+        parcels = Parcels(self.member_blobs)
+        return SegmentMarking(self.documents, self.commits, parcels, self.clock)
+
+    @cached_property
+    def follow_worker(self) -> FollowWorker:
+        """The worker that brings audiences in step with segments."""
+        from activation.services.segment_following import FollowWorker
+
+        return FollowWorker(
+            self.members,
+            self.shards,
+            self.clock,
+            self.settings.lease_seconds,
+            timedelta(seconds=self.settings.follow_seconds),
+        )
+
+    @cached_property
+    def follow_sends(self) -> FollowSends:
+        """What platforms get when a segment has changed an audience."""
+        from activation.services.follow_sends import FollowSends
+
+        return FollowSends(self.refreshing, self.clock)
+
+    @cached_property
+    def follow_reports(self) -> FollowReports:
+        """How far audiences follow their segments."""
+        from activation.services.follow_reports import FollowReports
+
+        return FollowReports(self.documents)
 
     @cached_property
     def memberships(self) -> MembershipService:

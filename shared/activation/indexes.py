@@ -14,7 +14,7 @@ INDEXES = MappingProxyType(
     {
         "audiences": (
             *("status", "data_type", "subtype", "visible_to", "tags", "campaign_id"),
-            *("source_audience_id", "user_id"),
+            *("source_audience_id", "follows", "user_id"),
         ),
         "audit": ("target", "actor"),
         "distributions": ("audience_id", "platform_id", "status", "user_id", "visible_to"),
@@ -39,6 +39,7 @@ INDEXES = MappingProxyType(
 SWEPT = (
     *("distributions", "idempotency", "imports", "jobs", "lanes", "organizations", "outbox"),
     *("event_archives", "platforms", "segment_shards", "webhook_deliveries"),
+    *("segment_follows", "segment_marks", "segment_sends"),
 )
 """Collections whose documents may carry `due_at`, found by `DocumentStore.due`."""
 

@@ -225,6 +225,14 @@ METRICS: tuple[Metric, ...] = (
         value="archive_age_seconds",
         unit="s",
     ),
+    Metric(
+        "activation_waiting_follow_age_seconds",
+        "gauge",
+        "How long a change of a segment waits past its time to reach an audience; 0: none does.",
+        event="round",
+        value="follow_age_seconds",
+        unit="s",
+    ),
     # events and segments ------------------------------------------------------------------------
     Metric(
         "activation_events_received_total",
@@ -277,6 +285,47 @@ METRICS: tuple[Metric, ...] = (
         "Entries and exits that events brought about; those by silence are not among them.",
         event="events evaluated",
         value="transitions",
+    ),
+    # audiences that follow segments -------------------------------------------------------------
+    Metric(
+        "activation_follow_runs_total",
+        "counter",
+        "Runs that brought an audience in step: by steps, compared as a whole, or compared because"
+        " the steps were broken.",
+        event="audience followed",
+        labels=("outcome",),
+    ),
+    Metric(
+        "activation_follow_failures_total",
+        "counter",
+        "Runs that ended with an error.",
+        event="audience not followed",
+        labels=("code",),
+    ),
+    Metric(
+        "activation_follow_changes_total",
+        "counter",
+        "Members added, updated and removed by following segments.",
+        event="audience followed",
+        value="changes",
+    ),
+    Metric(
+        "activation_follow_wait_seconds",
+        "histogram",
+        "Time from the mark of a segment's first change to the run that takes it in.",
+        event="audience followed",
+        value="waited_seconds",
+        unit="s",
+        buckets=LONG,
+    ),
+    Metric(
+        "activation_follow_seconds",
+        "histogram",
+        "Time that a run takes.",
+        event="audience followed",
+        value="seconds",
+        unit="s",
+        buckets=LATENCY,
     ),
     Metric(
         "activation_cache_reads_total",

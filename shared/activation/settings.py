@@ -81,6 +81,9 @@ class Settings:
     lanes_per_organization: int = _setting(
         8, "workers that send for one organization at a time, over all its platforms"
     )
+    follow_seconds: int = _setting(
+        60, "an audience that follows a segment gets at most one version in this time"
+    )
     version_days: int = _setting(
         90, "a version keeps its members this many days after the next one followed"
     )

@@ -14,6 +14,7 @@ import pytest
 
 from activation.app import App
 from activation.cli.segments import parsed_rule
+from activation.local import LocalServer
 from activation.ports import Batch
 from activation.settings import Settings
 from tests.cli.conftest import Program
@@ -148,3 +149,29 @@ def test_a_replay_agrees_or_names_what_differs(
     assert "ann" in failed.stdout
     assert program.json("replay", "--apply")[0]["differs"] is True
     assert program.json("replay", "--from", "2026-01-01")[0]["differs"] is False
+
+
+def test_an_audience_follows_a_segment(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    program.ok("segments", "create", "Buyers", "--rule", "orders >= 1 in 24h")
+    bound = ("--segment", "Buyers", "--identifier", "customer_id")
+    made = program.json("audiences", "create", "Live", *bound)
+    assert made["segment"]["identifier"] == "customer_id"
+    program.ok("audiences", "create", "Plain")
+    assert "follows the segment" in program.ok(
+        "audiences", "follow", "Plain", "--segment", "Buyers", "--identifier", "phone"
+    )
+    program.ok("audiences", "follow", "Plain", *bound)
+    path = file_of("events.ndjson", events(1) + events(1, "bob"))
+    program.ok("events", "send", str(path))
+    server = LocalServer(Settings(data_folder=str(program.folder), log_level="ERROR"), port=0)
+    while server.deliver():
+        pass
+    server.app.close()
+    shown = program.ok("audiences", "show", "Live")
+    assert "in step, 0 steps behind" in shown
+    assert program.json("audiences", "show", "Live")["following"]["members"] == 2
+    assert "audiences: 'Plain', 'Live'" in program.fails(3, "segments", "delete", "Buyers")
+    assert "keeps its 2 members" in program.ok("audiences", "unfollow", "Plain")
+    assert "belong together" in program.fails(2, "audiences", "create", "X", "--segment", "Buyers")

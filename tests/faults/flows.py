@@ -15,6 +15,7 @@ from activation.documents import Stored
 from activation.domain.audience import AudienceChanges, AudienceDraft
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
+from activation.domain.event import read_event
 from activation.domain.identifier import IdentifierType
 from activation.domain.job import JobKind
 from activation.domain.member import MemberInput
@@ -22,6 +23,8 @@ from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft, ImportStatus
 from activation.domain.quota import QuotaDraft
 from activation.domain.retention_run import RunDraft
+from activation.domain.segment_record import NewSegmentDraft
+from activation.domain.segment_shard import shard_of
 from activation.domain.suppression import (
     SuppressionFileDraft,
     SuppressionReference,
@@ -56,6 +59,9 @@ def _people() -> Iterable[str]:
             yield address
 
 
+SHOPPING = 0
+"""The shard of all shoppers: what they do is one step."""
+SHOPPERS = tuple(itertools.islice((a for a in _people() if shard_of(a) == SHOPPING), 30))
 PEOPLE = tuple(itertools.islice(_people(), 34))
 HELD = PEOPLE[:5]
 """The members of the audience that flows find."""
@@ -249,6 +255,45 @@ def released(app: App) -> Scene:
     return scene
 
 
+def window_shoppers(app: App) -> Scene:
+    """An audience with members, and a segment that has users: who has seldom ordered."""
+    scene = filled(app)
+    rule = {"event_type": "orders", "operator": "LT", "value": 3, "window_minutes": 1440}
+    draft = {"name": "Seldom", "type": "INDEPENDENT", "rules": [rule]}
+    made = app.segments.create(ANN, NewSegmentDraft.model_validate(draft)).entity
+    ordered(app, SHOPPERS[:6], "first")
+    return Scene(scene.audience_id, {"segment_id": made.segment_id})
+
+
+def following(app: App) -> Scene:
+    """The same, when the audience follows the segment."""
+    scene = window_shoppers(app)
+    settle(app)
+    follow_segment(app, ANN, scene)
+    return scene
+
+
+def following_by_delta(app: App) -> Scene:
+    """The same with so many users that a small change is a delta."""
+    scene = window_shoppers(app)
+    ordered(app, SHOPPERS[6:26], "many")
+    settle(app)
+    follow_segment(app, ANN, scene)
+    return scene
+
+
+def ordered(app: App, users: Iterable[str], name: str, times: int = 1) -> None:
+    """Each of these users, who are all of one shard, orders."""
+    now = app.clock.now()
+    rows = [
+        {"user_id": user, "event_type": "orders", "event_id": f"{name}-{user}-{time}"}
+        for user in users
+        for time in range(times)
+    ]
+    events = [read_event(row, now) for row in rows]
+    app.shards.process(ANN.organization_id, SHOPPING, events)
+
+
 # what is asked --------------------------------------------------------------------------------
 
 
@@ -320,6 +365,19 @@ def lift_limit(app: App, caller: Caller, scene: Scene) -> Answer:
 def delete(app: App, caller: Caller, scene: Scene) -> Answer:
     with suppress(NotFoundError):
         app.audiences.delete(caller, scene.audience_id)
+    return {}
+
+
+def follow_segment(app: App, caller: Caller, scene: Scene) -> Answer:
+    bound = {"segment_id": scene.ids["segment_id"], "identifier": "email"}
+    changes = AudienceChanges.model_validate({"segment": bound})
+    return app.audiences.update(caller, scene.audience_id, changes).entity.public()
+
+
+def come_and_go(app: App, caller: Caller, scene: Scene) -> Answer:
+    """Three users come into the segment, and two leave it, in one step."""
+    del caller, scene
+    ordered(app, (*SHOPPERS[:2], *SHOPPERS[26:29]), "flow", 2)
     return {}
 
 
@@ -450,6 +508,9 @@ FLOWS: Mapping[str, Flow] = {
         Flow("retention and expiry", idle_and_expiring, retain),
         Flow("retention by the clock", idle, retain_by_the_clock, asks=by_the_system),
         Flow("derive", followed, upsert),
+        Flow("follow a segment", window_shoppers, follow_segment, ages=True),
+        Flow("follow", following, come_and_go, asks=by_the_system, ages=True),
+        Flow("follow by delta", following_by_delta, come_and_go, asks=by_the_system, ages=True),
         Flow("delete", filled_objects, delete, asks=by_the_system),
         Flow("suppress", partly_suppressed, opt_out),
         Flow("first suppress", filled, opt_out),

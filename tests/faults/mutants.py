@@ -8,7 +8,8 @@ nothing goes wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -19,10 +20,13 @@ from activation.domain.audience import Audience, AudienceChanges
 from activation.domain.caller import Caller, Claim
 from activation.domain.entity import new_id
 from activation.domain.manifest import Manifest
+from activation.domain.segment_follow import SegmentFollow
 from activation.errors import ConflictError
+from activation.members.followed import Difference
 from activation.members.store import MergeResult
 from activation.ports import ABSENT, Batch, BlobInfo, BlobKey, BlobStore, Key, Query, Write
 from activation.services.archives import nothing_more
+from activation.services.follow_work import FollowWork
 from activation.services.idempotency import completion
 from activation.services.quotas import QuotaService
 from activation.services.suppression_lists import SuppressionLists
@@ -306,8 +310,53 @@ def noted_afterwards(app: App, caller: Caller, scene: Scene) -> Answer:
 
 
 ARCHIVE = Flow("archive at once", flows.filled_objects, right_archive, asks=flows.by_the_system)
+FOLLOW = FLOWS["follow"]
 ADD = FLOWS["upsert of objects"]
 REMOVE = replace(FLOWS["remove"], prepare=flows.filled_objects)
+
+
+class BlindWork(FollowWork):
+    """Follows without looking whether the counts add up: that would heal what is wrong here."""
+
+    def _require_sum(self, after: SegmentFollow, size: int) -> None:
+        del after, size
+
+    def _followed(self, rejected: Counter[str], **fields: Any) -> SegmentFollow:
+        return super()._followed(+rejected, **fields)
+
+
+class FollowedAfterwards(BlindWork):
+    """Members first; how far they were followed in a commit of its own."""
+
+    def _noted(self, after: SegmentFollow) -> list[Write]:
+        del after
+        return []
+
+    def _changed(
+        self, found: Difference, after: SegmentFollow, whole: list[str] | None = None
+    ) -> None:
+        super()._changed(found, after, whole)
+        self.released(**dict(after))
+
+
+class FollowedBefore(FollowedAfterwards):
+    """How far first; then the members."""
+
+    def _changed(
+        self, found: Difference, after: SegmentFollow, whole: list[str] | None = None
+    ) -> None:
+        self.released(**dict(after))
+        FollowWork._changed(self, found, after, whole)
+
+
+def following_by(work: type[FollowWork]) -> Callable[[App], None]:
+    """Makes each process follow segments in this way."""
+
+    def refit(app: App) -> None:
+        app.__dict__["follow_worker"] = replace(app.follow_worker, work=work)
+
+    return refit
+
 
 MUTANTS: Mapping[str, Mutant] = {
     mutant.name: mutant
@@ -334,6 +383,16 @@ MUTANTS: Mapping[str, Mutant] = {
         Mutant(
             replace(FLOWS["suppress"], name="journal afterwards", act=noted_afterwards),
             FLOWS["suppress"],
+            True,
+        ),
+        Mutant(
+            replace(FOLLOW, name="followed afterwards", refit=following_by(FollowedAfterwards)),
+            FOLLOW,
+            True,
+        ),
+        Mutant(
+            replace(FOLLOW, name="followed before", refit=following_by(FollowedBefore)),
+            FOLLOW,
             True,
         ),
     )

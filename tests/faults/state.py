@@ -13,16 +13,19 @@ from activation.app import App
 from activation.documents import Collection
 from activation.domain.audience import Audience
 from activation.domain.audit import AuditEntry
+from activation.domain.identifier import key_digest
 from activation.domain.job import Job
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
 from activation.domain.member_import import ImportStatus, MemberImport
 from activation.domain.quota import QuotaLimit
+from activation.domain.segment_shard import SHARDS
 from activation.domain.suppression import SuppressionReference
 from activation.domain.version import AudienceVersion
 from activation.domain.webhook import WebhookDelivery
 from activation.errors import ActivationError, StorageUnavailableError
 from activation.ports import BlobKey, Query
+from activation.services.follow_work import why_paused
 from activation.services.quotas import GUARDS
 from tests.faults.deliveries import (
     broken_deliveries,
@@ -39,9 +42,16 @@ PAGE = 5
 Members = frozenset[tuple[Any, ...]]
 """Each member: type, digest, attributes, score, consent, segments, expiry."""
 
+HANDLED = (
+    *("import_members", "run_job", "dispatch_distribution"),
+    *("process_events", "follow_segments"),
+)
+"""Functions whose messages must not be buried."""
+
 UPKEEP = (
     *("job:", "sweep:", "function:members:"),
-    *("function:version:backup", "function:audience:derive", "function:platform:"),
+    *("function:version:backup", "function:audience:derive", "function:audience:follow"),
+    "function:platform:",
     *("function:distribution:match-results", "function:audience:match-rate"),
     "function:ledger:",
 )
@@ -299,9 +309,32 @@ def _walked(app: App, manifest: Manifest) -> set[tuple[int, bytes]]:
 def unsettled(app: App) -> list[str]:
     """What is stuck, though all deliveries were made (I16), or buried."""
     found = [f"I16 stuck: {what}" for what in unfinished(app) if what != LOOKS_AGAIN]
-    for function in ("import_members", "run_job", "dispatch_distribution"):
+    for function in HANDLED:
         found += [f"I16 dead letter: {d.reason}" for d in app.bus.dead_letters(function)]
+    return [*found, *out_of_step(app)]
+
+
+def out_of_step(app: App) -> list[str]:
+    """Audiences that do not hold exactly the users of the segment they follow (I21)."""
+    found: list[str] = []
+    for audience in _audiences(app):
+        if audience.segment is None or why_paused(audience) is not None:
+            continue
+        users = _users_of(app, audience.segment.segment_id)
+        wanted = {key_digest(user) for user in users}
+        if {member[1] for member in current_members(app, audience)} != wanted:
+            found.append("I21 an audience is not in step with its segment")
+        follow = app.follow_worker.records.get(ORGANIZATION, audience.audience_id).entity
+        if follow.users != audience.size + follow.shared + sum(follow.rejected.values()):
+            found.append("I21 users of a segment are not members + shared + rejected")
+        if follow.users != len(users):
+            found.append("I21 users of a segment are miscounted")
     return found
+
+
+def _users_of(app: App, segment_id: str) -> list[str]:
+    opened = [app.shards.states.open(ORGANIZATION, shard) for shard in range(SHARDS)]
+    return [user for one in opened for user in one.state.members_of(segment_id, one.book)]
 
 
 # what is stored -------------------------------------------------------------------------------

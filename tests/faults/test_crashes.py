@@ -9,7 +9,10 @@ from tests.faults.flows import FLOWS
 from tests.faults.lab import Lab
 
 VARIANTS = frozenset(
-    {"first import", "migrate by import", "upsert of objects", "retention", "first suppress"}
+    {
+        *("first import", "migrate by import", "upsert of objects", "retention"),
+        *("first suppress", "follow a segment", "follow by delta"),
+    }
 )
 """Flows that go ways which others go as well: for the slow run."""
 

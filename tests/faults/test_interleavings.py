@@ -94,6 +94,17 @@ FURTHER = (
 )
 """What the slow run tries as well."""
 
+FOLLOWING = (
+    ("follow", "follow"),
+    ("follow", "compact"),
+    ("follow", "restore"),
+    ("follow", "archive"),
+    ("follow by delta", "restore"),
+    ("follow a segment", "upsert"),
+    ("follow a segment", "import"),
+)
+"""Dynamic audiences: only the exhaustive run tries these; a run of theirs reads every shard."""
+
 TRIED = [*PAIRS, *(pytest.param(*names, marks=pytest.mark.slow) for names in FURTHER)]
 
 
@@ -121,6 +132,16 @@ def test_two_at_once_in_many_more_ways(
     interleaver: Interleaver, first: str, second: str, tell: Tell
 ) -> None:
     tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), MANY))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("first", "second"), FOLLOWING)
+def test_an_audience_follows_while_others_work(
+    interleaver: Interleaver, first: str, second: str, tell: Tell
+) -> None:
+    pair = Pair(FLOWS[first], FLOWS[second])
+    tell(interleaver.explored(pair, SCHEDULES))
+    tell(interleaver.explored_deaths(pair))
 
 
 @pytest.mark.parametrize(("first", "second"), TRIED)

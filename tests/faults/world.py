@@ -47,6 +47,8 @@ HANDLERS: dict[str, Callable[[App, Message], None]] = {
     "member-imports": messages.import_members,
     "audience-jobs": messages.run_job,
     "distribution-requests": messages.dispatch_distribution,
+    "user-events": messages.process_events,
+    "segment-memberships": messages.follow_segments,
 }
 """Topic → what the function behind it does with a message."""
 

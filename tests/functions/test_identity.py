@@ -76,6 +76,8 @@ def posted(doors: Doors, name: str, token: str) -> TestResponse:
         body = push_body(Message("t", "acme", "m-1", {"distribution_id": "x"}), name)
     if name == "process_events":
         body = push_body(Message("t", "acme", "m-1", {"rules": "0"}), name)
+    if name == "follow_segments":
+        body = push_body(Message("t", "acme", "m-1", {"shard": 1, "number": 1}), name)
     response = Client(loaded(function(name))).post(
         "/",
         json=body,

@@ -138,13 +138,16 @@ def test_message_without_a_meaning_is_refused(
         {"platform_id": "unknown", "import_id": "unknown", "job_id": "unknown"},
         {"webhook_delivery_id": "unknown", "import_id": "unknown", "job_id": "unknown"},
         {"webhook_delivery_id": "../x", "import_id": "unknown", "job_id": "unknown"},
+        {"followed": "unknown", "import_id": "unknown", "follow": "unknown"},
+        {"followed": "../x", "import_id": "unknown", "follow": "../x"},
     ],
 )
 @pytest.mark.parametrize("organization", ["acme", "", "../evil"])
 def test_message_about_nothing_we_have_is_acknowledged(
     organization: str, data: dict[str, Any], function: str, server: LocalServer
 ) -> None:
-    assert Bus(server, function).send(data, organization).status_code == 204
+    step = {"shard": 63, "number": 7} if function == "follow_segments" else {}
+    assert Bus(server, function).send({**data, **step}, organization).status_code == 204
 
 
 @pytest.mark.parametrize("organization", ["acme", "", "../evil"])

@@ -17,7 +17,7 @@ from tests.api.client import Api
 from tests.conftest import START
 
 MAX_BODY = 64 * 1024
-SAFE_FUNCTIONS = ("import_members", "process_events", "run_job")
+SAFE_FUNCTIONS = ("import_members", "process_events", "follow_segments", "run_job")
 """Event functions that reach nothing outside of the stores."""
 UNLIMITED = {"max_audiences": None, "max_distributions_per_month": None}
 CSV = b"email,tier\na@example.com,gold\nnobody,none\nb@example.com,\n"

@@ -31,7 +31,7 @@ from activation.domain.suppression import SuppressionsDraft
 from activation.errors import ConflictError, StorageUnavailableError
 from activation.metrics_catalog import METRICS
 from activation.observability import lines_about
-from activation.ports import Batch, Message
+from activation.ports import Batch, Message, Query, Write
 from activation.services.leases import Lease
 from activation.settings import Settings
 from activation.twins.facebook import FacebookTwin
@@ -39,6 +39,7 @@ from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from tests.api.client import Api
 from tests.services.desk import Desk, desk, emails
+from tests.services.following import Shop
 from tests.services.support import add, audience_of, drained, inputs
 from tests.telemetry.figures import SHOWN, Figures, shows
 from tests.working import work
@@ -220,6 +221,42 @@ def test_events_on_their_way_to_memberships(
     while api.server.deliver(only=("process_events",)):
         pass
     assert figures.value("activation_events_archived_total") == 1
+
+
+@shows(
+    "activation_follow_runs_total",
+    "activation_follow_failures_total",
+    "activation_follow_changes_total",
+    "activation_follow_wait_seconds",
+    "activation_follow_seconds",
+    "activation_waiting_follow_age_seconds",
+)
+def test_an_audience_that_follows_a_segment(
+    figures: Figures, app: App, clock: MovableClock
+) -> None:
+    shop = Shop(app, clock)
+    audience = shop.audience()
+    shop.buys("ann@example.com", "bob@example.com")
+    shop.quiet()
+    shop.buys("carl@example.com")
+    shop.work()
+    clock.sleep(30)
+    shop.buys("dora@example.com")
+    shop.work()
+    clock.sleep(90)
+    app.due.run()
+    assert figures.value("activation_waiting_follow_age_seconds") == 60
+    shop.work()
+    assert figures.value("activation_follow_runs_total", outcome="compared") == 1
+    assert figures.value("activation_follow_runs_total", outcome="steps") >= 2
+    assert figures.value("activation_follow_changes_total") == 4
+    assert figures.value("activation_follow_wait_seconds") >= 5
+    assert figures.value("activation_follow_seconds") == 0, "the clock stands"
+    parts = app.documents.query(Query("acme", "member_parts", {"audience_id": audience}))
+    app.documents.commit(Batch([Write(one.key, None) for one in parts]))
+    shop.minutes(40)
+    found = figures.value("activation_follow_failures_total", code="STORAGE_UNAVAILABLE")
+    assert found >= 1
 
 
 @shows("activation_store_conflicts_total", "activation_leases_lost_total")

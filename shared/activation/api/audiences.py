@@ -60,7 +60,7 @@ def list_audiences(ask: Ask, query: AudienceQuery) -> dict[str, Any]:
 @audiences.route("GET", ONE, role=Role.VIEWER, answer=AudienceAnswer)
 def get_audience(ask: Ask, path: AudiencePath) -> Stored[Audience]:
     """Show an audience with its definition, size and stored parts."""
-    return ask.app.reads.audience(ask.caller, path.audience_id)
+    return ask.app.follow_reports.shown(ask.app.reads.audience(ask.caller, path.audience_id))
 
 
 @audiences.route("PATCH PUT", ONE, role=Role.EDITOR, answer=AudienceAnswer)

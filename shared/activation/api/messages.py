@@ -156,8 +156,8 @@ def import_members(app: App, message: Message) -> None:
 
 
 def dispatch_distribution(app: App, message: Message) -> None:
-    """Work on a distribution or one of its lanes, check a platform's credentials, or tell a
-    webhook."""
+    """Work on a distribution or one of its lanes, request those that are due, check a platform's
+    credentials, or tell a webhook."""
     delivery_id = message.data.get("webhook_delivery_id")
     if delivery_id is not None:
         app.webhook_sender.run(message.organization_id, _text(delivery_id, "webhook_delivery_id"))
@@ -175,6 +175,10 @@ def dispatch_distribution(app: App, message: Message) -> None:
         ledger_id = _text(ledger_id, "ledger_id")
         app.reconciler.run(message.organization_id, ledger_id, _trace(message))
         return
+    followed = message.data.get("followed")
+    if followed is not None:
+        app.follow_sends.run(message.organization_id, _text(followed, "followed"), _trace(message))
+        return
     lane_id = message.data.get("lane_id")
     if lane_id is not None:
         lane_id = _text(lane_id, "lane_id")
@@ -185,7 +189,13 @@ def dispatch_distribution(app: App, message: Message) -> None:
 
 
 def run_job(app: App, message: Message) -> None:
-    """Work on a job of an audience or an organization."""
+    """Work on a job of an audience or an organization, or bring an audience in step with the
+    segment it follows."""
+    audience_id = message.data.get("follow")
+    if audience_id is not None:
+        audience_id = _text(audience_id, "follow")
+        app.follow_worker.run(message.organization_id, audience_id, _trace(message))
+        return
     job_id = _text(message.data.get("job_id"), "job_id")
     app.job_worker.run(message.organization_id, job_id, _trace(message))
 
@@ -193,6 +203,15 @@ def run_job(app: App, message: Message) -> None:
 def process_events(app: App, message: Message) -> None:
     """Take in events, sweep a shard, or bring shards to new rules."""
     app.event_worker.run(message)
+
+
+def follow_segments(app: App, message: Message) -> None:
+    """Mark the audiences that follow a segment which a step of a shard has changed."""
+    shard, number = message.data.get("shard"), message.data.get("number")
+    if type(shard) is not int or type(number) is not int:
+        raise BadRequestError("shard and number name a step.", field="number", reason="missing")
+    trace_id = tracing.shown(message.trace_id) or message.id
+    app.segment_marking.run(message.organization_id, shard, number, trace_id)
 
 
 def run_due(app: App) -> Mapping[str, int]:

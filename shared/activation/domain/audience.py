@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from activation.domain.entity import Draft, Entity, Instant, Value, require_transition
 from activation.domain.manifest import Place, StorageTier
 from activation.domain.operators import ValueType
 from activation.domain.retention import AudienceRetentionPolicy, LegalHold, RetentionClass
+from activation.domain.segment_follow import Following, SegmentBinding, SegmentBindingDraft
 from activation.errors import InvalidStateError
 
 MAX_NAME = 255
@@ -209,6 +210,10 @@ class Audience(Entity):
     derived_from: Derivation | None = None
     derived_count: int = 0
     """Audiences that are derived from this one."""
+    segment: SegmentBinding | None = None
+    """The segment that its members follow."""
+    following: Following | None = None
+    """How far they do; found when the audience is shown, and never stored."""
     legal_hold: LegalHold | None = None
     archived_as: RetentionClass | None = None
     """The retention class whose rule archived it; its `retention_days` still hold."""
@@ -225,12 +230,13 @@ class Audience(Entity):
             "tags": list(self.metadata.tags),
             "campaign_id": self.metadata.campaign_id,
             "source_audience_id": self.derived_from and self.derived_from.source_audience_id,
+            "follows": self.segment and self.segment.segment_id,
         }
 
     @classmethod
     def restored(cls, data: Any) -> Audience:
         """The audience from its stored form."""
-        derived = ("visible_to", "tags", "campaign_id", "source_audience_id")
+        derived = ("visible_to", "tags", "campaign_id", "source_audience_id", "follows")
         return cls.model_validate({k: v for k, v in data.items() if k not in derived})
 
     def public(self) -> dict[str, Any]:
@@ -240,12 +246,18 @@ class Audience(Entity):
         return {**shown, "type": self.data_type.value, "total_audience_size": self.size}
 
     def require_own_members(self) -> None:
-        """Raise InvalidStateError for an audience whose members come from another one."""
+        """Raise InvalidStateError for an audience whose members come from elsewhere."""
         if self.derived_from is not None:
             raise InvalidStateError(
                 "The members of a derived audience come from its source; change them there.",
                 field="derived_from",
                 reason="derived",
+            )
+        if self.segment is not None:
+            raise InvalidStateError(
+                "The members of this audience follow a segment; set `segment` to null first.",
+                field="segment",
+                reason="follows_segment",
             )
 
     def moved_to(self, status: AudienceStatus) -> AudienceStatus:
@@ -318,6 +330,9 @@ class AudienceChanges(Draft):
     selected_variables: tuple[str, ...] | None = Field(default=None, max_length=1000)
     variable_details: tuple[VariableDraft, ...] | None = Field(default=None, max_length=1000)
     segments: tuple[SegmentDraft, ...] | None = Field(default=None, max_length=1000)
+    segment: SegmentBindingDraft | None = Field(
+        default=None, description="The segment to follow; null keeps the members and stops."
+    )
     metadata: MetadataDraft | None = None
 
 
@@ -333,6 +348,12 @@ class AudienceDraft(AudienceChanges):
     name: str = Field(min_length=1, max_length=MAX_NAME)
     data_type: DataType = Field(validation_alias=AliasChoices("data_type", "dataType", "type"))
     derived_from: DerivationDraft | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.derived_from is not None and self.segment is not None:
+            raise ValueError("members come from another audience or from a segment, not from both")
+        return self
 
 
 class StatusDraft(Draft):

@@ -52,7 +52,7 @@ def chosen(
     """
     for wanted in ranges:
         rows = _of_rules(store, _slice(store, source, wanted), rules)
-        _count(changes, _slice(store, before, wanted), rows)
+        counted(changes, _slice(store, before, wanted), rows)
         changes.size += rows.num_rows
         yield rows
 
@@ -103,7 +103,7 @@ def rechosen(
             new = looked_up(store.parts, source, in_source, wanted, names).select(names)
             old = looked_up(store.parts, before, in_before, wanted, names).select(names)
             new = _of_rules(store, new, rules)
-            gone, fresh = _count(changes, old, new)
+            gone, fresh = counted(changes, old, new)
             removals.extend(_keys(old.filter(pa.array(gone))))
             yield new.filter(pa.array(fresh)).combine_chunks()
     changes.size += changes.added - changes.removed
@@ -137,8 +137,8 @@ def _slice(store: MemberStore, manifest: Manifest | None, wanted: range) -> Any:
     return schema().empty_table() if manifest is None else store.slice(manifest, wanted)
 
 
-def _count(changes: Changes, old: Any, new: Any) -> tuple[Mask, Mask]:
-    """Count how sorted members differ; which of the old and of the new ones do."""
+def counted(changes: Changes, old: Any, new: Any) -> tuple[Mask, Mask]:
+    """Count how sorted members differ; which of the old and of the new ones do, as masks."""
     import numpy as np
     import pyarrow as pa
 

@@ -33,6 +33,7 @@ from activation.domain.member import MAX_LISTED_SEGMENTS
 from activation.domain.operators import checked_operator
 from activation.domain.personal_data import refuse_personal_data
 from activation.domain.quota import QuotaKind
+from activation.domain.segment_follow import SegmentBinding, SegmentBindingDraft
 from activation.errors import (
     ConflictError,
     InvalidStateError,
@@ -51,6 +52,7 @@ from activation.services.lineage import (
 from activation.services.organizations import OrganizationService
 from activation.services.quotas import QuotaService
 from activation.services.records import Records, require_owner
+from activation.services.segment_bindings import bound, require_bindable
 from activation.services.version_records import recorded, version_of, version_write
 
 
@@ -164,6 +166,10 @@ class AudienceService(Records[Audience]):
     def _create(self, caller: Caller, draft: AudienceDraft) -> Stored[Audience]:
         now = self.clock.now()
         fields = _fields_of(draft)
+        in_use: list[Write] = []
+        if draft.segment is not None:
+            fields["segment"], write = bound(self.documents, caller, draft.segment, self.clock)
+            in_use.append(write)
         metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
         audience = Audience(
             organization_id=caller.organization_id,
@@ -180,6 +186,7 @@ class AudienceService(Records[Audience]):
             self.records.created(audience.audience_id, audience),
             _name_taken_by(audience),
             version_write(version),
+            *in_use,
         ]
         if draft.derived_from is not None:
             source = self.find(caller, draft.derived_from.source_audience_id)
@@ -217,7 +224,24 @@ class AudienceService(Records[Audience]):
             fields["metadata"] = before.metadata.model_copy(update=fields["metadata"])
         if fields.get("name", before.name) is None or fields.get("name") == before.name:
             fields.pop("name", None)
-        return self._versioned(caller, stored, fields, "api:audience:update", "Definition changed")
+        in_use: list[Write] = []
+        if "segment" in changes.model_fields_set:
+            fields["segment"], in_use = self._bound(caller, before, changes.segment)
+        return self._versioned(
+            caller, stored, fields, "api:audience:update", "Definition changed", in_use
+        )
+
+    def _bound(
+        self, caller: Caller, before: Audience, draft: SegmentBindingDraft | None
+    ) -> tuple[SegmentBinding | None, list[Write]]:
+        """What the audience follows from now on; the same again is no change."""
+        if draft is None:
+            return None, []
+        if before.segment is not None and before.segment.says() == tuple(dict(draft).values()):
+            return before.segment, []
+        require_bindable(before)
+        binding, in_use = bound(self.documents, caller, draft, self.clock)
+        return binding, [in_use]
 
     def _set_status(
         self,
@@ -288,6 +312,7 @@ class AudienceService(Records[Audience]):
         fields: Mapping[str, Any],
         action: str,
         description: str,
+        extra: Sequence[Write] = (),
     ) -> Stored[Audience]:
         """Commit a changed audience with its version; renaming moves the name's reservation."""
         before, now = stored.entity, self.clock.now()
@@ -296,7 +321,7 @@ class AudienceService(Records[Audience]):
         )
         version = version_of(after, before, caller, description)
         kept, messages = recorded(version, caller, self.clock)
-        writes = [stored.replaced_by(after), *kept, *name_writes(before, after)]
+        writes = [stored.replaced_by(after), *kept, *extra, *name_writes(before, after)]
         try:
             revision = self.commits.commit(
                 caller,
@@ -345,6 +370,7 @@ def _operator_status(status: str) -> AudienceStatus:
 def _fields_of(changes: AudienceChanges, before: Audience | None = None) -> dict[str, Any]:
     """The entity's fields from what the caller sent."""
     fields = changes.sent()
+    fields.pop("segment", None)
     if (rules := fields.get("rules")) is not None:
         fields["rules"] = rules_of(rules)
     if (segments := fields.get("segments")) is not None:

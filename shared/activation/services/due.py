@@ -11,6 +11,7 @@ from typing import Any
 
 from activation import observability
 from activation.domain.distribution import Distribution
+from activation.domain.entity import new_id
 from activation.domain.job import Job
 from activation.domain.lane import Lane
 from activation.domain.member_import import MemberImport
@@ -28,6 +29,13 @@ from activation.services.idempotency import COLLECTION as IDEMPOTENCY
 from activation.services.imports import import_message
 from activation.services.jobs import job_message
 from activation.services.platforms import check_message, refresh_message
+from activation.services.segment_followers import (
+    FOLLOWS,
+    MARKS,
+    SENDS,
+    follow_message,
+    followed_message,
+)
 
 PAGE = 200
 SHARDS, SHARD_PAGE = "segment_shards", 5_000
@@ -53,6 +61,7 @@ class DueService:
             "import_age_seconds": self._age("imports"),
             "sweep_age_seconds": self._age(SHARDS),
             "archive_age_seconds": self._age(ARCHIVES),
+            "follow_age_seconds": max(self._age(MARKS), self._age(FOLLOWS)),
         }
         found = self._found()
         free = shutil.disk_usage(self.disk).free if self.disk else None
@@ -80,6 +89,8 @@ class DueService:
             "webhook_deliveries": self._webhook_deliveries(),
             "segment_shards": self.segment_shards(),
             "event_archives": self._event_archives(),
+            "segment_follows": self._follows(),
+            "segment_sends": self._sends(),
             "idempotency": self._old_claims(),
         }
 
@@ -177,6 +188,25 @@ class DueService:
             self.commits.bus.publish(messages)
         return len(due)
 
+    def _follows(self) -> int:
+        """Audiences whose segment has changed, whose worker fell silent, or that are to be looked
+        after."""
+        now = self.clock.now()
+        due = [one for name in (MARKS, FOLLOWS) for one in self.documents.due(name, now, PAGE)]
+        audiences = sorted({_address(one) for one in due})
+        messages = [follow_message(*one, self.clock, new_id(now)) for one in audiences]
+        if messages:
+            self.commits.bus.publish(messages)
+        return len(messages)
+
+    def _sends(self) -> int:
+        """Audiences whose platforms are to get what followed from their segments."""
+        due = self.documents.due(SENDS, self.clock.now(), PAGE)
+        messages = [followed_message(*_address(one), self.clock) for one in due]
+        if messages:
+            self.commits.bus.publish(messages)
+        return len(messages)
+
     def _old_claims(self) -> int:
         due = self.documents.due(IDEMPOTENCY, self.clock.now(), PAGE)
         for document in due:
@@ -189,3 +219,7 @@ class DueService:
             self.documents.commit(Batch([write]))
         except ConflictError:
             return
+
+
+def _address(document: Document) -> tuple[str, str]:
+    return document.key.organization_id, document.key.id

@@ -122,10 +122,16 @@ class LedgerService:
 
     def of_platform(self, organization_id: str, platform_id: str) -> Sequence[Stored[Ledger]]:
         """All ledgers of a platform account."""
+        return self._all(organization_id, {"platform_id": platform_id})
+
+    def of_audience(self, organization_id: str, audience_id: str) -> Sequence[Stored[Ledger]]:
+        """The ledgers of an audience at all platforms that have ever got it."""
+        return self._all(organization_id, {"audience_id": audience_id})
+
+    def _all(self, organization_id: str, equal: dict[str, str]) -> Sequence[Stored[Ledger]]:
         found: list[Stored[Ledger]] = []
         after: str | None = None
         while True:
-            equal = {"platform_id": platform_id}
             query = Query(organization_id, "ledgers", equal, after=after, limit=200)
             page = self.documents.query(query)
             found += [Stored(Ledger.restored(d.data), d.key, d.revision) for d in page]

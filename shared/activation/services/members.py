@@ -306,6 +306,9 @@ class MemberService:
         if same and before.derived_from and before.derived_from.manifest_id == before.manifest_id:
             derived = before.derived_from.model_copy(update={"manifest_id": manifest.manifest_id})
             fields["derived_from"] = derived
+        if same and before.segment and before.segment.manifest_id == before.manifest_id:
+            bound = before.segment.model_copy(update={"manifest_id": manifest.manifest_id})
+            fields["segment"] = bound
         return before.changed(**{**fields, **status(before)})
 
     def storage_of(self, manifest: Manifest) -> AudienceStorage:
@@ -365,3 +368,4 @@ def _require_writable(audience: Audience) -> None:
             field="status",
             reason="archived",
         )
+    audience.require_own_members()

@@ -58,8 +58,9 @@ class Refreshing:
         done = platform.refreshed_until
         if slot is not None and done is not None and slot > done:
             caller = service_caller("refresh", organization_id, trace_id)
+            kind = DistributionType(platform.settings.refresh_type)
             for ledger in self.distributions.ledgers.of_platform(organization_id, platform_id):
-                self._refresh(caller, ledger, platform, slot)
+                self.refresh(caller, ledger, platform, slot, kind)
             done = slot
         self._look_again(stored, min(rule.next_slot(now), now + LOOK_AT_LEAST), done)
 
@@ -72,9 +73,15 @@ class Refreshing:
         except ConflictError:
             log.info("platform %s: changed meanwhile; the next tick looks again", stored.key.id)
 
-    def _refresh(
-        self, caller: Caller, ledger: Stored[Ledger], platform: Platform, slot: datetime
+    def refresh(
+        self,
+        caller: Caller,
+        ledger: Stored[Ledger],
+        platform: Platform,
+        slot: datetime,
+        kind: DistributionType,
     ) -> None:
+        """Request the distribution of a slot, once; where none is fit, the ledger says why."""
         found = self.distributions.audiences.records.find(
             caller.organization_id, ledger.entity.audience_id
         )
@@ -87,7 +94,7 @@ class Refreshing:
             skipped = SkippedSlot(slot_at=slot, reason=reason or "audience_gone")
             self.distributions.ledgers.skip(caller, ledger, skipped)
             return
-        self._request(caller, ledger.entity, audience, platform, slot, id)
+        self._request(caller, ledger.entity, audience, platform, slot, kind, id)
 
     def _unfit(self, ledger: Ledger, audience: Audience | None) -> str | None:
         """Why nothing is sent for a slot; None when something is."""
@@ -112,6 +119,7 @@ class Refreshing:
         audience: Audience,
         platform: Platform,
         slot: datetime,
+        kind: DistributionType,
         distribution_id: str,
     ) -> None:
         now = self.clock.now()
@@ -128,7 +136,7 @@ class Refreshing:
             audience_version=audience.version,
             manifest_id=audience.manifest_id,
             platform_id=platform.platform_id,
-            distribution_type=DistributionType(platform.settings.refresh_type),
+            distribution_type=kind,
             segments_distributed=ledger.segments,
             slot_at=slot,
             next_at=None if asks else now,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from activation.documents import Collection, Page, Stored
+from activation.domain.audience import Audience
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
 from activation.domain.personal_data import refuse_personal_data
@@ -38,6 +39,7 @@ from activation.services.commits import Commits
 from activation.services.event_messages import rules_message
 from activation.services.organizations import OrganizationService
 from activation.services.records import Records, require_owner
+from activation.services.segment_bindings import followers
 from activation.services.segment_rules import Force, SegmentRules, fields_of
 
 VERSIONS, NAMES = "segment_versions", "segment_names"
@@ -125,9 +127,11 @@ class SegmentService(Records[SegmentRecord]):
         """Who needs the segment."""
         self.get(caller, segment_id)
         users = self._users(caller.organization_id, segment_id)
-        seen = [one for one in users if caller.sees_all or caller.user_id in visible_to(one)]
-        data = tuple(SegmentUse(kind="segment", id=u.segment_id, name=u.name) for u in seen)
-        return SegmentUses(data=data, hidden=len(users) - len(seen))
+        audiences = self._audiences(caller.organization_id, segment_id)
+        everybody: list[SegmentRecord | Audience] = [*users, *audiences]
+        seen = [one for one in everybody if _is_seen(caller, one)]
+        data = tuple(_use_of(one) for one in seen)
+        return SegmentUses(data=data, hidden=len(users) + len(audiences) - len(seen))
 
     def versions(
         self, caller: Caller, segment_id: str, limit: int = 50, after: str | None = None
@@ -222,14 +226,17 @@ class SegmentService(Records[SegmentRecord]):
             self._require_sound(caller, force, after)
         else:
             users = self._users(caller.organization_id, segment_id)
-            self._require_unused(caller, [one for one in users if one.is_active])
+            audiences = self._audiences(caller.organization_id, segment_id)
+            self._require_unused(caller, [one for one in users if one.is_active], audiences)
         return self._commit(caller, "api:segment:set-status", stored, after, force, [])
 
     def _delete(self, caller: Caller, segment_id: str, expected: Revision | None) -> None:
         force = self.rules.read(caller.organization_id)
         stored = self._current(caller, segment_id, expected)
         require_owner(caller, stored.entity.user_id)
-        self._require_unused(caller, self._users(caller.organization_id, segment_id))
+        users = self._users(caller.organization_id, segment_id)
+        audiences = self._audiences(caller.organization_id, segment_id)
+        self._require_unused(caller, users, audiences)
         writes = [stored.deleted(), Write(_name_key(stored.entity), None)]
         if not stored.entity.is_active:
             writes.append(self.rules.touched(force))
@@ -376,17 +383,19 @@ class SegmentService(Records[SegmentRecord]):
                 return found
             after = page.next_after
 
-    def _require_unused(self, caller: Caller, users: Sequence[SegmentRecord]) -> None:
-        if not users:
-            return
-        seen = [one for one in users if caller.sees_all or caller.user_id in visible_to(one)]
-        names = [repr(one.name) for one in seen[:NAMED_USERS]]
-        more = len(users) - len(names)
-        rest = [f"{more} more" if names else f"{more} that you may not see"] if more else []
-        told = ", ".join([*names, *rest])
-        raise InvalidStateError(
-            f"The segment is used by segments: {told}.", field="segment_id", reason="in_use"
-        )
+    def _audiences(self, organization_id: str, segment_id: str) -> Sequence[Audience]:
+        """The audiences that follow this segment."""
+        return followers(self.documents, organization_id, segment_id)
+
+    def _require_unused(
+        self, caller: Caller, users: Sequence[SegmentRecord], audiences: Sequence[Audience]
+    ) -> None:
+        for kind, found in (("segments", users), ("audiences", audiences)):
+            if found:
+                told = _named(caller, found)
+                raise InvalidStateError(
+                    f"The segment is used by {kind}: {told}.", field="segment_id", reason="in_use"
+                )
 
     def _require_name_free(self, segment: SegmentRecord) -> None:
         holder = self.documents.get(_name_key(segment))
@@ -423,6 +432,24 @@ class SegmentService(Records[SegmentRecord]):
             changed_by=caller.user_id,
         )
         return self.past.created(version_id(segment.segment_id, segment.version), version)
+
+
+def _is_seen(caller: Caller, user: SegmentRecord | Audience) -> bool:
+    return caller.sees_all or caller.user_id in visible_to(user)
+
+
+def _use_of(user: SegmentRecord | Audience) -> SegmentUse:
+    if isinstance(user, Audience):
+        return SegmentUse(kind="audience", id=user.audience_id, name=user.name)
+    return SegmentUse(kind="segment", id=user.segment_id, name=user.name)
+
+
+def _named(caller: Caller, users: Sequence[SegmentRecord | Audience]) -> str:
+    """Some of the names that the caller may know, and how many there are beside."""
+    names = [repr(one.name) for one in users if _is_seen(caller, one)][:NAMED_USERS]
+    more = len(users) - len(names)
+    rest = [f"{more} more" if names else f"{more} that you may not see"] if more else []
+    return ", ".join([*names, *rest])
 
 
 def version_id(segment_id: str, number: int) -> str:
