@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
+    from activation.services.erasure_marks import ErasureMarks
     from activation.services.event_archive import EventArchive
     from activation.services.event_archiver import EventArchiver
     from activation.services.event_worker import EventWorker
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from activation.services.memberships import MembershipService
     from activation.services.overlaps import OverlapService
     from activation.services.past_explanations import PastExplanations
+    from activation.services.past_memberships import PastMemberships
     from activation.services.previews import PreviewService
     from activation.services.reads import ReadService
     from activation.services.reauth import Reauth
@@ -84,12 +86,15 @@ if TYPE_CHECKING:
     from activation.services.segment_followers import SegmentMarking
     from activation.services.segment_following import FollowWorker
     from activation.services.segment_replay import SegmentReplay
+    from activation.services.segment_retention import SegmentRetention
     from activation.services.segment_shards import ShardWorker
     from activation.services.segments import SegmentService
     from activation.services.sessions import SessionService
     from activation.services.storages import StorageService
     from activation.services.summaries import SummaryService
     from activation.services.sweep import SweepWorker
+    from activation.services.told_steps import ToldSteps
+    from activation.services.user_erasures import Erase, UserErasures
     from activation.services.versions import VersionService
     from activation.services.warming import WarmingService
     from activation.services.webhook_deliveries import WebhookDeliveryService
@@ -97,6 +102,8 @@ if TYPE_CHECKING:
     from activation.services.webhooks import WebhookService
 
 
+MOST_DEAD_LETTERS = 100_000
+"""How many dead letters of an embedded bus are looked at."""
 LOCAL_CENSUS, CLOUD_CENSUS = timedelta(minutes=1), timedelta(hours=1)
 """How often everything is counted; it reads every audience and account."""
 
@@ -717,6 +724,7 @@ class App:
             self.retention,
             Upkeep(self.retention, self.members, self.member_upkeep, self.archives),
             DistributionArchive(self.commits, self.archive_blobs, self.clock),
+            self.segment_retention,
             GuardLimits(self.settings.retention_max_share, self.settings.retention_free_count),
             self.notifier,
             self.clock,
@@ -729,6 +737,27 @@ class App:
         )
 
     @cached_property
+    def segment_retention(self) -> SegmentRetention:
+        """Retention of what segments leave behind."""
+        from activation.services.segment_retention import SegmentRetention
+
+        return SegmentRetention(
+            self.commits,
+            self.shards,
+            self.told_steps,
+            self.settings.membership_days,
+            self._dead_events,
+            self.clock,
+        )
+
+    def _dead_events(self) -> frozenset[str] | None:
+        """Dead letters of events; on Pub/Sub they go by themselves."""
+        if not self._embedded:
+            return None
+        letters = self.bus.dead_letters("process_events", MOST_DEAD_LETTERS)
+        return frozenset(one.message.id for one in letters)
+
+    @cached_property
     def storages(self) -> StorageService:
         """What is stored of members."""
         from activation.services.storages import StorageService
@@ -739,6 +768,7 @@ class App:
     def sweep_worker(self) -> SweepWorker:
         """The worker behind sweeps."""
         from activation.services.audience_sweep import Areas, KeptFor
+        from activation.services.parcels import Parcels
         from activation.services.sweep import SweepWorker
 
         return SweepWorker(
@@ -749,6 +779,7 @@ class App:
                 timedelta(days=self.settings.backup_days),
             ),
             self.suppressions.lists,
+            Parcels(self.member_blobs),
             self.clock,
         )
 
@@ -771,6 +802,7 @@ class App:
             JobKind.ARCHIVE: lambda: self.archives.run_archive,
             JobKind.UNARCHIVE: lambda: self.archives.run_unarchive,
             JobKind.DERIVE: lambda: self.derivations.run,
+            JobKind.ERASE_USER: lambda: self.user_erasures.run,
             JobKind.COMPACT: lambda: self.member_upkeep.run_compact,
             JobKind.BACKUP: lambda: self.backups.run,
             JobKind.RESTORE: lambda: self.versions.run_restore,
@@ -792,7 +824,14 @@ class App:
         books = RuleBooks(self.documents, parcels)
         states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
         return ShardWorker(
-            self.documents, self.commits, books, states, parcels, self.clock, archive=archive
+            self.documents,
+            self.commits,
+            books,
+            states,
+            parcels,
+            self.clock,
+            archive=archive,
+            marks=self.erasure_marks,
         )
 
     @cached_property
@@ -818,6 +857,42 @@ class App:
         from activation.services.event_archiver import EventArchiver
 
         return EventArchiver(self.event_archive)
+
+    @cached_property
+    def told_steps(self) -> ToldSteps:
+        """What shards have told."""
+        from activation.services.told_steps import ToldSteps
+
+        return ToldSteps(self.documents, self.shards.parcels)
+
+    @cached_property
+    def erasure_marks(self) -> ErasureMarks:
+        """Who was erased."""
+        from activation.services.erasure_marks import ErasureMarks
+
+        return ErasureMarks(self.documents, self.suppression_vault, self.clock)
+
+    @cached_property
+    def user_erasures(self) -> UserErasures:
+        """Erasures of users."""
+        from activation.services.user_erasures import UserErasures
+
+        return UserErasures(
+            self.commits, self.jobs, self.erasure_marks, self._stores_of_users, self.clock
+        )
+
+    def _stores_of_users(self) -> list[tuple[str, Erase]]:
+        """Every store that knows users by name, in the order in which an erasure goes through
+        them."""
+        from activation.services.shard_erasure import ShardEraser
+
+        eraser = ShardEraser(self.shards, self.erasure_marks, self.event_archive)
+        return [
+            ("memberships", eraser.memberships),
+            ("history", eraser.history),
+            ("events", eraser.events),
+            ("objects", eraser.objects),
+        ]
 
     @cached_property
     def segment_replay(self) -> SegmentReplay:
@@ -877,6 +952,13 @@ class App:
         from activation.services.memberships import MembershipService
 
         return MembershipService(self.segments, self.shards, self.cached, self.clock)
+
+    @cached_property
+    def past_memberships(self) -> PastMemberships:
+        """Who was in which segment."""
+        from activation.services.past_memberships import PastMemberships
+
+        return PastMemberships(self.segments, self.shards, self.told_steps, self.clock)
 
     @cached_property
     def past_explanations(self) -> PastExplanations:

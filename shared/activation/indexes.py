@@ -51,8 +51,9 @@ UNFILTERED = (
     *("audience_names", "batches", "cache_keys", "credentials", "deleted_audiences", "traffic"),
     *("list_digests", "operator_accounts", "quota_guards", "quota_limits"),
     *("locks", "rate_limits", "webhook_secrets", "webhook_silences", "webhooks"),
+    *("erasure_keys", "erasure_marks", "user_erasures"),
     *("event_days", "event_marks", "event_refusals", "segment_deltas", "segment_events"),
-    *("segment_names", "segment_rules", "segment_states"),
+    *("segment_history", "segment_names", "segment_rules", "segment_states"),
     *("suppression_lists", "suppression_parts", "recoveries"),
 )
 """Collections that are neither filtered nor swept: read by id, or listed as a whole."""

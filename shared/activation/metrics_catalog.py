@@ -257,6 +257,13 @@ METRICS: tuple[Metric, ...] = (
         value="duplicates",
     ),
     Metric(
+        "activation_events_erased_total",
+        "counter",
+        "Events from before the erasure of their user, dropped.",
+        event="events evaluated",
+        value="erased",
+    ),
+    Metric(
         "activation_events_refused_total",
         "counter",
         "Events of messages that cannot be counted, at each attempt.",

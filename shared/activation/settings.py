@@ -91,6 +91,9 @@ class Settings:
         365, "older events leave the archive; at least 32, for as long as ids of events are known"
     )
     backup_days: int = _setting(365, "older backups of versions are deleted")
+    membership_days: int = _setting(
+        365, "entries and exits of segments are kept this many days after they were told"
+    )
     retention_max_share: float = _setting(
         0.2, "a retention run that would archive or delete a larger share of audiences is held"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -643,3 +644,108 @@ def test_a_repeated_request_defines_one_segment(api: Api) -> None:
     assert again.get_json() == first.get_json()
     assert again.headers["Idempotent-Replay"] == "true"
     assert api.get("/segments").get_json()["total"] == 1
+
+
+# the past -----------------------------------------------------------------------------------------
+
+
+def test_who_was_in_a_segment_at_an_instant(api: Api, clock: MovableClock) -> None:
+    made = define(api)
+    path, events = f"/segments/{made['segment_id']}", [order("ann", n, clock) for n in (1, 2)]
+    before = timestamp(clock.now() - MINUTE)
+    api.post("/events", {"events": events})
+    worked(api)
+    then = timestamp(clock.now())
+    clock.sleep(31 * 60)
+    api.server.tick()
+    worked(api)
+    assert members(api, made) == []
+    page = api.get(f"{path}/members?at={then}").get_json()
+    assert [one["user_id"] for one in page["data"]] == ["ann"]
+    assert page["at"] == then
+    assert page["data"][0]["entered_at"] == then
+    assert api.get(f"{path}/members?at={before}").get_json()["data"] == []
+    mine = api.get(f"/users/ann/segments?at={then}").get_json()
+    assert [one["name"] for one in mine["data"]] == ["Buyers"]
+    assert api.get("/users/ann/segments").get_json()["data"] == []
+    changes = api.get(f"{path}/history").get_json()["data"]
+    assert [(one["user_id"], one["entered"]) for one in changes] == [("ann", False), ("ann", True)]
+    newest = api.get(f"{path}/history?limit=1").get_json()
+    assert newest["data"] == changes[:1]
+    rest = api.get(f"{path}/history?cursor={newest['next_cursor']}").get_json()
+    assert rest["data"] == changes[1:]
+    assert (
+        api.get(f"{path}/history?until={changes[0]['told_at']}").get_json()["data"] == changes[1:]
+    )
+    assert api.get(f"{path}/history?from={changes[0]['told_at']}").get_json()["data"] == changes[:1]
+
+
+def test_an_instant_to_come_has_no_members(api: Api, clock: MovableClock) -> None:
+    made = define(api)
+    later = timestamp(clock.now() + MINUTE)
+    answer = api.get(f"/segments/{made['segment_id']}/members?at={later}")
+    assert code(answer) == (422, "VALIDATION_ERROR")
+    assert answer.get_json()["error"]["details"] == {"field": "at", "reason": "in_the_future"}
+    refused = api.get(f"/segments/{made['segment_id']}/history?cursor=x")
+    assert code(refused) == (422, "VALIDATION_ERROR")
+
+
+@pytest.mark.parametrize("user", ["a/b", "a/b/segments", "/", "ü/%2F", "x/../y", "a%b", "//"])
+def test_a_user_id_may_hold_anything_that_is_quoted(
+    api: Api, clock: MovableClock, user: str
+) -> None:
+    made = define(api)
+    others = ["a", "a%2Fb", "b", "segments"]
+    events = [order(name, n, clock) for name in (user, *others) for n in (1, 2)]
+    api.post("/events", {"events": events})
+    worked(api)
+    path = f"/users/{quote(user, safe='')}"
+    found = api.get(f"{path}/segments").get_json()
+    assert (found["user_id"], len(found["data"])) == (user, 1)
+    explained = api.get(f"{path}/segments/{made['segment_id']}/explain").get_json()
+    assert (explained["user_id"], explained["member"]) == (user, True)
+    assert len(api.get(f"{path}/segments/history").get_json()["data"]) == 1
+    assert api.delete(path).status_code == 202
+    while api.server.deliver(only=("run_job",)):
+        pass
+    assert members(api, made) == sorted(others)
+
+
+@pytest.mark.parametrize("path", ["/users/a%1Fb/segments", "/segments/a%2Fb", "/segments%2Fx"])
+def test_a_slash_divides_or_is_quoted(api: Api, clock: MovableClock, path: str) -> None:
+    api.post("/events", {"events": [order("a/b", 1, clock)]})
+    worked(api)
+    assert code(api.get(path)) == (404, "NOT_FOUND")
+
+
+# erasing ------------------------------------------------------------------------------------------
+
+
+def test_an_erased_user_is_gone_and_others_hear_of_it(
+    api: Api, clock: MovableClock, listener: Listener
+) -> None:
+    made = define(api)
+    api.post("/events", {"events": [order(u, n, clock) for u in ("ann", "bob") for n in (1, 2)]})
+    worked(api)
+    assert members(api, made) == ["ann", "bob"]
+    clock.sleep(60)
+    answer = api.delete("/users/bob")
+    assert answer.status_code == 202
+    assert "bob" not in answer.get_data(as_text=True)
+    while api.server.deliver(only=("run_job",)):
+        pass
+    job = api.get(f"/jobs/{answer.get_json()['job_id']}").get_json()
+    assert job["status"] == "completed"
+    assert job["result"]["stores"]["memberships"] == {"exits": 1}
+    assert members(api, made) == ["ann"]
+    assert api.get("/users/bob/segments").status_code == 404
+    pseudonym = listener.app.erasure_marks.pseudonym("acme", "bob")
+    assert [(one.user_id, one.entered) for one in listener.transitions()] == [
+        ("ann", True),
+        (pseudonym, False),
+    ]
+
+
+def test_only_admins_erase(api: Api, clock: MovableClock) -> None:
+    del clock
+    assert api.as_(role=Role.EDITOR).delete("/users/bob").status_code == 403

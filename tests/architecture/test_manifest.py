@@ -82,7 +82,7 @@ def test_only_the_dispatcher_opens_credentials() -> None:
     }
 
 
-def test_who_reads_or_writes_suppression_lists_can_open_their_keys() -> None:
+def test_who_reads_suppression_lists_or_erases_users_can_open_their_keys() -> None:
     key = "key/suppressions:cloudkms.cryptoKey"
     held = {one.name: r.removeprefix(key) for one in functions() for r in one.roles if key in r}
     assert held == {
@@ -91,6 +91,8 @@ def test_who_reads_or_writes_suppression_lists_can_open_their_keys() -> None:
         "import_members": "Decrypter",
         "dispatch_distribution": "Decrypter",
         "run_job": "EncrypterDecrypter",
+        "users": "EncrypterDecrypter",
+        "process_events": "Decrypter",
     }
 
 

@@ -41,6 +41,14 @@ def test_the_whole_way_of_a_segment(program: Program, file_of: Callable[[str, st
     listed = program.json("segments", "members", "Buyers")
     assert [one["user_id"] for one in listed] == ["ann"]
     assert "bob" in program.ok("segments", "members", "Others")
+    now = datetime.now(UTC).isoformat()
+    assert program.json("segments", "members", "Buyers", "--at", now) == listed
+    assert program.json("segments", "members", "Buyers", "--at", "2026-01-01T00:00:00Z") == []
+    [entry] = program.json("segments", "history", "Buyers")
+    assert (entry["user_id"], entry["entered"]) == ("ann", True)
+    assert program.json("segments", "history", "Buyers", "--from", now) == []
+    assert "Buyers" in program.ok("users", "segments", "ann")
+    assert program.json("users", "segments", "ann", "--at", now)["data"][0]["name"] == "Buyers"
     explained = program.ok("segments", "explain", "Buyers", "ann")
     assert "orders >= 2 in 1h" in explained
     assert "1,500" in explained
@@ -54,6 +62,21 @@ def test_the_whole_way_of_a_segment(program: Program, file_of: Callable[[str, st
     program.ok("segments", "delete", "Others")
     assert program.ok("segments", "delete", "Buyers") == "Deleted.\n"
     assert program.json("events", "health")["status"] == "ok"
+
+
+def test_a_user_is_erased(program: Program, file_of: Callable[[str, str], Path]) -> None:
+    program.ok("segments", "create", "Buyers", "--rule", "orders >= 1 in 1h")
+    path = file_of("events.ndjson", events(2) + events(1, "bob"))
+    program.ok("events", "send", str(path))
+    assert program("users", "erase", "ann").exit_code != 0, "somebody has to say yes"
+    done = program.json("users", "erase", "ann", "--yes")
+    assert done["result"]["stores"]["memberships"] == {"exits": 1}
+    assert [one["user_id"] for one in program.json("segments", "members", "Buyers")] == ["bob"]
+    assert program.json("events", "send", str(path))["accepted"] == 3
+    assert [one["user_id"] for one in program.json("segments", "members", "Buyers")] == ["bob"]
+    assert "exits" in program.ok("users", "erase", "bob", "--yes")
+    program.ok("events", "send", str(file_of("more.ndjson", events(1, "a/b"))))
+    assert program.json("users", "segments", "a/b")["user_id"] == "a/b"
 
 
 def test_lines_that_are_no_events_are_named(program: Program) -> None:

@@ -33,6 +33,7 @@ from tests.faults.deliveries import (
     lost_documents,
     named_by_deliveries,
 )
+from tests.faults.shards import broken_segments, named_by_segments, segments_seen
 from tests.faults.world import ANN, LOOKS_AGAIN, MANY, unfinished
 from tests.faults.world import all_of as _all
 
@@ -80,6 +81,7 @@ def view(app: App) -> dict[str, Any]:
         ),
         "suppressed": _suppressed(app),
         **deliveries(app),
+        **segments_seen(app),
     }
 
 
@@ -251,7 +253,7 @@ def broken(app: App, before: Mapping[str, Mapping[int, Members]]) -> list[str]:
     guards = app.documents.count(Query(ORGANIZATION, "quota_guards"))
     if guards != GUARDS * len(_all(app, "quota_limits", QuotaLimit)):
         found.append("I15 a limit is not guarded, or what is guarded has none")
-    return [*found, *broken_deliveries(app)]
+    return [*found, *broken_deliveries(app), *broken_segments(app)]
 
 
 def _audience_broken(app: App, audience: Audience, before: Mapping[int, Members]) -> list[str]:
@@ -343,7 +345,7 @@ def _users_of(app: App, segment_id: str) -> list[str]:
 def orphans(app: App) -> list[str]:
     """Stored objects and documents with members that no record names (I17)."""
     named = {part.path for manifest in _all(app, "manifests", Manifest) for part in manifest.parts}
-    named |= named_by_deliveries(app)
+    named |= named_by_deliveries(app) | named_by_segments(app)
     named |= {str(one.details.get("location")) for one in _all(app, "audit", AuditEntry)}
     for audience in _audiences(app):
         named |= {audience.archive.location} if audience.archive else set()
@@ -363,6 +365,7 @@ def orphans(app: App) -> list[str]:
         "members": app.member_blobs,
         "backup": app.backup_blobs,
         "archive": app.archive_blobs,
+        "events": app.event_blobs,
     }
     for area, blobs in areas.items():
         stored += [(area, info.key.path) for info in blobs.list(ORGANIZATION)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from activation.domain.event import Event
 from activation.errors import ConflictError
@@ -36,8 +37,15 @@ class Forgetful(ShardWorker):
 class IdsFirst(Forgetful):
     """Remembers the ids in a write of their own, before the work."""
 
-    def process(self, organization_id: str, shard: int, events: Sequence[Event]) -> Processed:
+    def process(
+        self,
+        organization_id: str,
+        shard: int,
+        events: Sequence[Event],
+        received: Sequence[datetime] | None = None,
+    ) -> Processed:
         fresh = [event for event in events if self._claimed(organization_id, event)]
+        del received
         return super().process(organization_id, shard, fresh)
 
     def _claimed(self, organization_id: str, event: Event) -> bool:

@@ -69,6 +69,7 @@ def versions(app: App, organization_id: str = "acme") -> set[str]:
 
 def test_everything_is_wrapped_by_the_newest_version(app: App, platforms: list[Platform]) -> None:
     assert versions(app) == {"1"}
+    pseudonym = app.erasure_marks.pseudonym("acme", "bob")
     app.local_keys.rotate()
     done = app.key_rotation.rewrap()
     assert {one.key_version for one in done} == {"2"}
@@ -76,7 +77,10 @@ def test_everything_is_wrapped_by_the_newest_version(app: App, platforms: list[P
         "credentials": (6, 6, 0, 0),
         "webhook_secrets": (1, 1, 0, 0),
         "suppression_keys": (2, 2, 0, 0),
+        "erasure_keys": (1, 1, 0, 0),
     }
+    app.erasure_marks._keys.clear()
+    assert app.erasure_marks.pseudonym("acme", "bob") == pseudonym
     assert versions(app) == versions(app, "evil-corp") == {"2"}
     require_readable(app, platforms)
     [secrets] = app.documents.query(Query("acme", "webhook_secrets"))

@@ -454,6 +454,7 @@ def test_a_crash_between_audiences_loses_no_count(
         worker.retention,
         Dying(),  # type: ignore[arg-type]
         worker.distributions,
+        worker.segments,
         worker.limits,
         None,
         clock,
@@ -518,6 +519,7 @@ def reported(app: App, caller: Caller, receiver: Receiver) -> RetentionRun:
         worker.retention,
         worker.upkeep,
         worker.distributions,
+        worker.segments,
         worker.limits,
         receiver,
         worker.clock,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from activation.adapters.clock import MovableClock
+from activation.adapters.embedded.documents import SqliteDocuments
 from activation.domain.event import Event
 from activation.domain.membership import Transition, stays
 from activation.domain.segment import SegmentStatus
@@ -22,7 +24,7 @@ from activation.services.parcels import object_of
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.shard_states import DELTAS, HEADS, STATES
 from tests.segments.recount import memberships
-from tests.segments.shards import ORGANIZATION, Stores, require_turns, stores_in
+from tests.segments.shards import ORGANIZATION, Stores, require_turns, stores_in, worker_on
 from tests.segments.worlds import NOON, Maker, World, segment
 
 MINUTE = timedelta(minutes=1)
@@ -385,3 +387,60 @@ def test_a_damaged_state_is_noticed(stores: Stores) -> None:
     files[0].write_bytes(content)
     with pytest.raises(StorageUnavailableError):
         stores.worker().states.open(ORGANIZATION, 0)
+
+
+class Interrupted:
+    """A document store with which something else happens right before the first commit."""
+
+    def __init__(self, inner: SqliteDocuments, happens: Callable[[], None]) -> None:
+        self._inner, self._happens = inner, [happens]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def commit(self, batch: Batch) -> list[str]:
+        """Let it happen, then commit."""
+        if self._happens:
+            self._happens.pop()()
+        return self._inner.commit(batch)
+
+
+def test_a_shard_that_begins_while_the_rules_change_follows_the_new_ones(stores: Stores) -> None:
+    """Whoever brings all shards to new rules does not see one that is not there yet."""
+    stores.define([BUYERS])
+
+    def change() -> None:
+        stores.define([QUIET])
+        assert stores.worker().adopted(ORGANIZATION, 4) == (0, 0), "there is nothing to adopt"
+
+    documents = Interrupted(stores.documents, change)
+    worker = worker_on(documents, stores.blobs, stores.bus, stores.clock)
+    done = worker.process(ORGANIZATION, 0, [order(1), order(2)])
+    assert done.counted == 2
+    assert stores.worker().adopted(ORGANIZATION, 4) == (1, 1)
+    assert inside(stores.worker()) == {("ann", "quiet")}
+    assert require_turns(all_told(stores)) == {("ann", "quiet")}
+
+
+def test_a_shard_whose_first_worker_died_follows_the_new_rules_with_the_message(
+    stores: Stores,
+) -> None:
+    stores.define([BUYERS])
+
+    class DeadError(Exception):
+        """The worker is gone."""
+
+    class Dying(ShardWorker):
+        """Dies when it looks at the rules again."""
+
+        def _begun(self, organization_id: str, shard: int, version: str) -> None:
+            raise DeadError
+
+    documents = Interrupted(stores.documents, lambda: stores.define([QUIET]))
+    worker = worker_on(documents, stores.blobs, stores.bus, stores.clock, kind=Dying)
+    with pytest.raises(DeadError):
+        worker.process(ORGANIZATION, 0, [order(1), order(2)])
+    again = stores.worker().process(ORGANIZATION, 0, [order(1), order(2)])
+    assert (again.counted, again.duplicate) == (0, 2)
+    assert stores.worker().adopted(ORGANIZATION, 4) == (1, 1)
+    assert inside(stores.worker()) == {("ann", "quiet")}

@@ -22,7 +22,7 @@ from activation.cli.group import activation
 from activation.documents import Collection
 from activation.domain.caller import Caller
 from activation.domain.distribution import ApprovalStatus, Hold, HoldReason
-from activation.domain.entity import new_id
+from activation.domain.entity import new_id, timestamp
 from activation.domain.job import Job, JobKind
 from activation.domain.platform import Health, HealthStatus
 from activation.domain.retention_run import RetentionJob, RunDraft
@@ -183,6 +183,7 @@ def test_a_bus_that_is_down(figures: Figures, app: App, ann: Caller) -> None:
     "activation_events_evaluated_total",
     "activation_events_known_total",
     "activation_events_refused_total",
+    "activation_events_erased_total",
     "activation_event_wait_seconds",
     "activation_membership_changes_total",
     "activation_waiting_sweep_age_seconds",
@@ -221,6 +222,15 @@ def test_events_on_their_way_to_memberships(
     while api.server.deliver(only=("process_events",)):
         pass
     assert figures.value("activation_events_archived_total") == 1
+    before = timestamp(clock.now())
+    admin = api.as_()
+    assert admin.delete("/users/ann").status_code == 202
+    while api.server.deliver():
+        pass
+    admin.post("/events", {"events": [{**good, "event_id": "2", "timestamp": before}]})
+    while api.server.deliver(only=("process_events",)):
+        pass
+    assert figures.value("activation_events_erased_total") == 1
 
 
 @shows(

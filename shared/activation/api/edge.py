@@ -7,11 +7,13 @@ then the use case. Whatever fails, wherever, leaves as the envelope of `api/enve
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote_to_bytes
 
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestURITooLarge
@@ -24,6 +26,7 @@ from activation.api.cors import allow_origin
 from activation.api.doors import Doors, doors
 from activation.api.envelope import ErrorAnswer, problem_of, schema_error
 from activation.api.limits import tell
+from activation.api.paths import SLASH
 from activation.api.responses import JSON, empty, json_response
 from activation.domain.caller import Caller
 from activation.domain.entity import timestamp
@@ -50,7 +53,7 @@ Line = Literal["request", "message", "tick"]
 
 def serve(function: str, request: flask.Request) -> flask.Response:
     """Answer an HTTP request of a function with the application that holds its routes."""
-    environ = {**request.environ, "PATH_INFO": _canonical(request.environ.get("PATH_INFO", ""))}
+    environ = {**request.environ, "PATH_INFO": _canonical(_path(request.environ))}
     application = _application(function)
     with application.request_context(environ), _lines(function, "request"):
         given = flask.request.headers.get("traceparent")
@@ -94,6 +97,22 @@ def _framework_failed(error: Exception) -> flask.Response:
         raise error
 
     return guarded("framework", fail)
+
+
+def _path(environ: Mapping[str, Any]) -> str:
+    """The path of a request. A slash that was sent as `%2F` divides nothing: it stands as SLASH
+    until an id is read that may hold one."""
+    path: str = environ.get("PATH_INFO", "")
+    raw = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
+    if "%2f" not in raw.lower() or _unquoted(raw) != path:
+        return path.replace(SLASH, "\0")
+    pieces = re.split("%2f", raw, flags=re.IGNORECASE)
+    return SLASH.join(_unquoted(piece).replace(SLASH, "\0") for piece in pieces)
+
+
+def _unquoted(text: str) -> str:
+    """Text of an address as WSGI gives it."""
+    return unquote_to_bytes(text).decode("latin-1")
 
 
 def _canonical(path: str) -> str:

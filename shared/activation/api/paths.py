@@ -95,7 +95,12 @@ class SegmentVersionPath(SegmentPath):
     number: int
 
 
+SLASH = "\x1f"
+"""What stands in a path for a slash of an id; no id can hold it."""
+
+
 def _possible_person(value: str) -> str:
+    value = value.replace(SLASH, "/")
     if len(value) > MAX_ID_LENGTH or not value.isprintable():
         raise NotFoundError("There is no such user.", reason="not_found")
     return value

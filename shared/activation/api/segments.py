@@ -12,6 +12,7 @@ from activation.api.paths import SegmentPath, SegmentVersionPath
 from activation.api.routes import Ask, Resource
 from activation.documents import Stored
 from activation.domain.caller import Role
+from activation.domain.entity import Instant
 from activation.domain.segment import SegmentStatus, SegmentType
 from activation.domain.segment_record import (
     NewSegmentDraft,
@@ -21,7 +22,12 @@ from activation.domain.segment_record import (
     SegmentUses,
     SegmentVersion,
 )
-from activation.domain.segment_report import Backfill, MemberPage, SegmentStatistics
+from activation.domain.segment_report import (
+    Backfill,
+    MemberPage,
+    SegmentHistory,
+    SegmentStatistics,
+)
 from activation.errors import ValidationError
 
 segments = Resource("segments", "Users that follow rules on their events, minute by minute.")
@@ -43,6 +49,18 @@ class SegmentMembersQuery(Query):
 
     limit: int = Field(default=100, ge=1, le=1000, description="Members per page.")
     cursor: str | None = Field(default=None, max_length=400)
+    at: Instant | None = Field(default=None, description="As it had been told by this instant.")
+
+
+class SegmentHistoryQuery(Query):
+    """Which page of who entered and left."""
+
+    limit: int = Field(default=50, ge=1, le=200, description="Changes per page.")
+    cursor: str | None = Field(default=None, max_length=1_000)
+    since: Instant | None = Field(
+        default=None, alias="from", description="Told at or after this instant."
+    )
+    until: Instant | None = Field(default=None, description="Told before this instant.")
 
 
 @segments.route("POST", LIST, role=Role.EDITOR, answer=SegmentAnswer, status=201)
@@ -124,7 +142,20 @@ def get_segment_backfill(ask: Ask, path: SegmentPath) -> Backfill:
 
 @segments.route("GET", f"{ONE}/members", role=Role.VIEWER, answer=MemberPage)
 def list_segment_members(ask: Ask, path: SegmentPath, query: SegmentMembersQuery) -> dict[str, Any]:
-    """List the users in a segment, and since when."""
+    """List the users in a segment, or those who were in it at an instant, and since when."""
     after = None if query.cursor is None else opened(query.cursor)
-    page = ask.app.memberships.members(ask.caller, path.segment_id, query.limit, after)
+    if query.at is not None:
+        past = ask.app.past_memberships
+        page = past.members(ask.caller, path.segment_id, query.at, query.limit, after)
+    else:
+        page = ask.app.memberships.members(ask.caller, path.segment_id, query.limit, after)
     return {**page.model_dump(mode="json"), "next_cursor": sealed(page.next_cursor)}
+
+
+@segments.route("GET", f"{ONE}/history", role=Role.VIEWER, answer=SegmentHistory)
+def get_segment_history(ask: Ask, path: SegmentPath, query: SegmentHistoryQuery) -> dict[str, Any]:
+    """List who entered and left a segment, newest first."""
+    past = ask.app.past_memberships
+    return past.history(
+        ask.caller, path.segment_id, query.since, query.until, query.limit, query.cursor
+    ).public()

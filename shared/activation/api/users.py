@@ -6,11 +6,14 @@ from typing import Any
 
 from pydantic import Field
 
+from activation.api.answers import JobAnswer
 from activation.api.listing import ListQuery, Query, sealed
 from activation.api.paths import UserPath, UserSegmentPath, UserSessionPath
 from activation.api.routes import Ask, Resource
+from activation.documents import Stored
 from activation.domain.caller import Role
 from activation.domain.entity import Instant
+from activation.domain.job import Job
 from activation.domain.segment_report import Explanation, MembershipHistory, UserSegments
 from activation.domain.session import SessionDetail, SessionPage
 
@@ -36,9 +39,23 @@ class SessionQuery(ListQuery):
     until: Instant | None = Field(default=None, description="Events before this instant.")
 
 
+class InstantQuery(Query):
+    """When."""
+
+    at: Instant | None = Field(default=None, description="As it had been told by this instant.")
+
+
+@users.route("DELETE", "/users/<user_id>", role=Role.ADMIN, answer=JobAnswer, status=202)
+def erase_user(ask: Ask, path: UserPath) -> Stored[Job]:
+    """Erase a user from every store; the job's result has a receipt of each."""
+    return ask.app.user_erasures.request(ask.caller, path.user_id)
+
+
 @users.route("GET", SEGMENTS, role=Role.VIEWER, answer=UserSegments)
-def get_user_segments(ask: Ask, path: UserPath) -> UserSegments:
-    """List the segments that a user is in, and since when."""
+def get_user_segments(ask: Ask, path: UserPath, query: InstantQuery) -> UserSegments:
+    """List the segments that a user is in, or was in at an instant, and since when."""
+    if query.at is not None:
+        return ask.app.past_memberships.of_user(ask.caller, path.user_id, query.at)
     return ask.app.memberships.of_user(ask.caller, path.user_id)
 
 

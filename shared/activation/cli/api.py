@@ -233,15 +233,32 @@ def served(server: LocalServer, organization: str, user: str) -> Iterator[Api]:
 @contextmanager
 def in_process(server: LocalServer, organization: str, user: str) -> Iterator[Api]:
     """The API of a local runner that is called without a port, and does no work of its own."""
-    import httpx
-
     token = _tokens(server, organization, user)
     try:
-        transport = httpx.WSGITransport(app=server.wsgi)
-        with http_client("http://localhost", token, transport) as http:
+        with http_client("http://localhost", token, _plain_transport(server)) as http:
             yield Api(http)
     finally:
         server.stop()
+
+
+def _plain_transport(server: LocalServer) -> httpx.BaseTransport:
+    """Calls the runner in this process, which sees addresses as they were written."""
+    import httpx
+
+    written = ""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        return server.wsgi({**environ, "RAW_URI": written}, start_response)
+
+    class Transport(httpx.WSGITransport):
+        """One request after the other."""
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            nonlocal written
+            written = request.url.raw_path.decode("ascii")
+            return super().handle_request(request)
+
+    return Transport(app=application)
 
 
 def _tokens(server: LocalServer, organization: str, user: str) -> Callable[[], str]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "derive": "activation.cli.rules",
     "segments": "activation.cli.segments",
     "events": "activation.cli.events",
+    "users": "activation.cli.users",
     "replay": "activation.cli.replay",
     "platforms": "activation.cli.platforms",
     "webhooks": "activation.cli.webhooks",

@@ -27,6 +27,8 @@ Examples:
   activation segments create "Lapsed" --expression '"Buyers" AND NOT "Spenders"'
   activation segments list --active
   activation segments members "Buyers"
+  activation segments members "Buyers" --at 2026-11-28T09:30:00Z
+  activation segments history "Buyers" --from 2026-11-28T09:00:00Z
   activation segments explain "Buyers" user-17
   activation segments explain "Buyers" user-17 --at 2026-11-28T09:30:00Z
   activation segments status "Buyers" inactive
@@ -156,12 +158,15 @@ def set_status(segment: str, status: str) -> None:
 @segments.command("members")
 @click.argument("segment", metavar="SEGMENT")
 @click.option("--limit", default=100, show_default=True, help="How many at most.")
-def members(segment: str, limit: int) -> None:
+@click.option("--at", metavar="INSTANT", help="Who was in it then, e.g. 2026-11-28T09:30:00Z.")
+def members(segment: str, limit: int, at: str | None) -> None:
     """List the users in a segment, and since when."""
+    query = {} if at is None else {"at": at}
     with evaluating(options()) as (api, drain):
         drain(None)
         found = _found(api, segment)
-        people = list(islice(api.all(f"/segments/{found['segment_id']}/members"), limit))
+        path = f"/segments/{found['segment_id']}/members"
+        people = list(islice(api.all(path, **query), limit))
     rows = [(one["user_id"], moment(one["entered_at"])) for one in people]
     output().answer(people, table(("user", "since"), rows))
 
@@ -179,6 +184,27 @@ def backfill(segment: str) -> None:
             state = brought(lambda: api.get(path), bar)
     done = f"{state['done']} of {state['shards']} shards have their past."
     out.answer(state, done if state["since"] else "All of its past is there.")
+
+
+@segments.command("history")
+@click.argument("segment", metavar="SEGMENT")
+@click.option("--from", "since", metavar="INSTANT", help="Told at or after this instant.")
+@click.option("--until", metavar="INSTANT", help="Told before this instant.")
+@click.option("--limit", default=100, show_default=True, help="How many at most.")
+def history(segment: str, since: str | None, until: str | None, limit: int) -> None:
+    """List who entered and left a segment, newest first."""
+    given = {"from": since, "until": until}
+    query = {name: value for name, value in given.items() if value is not None}
+    with evaluating(options()) as (api, drain):
+        drain(None)
+        found = _found(api, segment)
+        path = f"/segments/{found['segment_id']}/history"
+        changes = list(islice(api.all(path, **query), limit))
+    rows = [
+        (moment(one["told_at"]), "entered" if one["entered"] else "left", one["user_id"])
+        for one in changes
+    ]
+    output().answer(changes, table(("told", "", "user"), rows))
 
 
 @segments.command("explain")

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from activation.domain.entity import Instant, Value, timestamp
+from activation.domain.user_erasure import ERASED, is_pseudonym
 from activation.errors import ValidationError
 
 SCHEMA_VERSION = 2
@@ -77,6 +78,13 @@ class Event(Value):
         if text is not None and _CONTROL.search(text):
             raise ValueError("control characters are not allowed")
         return text
+
+    @field_validator("user_id")
+    @classmethod
+    def _nobodys(cls, user_id: str) -> str:
+        if user_id.startswith(ERASED) and is_pseudonym(user_id):
+            raise ValueError("this is the pseudonym of somebody who was erased")
+        return user_id
 
     @field_validator("attributes")
     @classmethod

@@ -25,6 +25,8 @@ class JobKind(StrEnum):
     """Fold the deltas of an audience into its partitions."""
     DERIVE = "derive"
     """Bring an audience that is derived from another one in step with it."""
+    ERASE_USER = "erase_user"
+    """Take a user out of every store that knows him."""
     RETENTION = "retention"
     """One round of the retention rules over an organization's audiences."""
     SUPPRESS = "suppress"

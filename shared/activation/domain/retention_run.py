@@ -24,7 +24,8 @@ class RetentionJob(StrEnum):
     """The four rounds there are."""
 
     DAILY = "daily"
-    """Expired members leave; audiences are archived, deleted, or told of."""
+    """Expired members leave; audiences are archived, deleted, or told of; what segments have told
+    long ago goes."""
     WEEKLY = "weekly"
     """Long-kept members are compressed, and stored objects that nothing names are swept."""
     MONTHLY = "monthly"
@@ -93,6 +94,12 @@ class RetentionReport(Value):
     folded: int = 0
     """Audiences whose small changes were folded into their partitions."""
     distributions_archived: int = 0
+    steps_deleted: int = 0
+    """Steps of shards whose entries and exits were told too long ago."""
+    rules_deleted: int = 0
+    """Versions of the rules of segments that nobody needs any more."""
+    refusals_deleted: int = 0
+    """Records of refused events whose messages are gone."""
     events_expired: int = 0
     """Events that have left the archive."""
     skipped_count: int = 0

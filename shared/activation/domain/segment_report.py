@@ -9,23 +9,25 @@ from activation.domain.segment import SegmentRule
 
 
 class SegmentMember(Value):
-    """A user in a segment."""
+    """A user in a segment. Of somebody who has left since an instant that was asked for,
+    `entered_at` is null when it lies too far back."""
 
     user_id: str
-    entered_at: Instant
+    entered_at: Instant | None
 
 
 class MemberPage(Value):
     """A page of a segment's members, in the order in which they were first seen in their shard.
 
     `shards_pending` counts shards that do not follow the rules in force yet: of those, only who
-    was a member before is listed.
+    was a member before is listed. Members `at` an instant are in an order of their own.
     """
 
     data: tuple[SegmentMember, ...]
     next_cursor: str | None
     limit: int
     shards_pending: int
+    at: Instant | None = None
 
 
 class Backfill(Value):
@@ -46,16 +48,17 @@ class Backfill(Value):
 
 
 class UserSegment(Value):
-    """A segment that a user is in."""
+    """A segment that a user is in. One that he was in, and that was deleted since, has no name."""
 
     segment_id: str
-    name: str
-    version: int
-    entered_at: Instant
+    name: str | None
+    version: int | None
+    entered_at: Instant | None
 
 
 class UserSegments(Value):
-    """The segments that a user is in, as last told: when his shard was evaluated, `as_of`."""
+    """The segments that a user is in, as last told: when his shard was evaluated, `as_of`; or the
+    instant that was asked for."""
 
     user_id: str
     data: tuple[UserSegment, ...]
@@ -82,6 +85,30 @@ class MembershipHistory(Value):
     data: tuple[MembershipChange, ...]
     next_cursor: str | None
     limit: int
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")
+
+
+class SegmentChange(Value):
+    """A user entered or left a segment. Who was erased has a pseudonym."""
+
+    user_id: str
+    entered: bool
+    seq: int
+    happened_at: Instant
+    told_at: Instant
+
+
+class SegmentHistory(Value):
+    """Who entered and left a segment, newest first by when it was told. What was told before
+    `kept_from` may be gone; null when nothing is."""
+
+    data: tuple[SegmentChange, ...]
+    next_cursor: str | None
+    limit: int
+    kept_from: Instant | None
 
     def public(self) -> dict[str, Any]:
         """As the caller sees it."""

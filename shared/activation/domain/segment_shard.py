@@ -35,6 +35,8 @@ class SegmentShard(Entity):
     missing: tuple[tuple[str, str], ...] = Field(default=())
     """Fields (event type, name) that were not added up from the beginning of the longest window:
     to be brought from the archive of events."""
+    erased_at: Instant | None = None
+    """When a user of the shard was last erased: then there are marks to look at."""
     next_due_at: Instant | None = None
     """When somebody has to be looked at without having done anything."""
 

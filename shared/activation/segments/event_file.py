@@ -149,12 +149,19 @@ def empty_table() -> pa.Table:
     return SCHEMA.empty_table()
 
 
-def of_user(table: pa.Table, user_id: str, *, others: bool = False) -> pa.Table:
-    """The events of a user, or those of all others."""
+def of_user(table: pa.Table, user_id: str) -> pa.Table:
+    """The events of a user."""
     import pyarrow.compute as pc
 
-    mine = pc.equal(table["user_id"], user_id)
-    return table.filter(pc.invert(mine) if others else mine)
+    return table.filter(pc.equal(table["user_id"], user_id))
+
+
+def without_user(table: pa.Table, user_id: str, before: int) -> pa.Table:
+    """All events but those of a user that were counted before a step."""
+    import pyarrow.compute as pc
+
+    gone = pc.and_(pc.equal(table["user_id"], user_id), pc.less(table["number"], before))
+    return table.filter(pc.invert(gone))
 
 
 def up_to(table: pa.Table, number: int) -> pa.Table:

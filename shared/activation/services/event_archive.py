@@ -28,9 +28,10 @@ from activation.segments.event_file import (
     of_user,
     shards_in,
     up_to,
+    without_user,
 )
 from activation.segments.minutes import micros_of
-from activation.services.event_log import EventLog
+from activation.services.event_log import LAST, EventLog
 
 DAYS = "event_days"
 GRACE = timedelta(hours=24)
@@ -245,28 +246,31 @@ class EventArchive:
 
     # what has to go ---------------------------------------------------------------------------
 
-    def erase(self, organization_id: str, user_id: str) -> int:
-        """Take a user's events out of log and archive; returns how many records had any.
+    def erase(self, organization_id: str, user_id: str, before: int = LAST) -> int:
+        """Take a user's events, of steps `before` one of his shard, out of log and archive;
+        returns how many records had any.
 
         Safe to repeat, and at any time; call it when no event of his is counted any more. When it
         has returned no stored object has an event of him.
         """
         shard = shard_of(user_id, SHARDS)
-        count = self.log.erase(organization_id, shard, user_id)
+        count = self.log.erase(organization_id, shard, user_id, before)
         for day in list(self.all_days(organization_id)):
             count += self._again(
-                organization_id, day.key.id, lambda one: self._erase_day(one, shard, user_id)
+                organization_id,
+                day.key.id,
+                lambda one: self._erase_day(one, shard, user_id, before),
             )
         return count
 
-    def _erase_day(self, day: Stored[EventDay], shard: int, user_id: str) -> int:
+    def _erase_day(self, day: Stored[EventDay], shard: int, user_id: str, before: int) -> int:
         organization_id = day.entity.organization_id
         added, replaced = [], []
         for one in day.entity.objects:
             if shard not in one.shards:
                 continue
             table = self.content(organization_id, one)
-            kept = of_user(table, user_id, others=True)
+            kept = without_user(table, user_id, before)
             if len(kept) < len(table):
                 replaced.append(one)
                 added += [self.put(organization_id, one.hour, kept)] if len(kept) else []

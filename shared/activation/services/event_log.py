@@ -78,11 +78,11 @@ class EventLog:
             window = PAGE if some else 2 * window
             after = last
 
-    def erase(self, organization_id: str, shard: int, user_id: str) -> int:
-        """Take a user's events out of the log, and send back whoever is archiving it; returns how
-        many steps had any."""
+    def erase(self, organization_id: str, shard: int, user_id: str, before: int = LAST) -> int:
+        """Take a user's events out of the steps `before` one, and send back whoever is archiving
+        them; returns how many steps had any."""
         count = 0
-        for document in self.leftovers(organization_id, shard, LAST):
+        for document in self.leftovers(organization_id, shard, min(before, LAST + 1) - 1):
             count += self._without(document, user_id)
         self._move_on(organization_id, shard)
         return count

@@ -122,13 +122,18 @@ class EventWorker:
 
     def _counted(self, organization_id: str, batches: Sequence[EventBatch]) -> list[Bad]:
         """Count events, of whichever shards; returns those that cannot be."""
-        good, bad = _read(batches)
+        good, unread = _read(batches)
+        bad = [one for one in unread if not self._is_erased(organization_id, one)]
+        totals = {"events": 0, "duplicates": 0, "transitions": 0}
+        totals["erased"] = len(unread) - len(bad)
         by_shard: dict[int, list[tuple[Event, Row]]] = {}
         for event, row in good:
             by_shard.setdefault(shard_of(event.user_id, SHARDS), []).append((event, row))
-        totals = {"events": 0, "duplicates": 0, "transitions": 0}
         for shard, mine in by_shard.items():
-            done = self.shards.process(organization_id, shard, [event for event, _ in mine])
+            received = [batch.received_at for _, (batch, _) in mine]
+            done = self.shards.process(
+                organization_id, shard, [event for event, _ in mine], received
+            )
             bad += [
                 Bad(*mine[position][1], "attributes: value_out_of_range")
                 for position in done.refused
@@ -136,8 +141,18 @@ class EventWorker:
             totals["events"] += done.counted
             totals["duplicates"] += done.duplicate
             totals["transitions"] += done.transitions
+            totals["erased"] += done.erased
         self._tell(batches, totals)
         return bad
+
+    def _is_erased(self, organization_id: str, bad: Bad) -> bool:
+        """Whether what cannot be counted is of somebody who was erased since it came: it is not
+        kept for another try."""
+        row = bad.row if isinstance(bad.row, Mapping) else {}
+        user_id = row.get("user_id", row.get("userId"))
+        if not isinstance(user_id, str):
+            return False
+        return self.shards.is_erased(organization_id, user_id, bad.batch.received_at)
 
     def _tell(self, batches: Sequence[EventBatch], totals: Mapping[str, int]) -> None:
         """One line of what was evaluated; the traces of batches that came along are named too."""

@@ -17,11 +17,13 @@ from activation.domain.caller import service_caller
 from activation.domain.entity import Entity
 from activation.domain.platform import SealedCredentials
 from activation.domain.suppression import SuppressionList
+from activation.domain.user_erasure import ErasureKey
 from activation.domain.webhook import WebhookSecrets
 from activation.errors import CredentialUnreadableError
 from activation.ports import Query, Vault, Write
 from activation.services.access import retry_conflicts
 from activation.services.commits import Commits
+from activation.services.erasure_marks import KEYS, erasure_context
 from activation.services.platforms import credentials_context
 from activation.services.suppression_lists import HEAD, HEADS, SuppressionLists, key_context
 from activation.services.webhooks import secret_context
@@ -84,11 +86,16 @@ def _suppression_key(vault: Vault, record: Entity) -> Entity:
     return record.changed(key=vault.rewrap(record.key, key_context(record.organization_id)))
 
 
+def _erasure_key(vault: Vault, record: Entity) -> Entity:
+    assert isinstance(record, ErasureKey)
+    return record.changed(key=vault.rewrap(record.key, erasure_context(record.organization_id)))
+
+
 def sealed_in(record: Entity) -> Sequence[str]:
     """The sealed texts of a record."""
     if isinstance(record, WebhookSecrets):
         return (record.sealed, *(one.sealed for one in record.old))
-    if isinstance(record, SuppressionList):
+    if isinstance(record, SuppressionList | ErasureKey):
         return (record.key,)
     assert isinstance(record, SealedCredentials)
     return (record.sealed,)
@@ -98,7 +105,10 @@ CREDENTIALS = (
     Kind("credentials", "credentials", SealedCredentials, _credentials),
     Kind("webhook_secrets", "webhook_secrets", WebhookSecrets, _webhook_secrets),
 )
-SUPPRESSIONS = (Kind("suppression_keys", HEADS, SuppressionList, _suppression_key),)
+SUPPRESSIONS = (
+    Kind("suppression_keys", HEADS, SuppressionList, _suppression_key),
+    Kind("erasure_keys", KEYS, ErasureKey, _erasure_key),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ from activation.services.distribution_archive import MOVED, DistributionArchive
 from activation.services.event_retention import EXPIRED, EventRetention
 from activation.services.jobs import JobRun, new_job
 from activation.services.retention import ACTOR, RetentionService
+from activation.services.segment_retention import COUNTS as SEGMENT_COUNTS
+from activation.services.segment_retention import SegmentRetention
 from activation.services.upkeep import ENDED, Upkeep, acting_in
 
 PAGE = 100
@@ -84,6 +86,7 @@ class RetentionWorker:
     retention: RetentionService
     upkeep: Upkeep
     distributions: DistributionArchive
+    segments: SegmentRetention
     limits: GuardLimits
     notifier: Notifier | None
     clock: Clock
@@ -184,6 +187,8 @@ class _Round:
             self._next_stage("distributions")
         if self.record.job is RetentionJob.MONTHLY:
             self._distributions()
+        if self.record.job is RetentionJob.DAILY:
+            self._segments()
         if self.record.job is RetentionJob.DAILY and self.worker.events is not None:
             self._events(self.worker.events)
         return self._finish()
@@ -349,6 +354,18 @@ class _Round:
             self.run.keep()
             self.run.pause()
 
+    def _segments(self) -> None:
+        """What segments have left behind."""
+
+        def keep() -> None:
+            self.run.keep()
+            self.run.pause()
+
+        dry_run = self.record.dry_run
+        found = self.worker.segments.run(acting_in(self.record), keep, dry_run=dry_run)
+        if dry_run:
+            self.counts.update(found)
+
     def _events(self, events: EventRetention) -> None:
         if self.record.dry_run:
             self.counts["events_expired"] = events.would_expire(self.record.organization_id)
@@ -421,6 +438,8 @@ class _Round:
             elif entry.action.endswith(":compact"):
                 weekly = self.record.job is RetentionJob.WEEKLY
                 counts["compressed" if weekly else "folded"] += 1
+            elif entry.action in SEGMENT_COUNTS:
+                counts[SEGMENT_COUNTS[entry.action]] += entry.details["count"]
         return counts
 
     def _entries(self) -> Iterator[AuditEntry]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import compress
 from typing import TypeVar
 
@@ -23,12 +24,14 @@ from activation.segments.block import EventBlock, block_of, empty_block
 from activation.segments.codec import Delta, Told, told_by, told_bytes, told_of
 from activation.segments.engine import Evaluation, evaluate
 from activation.segments.event_file import DAMAGED
+from activation.segments.forgetting import farewells, without_users
 from activation.segments.minutes import MICROS, RETAINED_MINUTES, Moment, instant_of, micros_of
 from activation.segments.past import Missing, block_of_table, lacking
 from activation.segments.rebase import rebased
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
 from activation.services.commits import Commits
+from activation.services.erasure_marks import ErasureMarks
 from activation.services.event_archive import EventArchive, Span
 from activation.services.event_log import EventLog
 from activation.services.parcels import Parcels
@@ -58,6 +61,8 @@ class Processed:
     duplicate: int
     refused: tuple[int, ...]
     transitions: int
+    erased: int = 0
+    """Events from before an erasure of their user: neither counted nor to come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +77,30 @@ class ShardWorker:
     clock: Clock
     archive: EventArchive | None = None
     """Gives new fields their past; without it they have none."""
+    marks: ErasureMarks | None = None
+    """Who was erased; none where nobody can be."""
 
     @property
     def log(self) -> EventLog:
         """Where the events go that were counted."""
         return EventLog(self.documents, self.parcels)
 
-    def process(self, organization_id: str, shard: int, events: Sequence[Event]) -> Processed:
-        """Take in events of users of one shard; returns when all of it is durable.
+    def process(
+        self,
+        organization_id: str,
+        shard: int,
+        events: Sequence[Event],
+        received: Sequence[datetime] | None = None,
+    ) -> Processed:
+        """Take in events of users of one shard; returns when all of it is durable. `received` is
+        when each of them came; without it, by their own time.
 
         Raises ConflictError when others were faster again and again: the message is to come again.
         """
         steps = [
-            self._again(lambda at=at: self._events(organization_id, shard, events, at))  # type: ignore[misc]
+            self._again(
+                lambda at=at: self._events(organization_id, shard, events, at, received)  # type: ignore[misc]
+            )
             for at in range(0, len(events), MAX_STEP_EVENTS)
         ]
         return Processed(
@@ -92,6 +108,7 @@ class ShardWorker:
             sum(step.duplicate for step in steps),
             tuple(position for step in steps for position in step.refused),
             sum(step.transitions for step in steps),
+            sum(step.erased for step in steps),
         )
 
     def sweep(self, limit: int = 100) -> int:
@@ -148,6 +165,25 @@ class ShardWorker:
         that no seq is used again that others may have heard of."""
         self._again(lambda: self._fold(organization_id, shard, skip))
 
+    def forget(
+        self,
+        organization_id: str,
+        shard: int,
+        user_id: str,
+        pseudonym: str,
+        also: Callable[[int, int], Sequence[Write]],
+    ) -> int:
+        """Take a user out of a shard in one commit that stores its whole state; his exits are
+        told under a pseudonym. `also` gives further writes of the commit, from the step's number
+        and moment. Returns how many exits were told."""
+        return self._again(lambda: self._forget(organization_id, shard, user_id, pseudonym, also))
+
+    def is_erased(self, organization_id: str, user_id: str, since: datetime) -> bool:
+        """Whether a user was erased at an instant or later."""
+        found = self.states.heads.find(organization_id, shard_id(shard_of(user_id)))
+        head = None if found is None else found.entity
+        return self.marks is not None and self.marks.is_gone(head, user_id, micros_of(since))
+
     def adopted(self, organization_id: str, shards: int) -> tuple[int, int]:
         """How many shards are at the rules in force, and how many there are."""
         current = self.books.current(organization_id).version
@@ -177,21 +213,31 @@ class ShardWorker:
     # steps ----------------------------------------------------------------------------------------
 
     def _events(
-        self, organization_id: str, shard: int, events: Sequence[Event], at: int
+        self,
+        organization_id: str,
+        shard: int,
+        events: Sequence[Event],
+        at: int,
+        received: Sequence[datetime] | None,
     ) -> Processed:
         opened = self._adopted(organization_id, shard)
         part = events[at : at + MAX_STEP_EVENTS]
-        block, unreadable = block_of(part, opened.book.fields)
+        came = None if received is None else received[at : at + MAX_STEP_EVENTS]
+        gone = self.marks.gone(opened.head, part, came) if self.marks else set()
+        places = [n for n in range(len(part)) if n not in gone]
+        kept = [part[n] for n in places] if gone else part
+        block, unreadable = block_of(kept, opened.book.fields)
         left_out = set(unreadable)
-        readable = [n for n in range(len(part)) if n not in left_out]
-        log_of = [part[n] for n in readable] if unreadable else part
+        readable = [n for n in range(len(kept)) if n not in left_out]
+        log_of = [kept[n] for n in readable] if unreadable else kept
         found = self._step(opened, block, micros_of(self.clock.now()), 0, log_of)
         overflowing = [readable[n] for n in found.refused.nonzero()[0].tolist()]
         return Processed(
             int(found.counted.sum()),
             int(found.duplicate.sum()),
-            tuple(at + n for n in sorted([*unreadable, *overflowing])),
+            tuple(at + places[n] for n in sorted([*unreadable, *overflowing])),
             len(found.transitions),
+            len(gone),
         )
 
     def _step(
@@ -235,6 +281,14 @@ class ShardWorker:
         self.documents.commit(Batch(writes, messages))
         self.states.committed(opened, state, writes)
         self.commits.publish(messages)
+        if opened.stored is None:
+            self._begun(opened.organization_id, opened.shard, state.version)
+
+    def _begun(self, organization_id: str, shard: int, version: str) -> None:
+        """Look at the rules again once a new shard is there: whoever has just brought all shards
+        to new ones did not see it. A worker who dies before gets his message again."""
+        if self.books.current(organization_id).version != version:
+            self._again(lambda: self._adopted(organization_id, shard))
 
     def _transitions(self, opened: OpenShard, told: Told) -> Write:
         key = Key(opened.organization_id, TRANSITIONS, step_id(opened.shard, told.seq))
@@ -318,6 +372,25 @@ class ShardWorker:
         state = replace(opened.state, number=opened.state.number + 1 + skip)
         told = told_by(no_transitions(), (), (), state.number, state.micros)
         self._commit(opened, state, self.states.whole(opened, state), told)
+
+    def _forget(
+        self,
+        organization_id: str,
+        shard: int,
+        user_id: str,
+        pseudonym: str,
+        also: Callable[[int, int], Sequence[Write]],
+    ) -> int:
+        opened = self.states.open(organization_id, shard)
+        micros = max(micros_of(self.clock.now()), opened.state.micros)
+        exits = farewells(opened.state, user_id, micros)
+        left = without_users(opened.state, [user_id])
+        state = replace(left, number=opened.state.number + 1, micros=micros)
+        names = dict.fromkeys(exits.rows.tolist(), pseudonym)
+        told = told_by(exits, names, opened.book.segment_ids, state.number, micros)
+        writes = self.states.whole(opened, state, erased_at=instant_of(micros))
+        self._commit(opened, state, [*writes, *also(state.number, micros)], told)
+        return len(exits)
 
     def _sweep(self, organization_id: str, shard: int) -> int:
         steps = 0

@@ -43,6 +43,11 @@ class OpenShard:
     """The rules that the state was made with."""
 
     @property
+    def head(self) -> SegmentShard | None:
+        """The head as it was read."""
+        return None if self.stored is None else self.stored.entity
+
+    @property
     def mark(self) -> str:
         """The mark of the state."""
         return "" if self.stored is None else self.stored.entity.mark
@@ -131,11 +136,12 @@ class ShardStates:
         opened: OpenShard,
         state: ShardState,
         missing: Sequence[tuple[str, str]] | None = None,
+        erased_at: Instant | None = None,
     ) -> list[Write]:
         """Writes that store the whole state, the head first; what was before it goes.
 
-        `missing` are the fields that have no past, see `SegmentShard`; None leaves them as they
-        are.
+        `missing` are the fields that have no past, None leaves them as they are; `erased_at` is
+        when somebody was erased, see `SegmentShard`.
         """
         organization_id, now = opened.organization_id, self.clock.now()
         key = Key(organization_id, STATES, step_id(opened.shard, state.number))
@@ -149,6 +155,7 @@ class ShardStates:
             "snapshot_number": state.number,
             "objects": object_of(write),
             "updated_at": now,
+            **({} if erased_at is None else {"erased_at": erased_at}),
         }
         if opened.stored is None:
             head = SegmentShard(

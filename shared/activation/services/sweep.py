@@ -1,4 +1,4 @@
-"""The sweep of an organization: deleted audiences, audiences, imports, distributions.
+"""The sweep of an organization: deleted audiences, audiences, imports, distributions, segments.
 
 Nothing younger than GRACE is touched, and nothing that a committed record names; see
 `audience_sweep`. Every step may be repeated, so a sweep that stops anywhere just goes on.
@@ -31,6 +31,7 @@ from activation.services.audience_sweep import (
 )
 from activation.services.commits import Commits
 from activation.services.jobs import JobRun
+from activation.services.parcels import Parcels
 from activation.services.suppression_imports import source_key
 from activation.services.suppression_lists import SuppressionLists
 
@@ -48,6 +49,7 @@ class SweepWorker:
     areas: Areas
     kept_for: KeptFor
     suppressions: SuppressionLists
+    parcels: Parcels
     clock: Clock
 
     def run(self, run: JobRun) -> Mapping[str, Any]:
@@ -72,6 +74,8 @@ class SweepWorker:
             counts[kind] += self._folder(area, organization_id, folder, named)
             run.keep()
         counts["suppressions"] += self.suppressions.tidy(organization_id)
+        before = self.clock.now() - GRACE
+        counts["segments"] += self.parcels.sweep(self.commits.documents, organization_id, before)
         return {kind: count for kind, count in counts.items() if count}
 
     # audiences --------------------------------------------------------------------------------

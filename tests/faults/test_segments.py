@@ -1,0 +1,89 @@
+"""Events and segments end as if nothing had happened, wherever a process dies or meets another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import Tell
+from tests.faults.interleave import Interleaver, Pair
+from tests.faults.lab import Lab
+from tests.faults.segments import SEGMENTS
+
+DRAWN, MORE, MANY = 16, 60, 300
+"""Ways to die, and schedules of a pair, in the usual run, the slow one, and the exhaustive one."""
+
+USUAL = ("accept events", "leave by silence", "change the rules", "delete a segment")
+PAIRS = (
+    ("accept more events", "change the rules"),
+    ("accept more events", "erase a user"),
+    ("erase a user", "change the rules"),
+)
+FURTHER = (
+    ("accept more events", "accept more events"),
+    ("accept more events", "delete a segment"),
+    ("accept more events", "archive events"),
+    ("erase a user", "erase a user"),
+    ("erase a user", "accept more events"),
+    ("erase a user", "archive events"),
+    ("erase a user", "delete a segment"),
+    ("change the rules", "delete a segment"),
+)
+
+
+@pytest.fixture(scope="session")
+def interleaver(lab: Lab) -> Interleaver:
+    """The lab's interleaver."""
+    return Interleaver(lab)
+
+
+def pair(first: str, second: str) -> Pair:
+    """Two flows at once: shards go on one by one, so that what must hold counts."""
+    return Pair(SEGMENTS[first], SEGMENTS[second], serial=False)
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_a_crash_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored(SEGMENTS[name], lab.expected(SEGMENTS[name]), at_most=DRAWN))
+
+
+def test_a_crash_anywhere_lets_an_erasure_go_on(lab: Lab, tell: Tell) -> None:
+    flow = SEGMENTS["erase a user"]
+    tell(lab.explored(flow, lab.expected(flow), at_most=2 * DRAWN))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_a_crash_anywhere_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored(SEGMENTS[name], lab.expected(SEGMENTS[name]), at_most=MORE))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_also_at_every_read(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored(SEGMENTS[name], lab.expected(SEGMENTS[name]), reads=True))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_a_second_crash_during_recovery_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
+    tell(lab.explored_twice(SEGMENTS[name], lab.expected(SEGMENTS[name])))
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_two_at_once(interleaver: Interleaver, first: str, second: str, tell: Tell) -> None:
+    tell(interleaver.explored(pair(first, second), DRAWN))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), FURTHER)
+def test_two_more_at_once(interleaver: Interleaver, first: str, second: str, tell: Tell) -> None:
+    tell(interleaver.explored(pair(first, second), DRAWN))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("first", "second"), [*PAIRS, *FURTHER])
+def test_two_at_once_in_many_more_ways(
+    interleaver: Interleaver, first: str, second: str, tell: Tell
+) -> None:
+    tell(interleaver.explored(pair(first, second), MANY))
+    tell(interleaver.explored_deaths(pair(first, second)))
