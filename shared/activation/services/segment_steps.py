@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from activation.domain.segment_shard import SHARDS, shard_id, step_id
+from activation.domain.user_erasure import ERASED
 from activation.members.followed import OutOfStepError
 from activation.ports import DocumentStore, Key, Query
 from activation.segments.codec import Told, told_of
@@ -16,9 +17,6 @@ from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_states import HEADS
 
 PAGE = 50
-ERASED = "erased:"
-"""Who was erased leaves his segments under a name that begins so: nobody knows which member he
-was."""
 MAX_STEPS = 20_000
 """Told steps that are read; after more it is quicker to compare all members."""
 
