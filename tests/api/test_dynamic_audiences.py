@@ -110,3 +110,18 @@ def test_a_foreign_segment_is_no_segment(api: Api) -> None:
     other = api.as_(Role.ADMIN, "evil-corp", "eve")
     body = {"name": "Mine", "type": "first_party", "segment": bound(buyers)}
     assert other.post("/audiences", body).status_code == 404
+
+
+def test_who_is_erased_leaves_the_audience(api: Api, clock: MovableClock) -> None:
+    buyers = define(api, "Buyers", ONE_ORDER)
+    path = f"/audiences/{following(api, 'Live', buyers)['audience_id']}"
+    api.post("/events", {"events": [order(user, n, clock) for n, user in enumerate(("C1", "C2"))]})
+    worked(api)
+    assert api.get(path).get_json()["size"] == 2
+    assert api.delete("/users/C1").status_code == 202
+    worked(api)
+    shown = api.get(path).get_json()
+    assert (shown["size"], shown["following"]["users"]) == (1, 1)
+    assert api.get("/users/C1/segments").status_code == 404
+    members = api.get(f"{path}/members").get_json()["data"]
+    assert len(members) == 1
