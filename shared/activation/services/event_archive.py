@@ -94,7 +94,8 @@ class EventArchive:
         for name in names:
             table = self._object(organization_id, name, shard, user_id)
             yield span.cut(up_to(table, number))
-        for table in logged:
+        for data in logged:
+            table = log_table(data, shard)
             yield span.cut(table if user_id is None else of_user(table, user_id))
 
     def events(
@@ -121,15 +122,15 @@ class EventArchive:
 
     def _snapshot(
         self, organization_id: str, shard: int, number: int, span: Span
-    ) -> tuple[list[str], list[pa.Table]]:
-        """Names of objects, and tables of logged steps, that together have every event once."""
+    ) -> tuple[list[str], list[bytes]]:
+        """Names of objects, and logged steps, that together have every event once."""
         for _ in range(MAX_ATTEMPTS):
             before = self.log.progress.find(organization_id, shard_id(shard))
             if before is None:
                 return [], []
             try:
                 logged = [
-                    log_table(self.log.parcels.opened(document), shard)
+                    self.log.parcels.opened(document)
                     for document in self.log.steps(
                         organization_id, shard, before.entity.number, number
                     )
