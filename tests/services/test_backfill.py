@@ -144,7 +144,9 @@ def test_events_that_come_while_the_past_is_read_are_in_it(stores: Stores) -> No
     slow = stores.worker()
     archive = slow.archive
     assert archive is not None
-    slow = replace(slow, archive=Slow(archive.documents, archive.blobs, archive.log, archive.clock))
+    slow = replace(
+        slow, archive=Slow(archive.documents, archive.objects, archive.log, archive.clock)
+    )
     assert slow.adopt(ORGANIZATION, 0) == "2"
     assert reads == [1]
     told = [one for one in all_told(stores) if one.segment_id == "taxed"]

@@ -20,8 +20,9 @@ from activation.domain.segment_shard import shard_id
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import Batch, BlobKey, Document, Write
 from activation.segments.event_file import by_hour, log_table
-from activation.services.event_archive import EventArchive, date_of
+from activation.services.event_archive import EventArchive
 from activation.services.event_log import number_of
+from activation.services.event_objects import date_of
 from activation.services.parcels import object_of
 
 ROUND_EVENTS = 200_000
@@ -136,35 +137,42 @@ class EventArchiver:
         hours = dict(by_hour(pa.concat_tables(tables))) if tables else {}
         for _ in range(MAX_ATTEMPTS):
             made: list[EventObject] = []
+            replaced: list[EventObject] = []
             try:
-                writes = [*self._days(organization_id, hours, made), *self._progress(taken)]
-                self.archive.documents.commit(Batch(writes))
+                days = self._days(organization_id, hours, made, replaced)
+                self.archive.documents.commit(Batch([*days, *self._progress(taken)]))
             except (ConflictError, NotFoundError):
-                self._drop(organization_id, made)
+                self.archive.objects.drop(organization_id, made)
                 if not self._is_current(organization_id, taken):
                     return False
                 continue
+            self.archive.objects.drop(organization_id, replaced)
             return True
         return False
 
     def _days(
-        self, organization_id: str, hours: dict[int, pa.Table], made: list[EventObject]
+        self,
+        organization_id: str,
+        hours: dict[int, pa.Table],
+        made: list[EventObject],
+        replaced: list[EventObject],
     ) -> Iterator[Write]:
         for date in sorted({date_of(hour) for hour in hours}):
             day = self.archive.day(organization_id, date)
             added: list[EventObject] = []
-            replaced: list[EventObject] = []
+            merged: list[EventObject] = []
             for hour in sorted(one for one in hours if date_of(one) == date):
                 old, parts = self._readable(
                     organization_id, _to_merge(day.entity, hour, MANY_OBJECTS)
                 )
-                new = self.archive.put(
+                new = self.archive.objects.put(
                     organization_id, hour, pa.concat_tables([*parts, hours[hour]])
                 )
                 made.append(new)
                 added.append(new)
-                replaced += old
-            yield self.archive.changed(day, added, replaced)
+                merged += old
+            replaced += merged
+            yield self.archive.changed(day, added, merged)
 
     def _readable(
         self, organization_id: str, old: list[EventObject]
@@ -172,7 +180,7 @@ class EventArchiver:
         """Objects with their content; none when any cannot be read. That must not keep others
         from being archived: whoever needs it finds out."""
         try:
-            return old, [self.archive.content(organization_id, one) for one in old]
+            return old, [self.archive.objects.table(organization_id, one.path) for one in old]
         except (NotFoundError, StorageUnavailableError):
             return [], []
 
@@ -187,10 +195,6 @@ class EventArchiver:
             if found is None or found.revision != one.progress.revision:
                 return False
         return True
-
-    def _drop(self, organization_id: str, made: Sequence[EventObject]) -> None:
-        for one in made:
-            self.archive.blobs.delete(BlobKey(organization_id, one.path))
 
     # afterwards -------------------------------------------------------------------------------
 
@@ -229,14 +233,17 @@ class EventArchiver:
             old, parts = self._readable(organization_id, _to_merge(day.entity, hour, 2))
             if parts:
                 replaced += old
-                added.append(self.archive.put(organization_id, hour, pa.concat_tables(parts)))
+                added.append(
+                    self.archive.objects.put(organization_id, hour, pa.concat_tables(parts))
+                )
         if not replaced:
             return 0
         try:
             self.archive.documents.commit(Batch([self.archive.changed(day, added, replaced)]))
         except ConflictError:
-            self._drop(organization_id, added)
+            self.archive.objects.drop(organization_id, added)
             return 0
+        self.archive.objects.drop(organization_id, replaced)
         return len(replaced) - len(added)
 
 
