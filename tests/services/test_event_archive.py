@@ -16,6 +16,7 @@ from activation.domain.event import Event
 from activation.domain.event_archive import FOLDER
 from activation.domain.retention_run import RetentionRun, RunDraft
 from activation.domain.segment_record import NewSegmentDraft
+from activation.domain.segment_replay import ShardReplay
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import ConflictError, StorageUnavailableError
 from activation.ports import Batch, BlobKey, Key, Message, Query
@@ -347,11 +348,11 @@ def test_an_object_that_cannot_be_read_keeps_no_other_from_being_archived(
     assert app.event_archiver.tidy(ORGANIZATION) == 0
 
 
-def fees_from(value: int) -> NewSegmentDraft:
+def fees_from(value: int, field: str = "ship.fee") -> NewSegmentDraft:
     """A segment on a sum that nobody has asked for."""
-    rule = {"event_type": "orders", "attribute": "sum", "field": "ship.fee", "operator": "GTE"}
+    rule = {"event_type": "orders", "attribute": "sum", "field": field, "operator": "GTE"}
     rules = [{**rule, "value": value, "window_minutes": 1_440}]
-    return NewSegmentDraft.model_validate({"name": "Far", "type": "INDEPENDENT", "rules": rules})
+    return NewSegmentDraft.model_validate({"name": field, "type": "INDEPENDENT", "rules": rules})
 
 
 def test_a_past_is_brought_and_a_replay_agrees(
@@ -371,6 +372,38 @@ def test_a_past_is_brought_and_a_replay_agrees(
     for shard in app.segment_replay.existing(ORGANIZATION):
         found = app.segment_replay.check(ORGANIZATION, shard)
         assert not found.differs, found
+
+
+def test_a_replay_agrees_after_an_erasure_and_with_who_came_again(
+    app: App, ann: Caller, clock: MovableClock, sample: list[Event]
+) -> None:
+    app.segments.create(ann, fees_from(1))
+    worked(app)
+    count(app, sample[:12])
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    count(app, sample[12:])
+    drained(app, app.user_erasures.request(ann, "u2").entity)
+    assert not differing(app)
+    left = [one for one in sample if one.user_id != "u2"]
+    assert known(app.event_archive, clock.now() - DAY) == in_order(left)
+    clock.sleep(600)
+    again = [event(100 + n, "u2", clock.now()) for n in range(2)]
+    count(app, again)
+    assert not differing(app)
+    app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    assert not differing(app)
+    assert known(app.event_archive, clock.now() - DAY) == in_order([*left, *again])
+    app.segments.create(ann, fees_from(1, "tax"))
+    worked(app)
+    assert not differing(app)
+
+
+def differing(app: App) -> list[ShardReplay]:
+    """The shards that are not as they follow from their events."""
+    shards = app.segment_replay.existing(ORGANIZATION)
+    found = [app.segment_replay.check(ORGANIZATION, shard) for shard in shards]
+    assert all(one.missing == () for one in found)
+    return [one for one in found if one.differs]
 
 
 @pytest.mark.embedded("it takes a file away, and looks at the embedded bus")
@@ -408,13 +441,10 @@ def worked(app: App) -> None:
         while app.bus.deliver_due(hand_out, only=("process_events",)):
             pass
     else:
-        app.event_worker.run(_rules(app))
+        version = app.shards.books.current(ORGANIZATION).version
+        app.event_worker.run(rules_message(caller_of(), version, app.clock))
         for shard in app.segment_replay.existing(ORGANIZATION):
-            app.event_worker.run(adopt_message(ORGANIZATION, shard, "1", app.clock))
-
-
-def _rules(app: App) -> Message:
-    return rules_message(caller_of(), "1", app.clock)
+            app.event_worker.run(adopt_message(ORGANIZATION, shard, version, app.clock))
 
 
 def test_organizations_are_apart(app: App, clock: MovableClock, sample: list[Event]) -> None:
