@@ -839,10 +839,11 @@ class App:
         """Counted events of the past."""
         from activation.services.event_archive import EventArchive
         from activation.services.event_log import EventLog
+        from activation.services.event_objects import EventObjects
         from activation.services.parcels import Parcels
 
         log = EventLog(self.documents, Parcels(self.member_blobs))
-        return EventArchive(self.documents, self.event_blobs, log, self.clock)
+        return EventArchive(self.documents, EventObjects(self.event_blobs), log, self.clock)
 
     @cached_property
     def sessions(self) -> SessionService:

@@ -20,6 +20,7 @@ from activation.services.commits import Commits
 from activation.services.event_archive import EventArchive
 from activation.services.event_archiver import EventArchiver
 from activation.services.event_log import EventLog
+from activation.services.event_objects import EventObjects
 from activation.services.parcels import INLINE_BYTES, Parcels
 from activation.services.rule_books import RuleBooks
 from activation.services.segment_shards import MEMBERSHIPS, ShardWorker
@@ -45,7 +46,7 @@ def worker_on(
     states = ShardStates(documents, blobs, books, parcels, clock, fold_every)
     archive = None
     if events is not None:
-        archive = EventArchive(documents, events, EventLog(documents, parcels), clock)
+        archive = EventArchive(documents, EventObjects(events), EventLog(documents, parcels), clock)
     commits = Commits(documents, bus, clock)
     return kind(documents, commits, books, states, parcels, clock, archive=archive)
 

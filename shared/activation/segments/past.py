@@ -16,7 +16,15 @@ import pyarrow as pa
 
 from activation.domain.event import EventType, amount_in
 from activation.errors import StorageUnavailableError, ValidationError
-from activation.segments.block import TYPE_NUMBERS, TYPES, EventBlock, Fields, Ints, digest_of_id
+from activation.segments.block import (
+    TYPE_NUMBERS,
+    TYPES,
+    EventBlock,
+    Fields,
+    Ints,
+    digest_of_id,
+    empty_block,
+)
 from activation.segments.cells import ROW_BITS, SAFE, Cells, no_cells
 from activation.segments.event_file import DAMAGED
 from activation.segments.minutes import RETAINED_MINUTES, Moment
@@ -50,6 +58,24 @@ def block_of_table(table: pa.Table, fields: Fields) -> EventBlock:
         np.array(types, np.uint8),
         table["timestamp"].cast(pa.int64()).to_numpy(),
         amounts,
+    )
+
+
+def joined(blocks: Sequence[EventBlock], fields: Fields) -> EventBlock:
+    """Several blocks as one."""
+    if not blocks:
+        return empty_block(fields)
+    users = dict.fromkeys(user for block in blocks for user in block.users)
+    place = {user: n for n, user in enumerate(users)}
+    of = [np.array([place[user] for user in one.users], np.int32)[one.user] for one in blocks]
+    return EventBlock(
+        fields,
+        list(users),
+        np.concatenate(of),
+        np.concatenate([one.ids for one in blocks]),
+        np.concatenate([one.types for one in blocks]),
+        np.concatenate([one.micros for one in blocks]),
+        np.concatenate([one.amounts for one in blocks]),
     )
 
 

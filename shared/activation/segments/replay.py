@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from activation.segments.block import TYPES, Ints, digest_of_id, empty_block
+from activation.segments.block import TYPES, EventBlock, Ints, digest_of_id, empty_block
 from activation.segments.cells import Cells
 from activation.segments.engine import evaluate, looked_at
-from activation.segments.event_file import empty_table
 from activation.segments.minutes import MICROS, NEVER, RETAINED_MINUTES, Moment
-from activation.segments.past import block_of_table, recounted
+from activation.segments.past import block_of_table, joined, recounted
 from activation.segments.rulebook import RuleBook, TypePlan
 from activation.segments.seen import KEPT_DAYS, Run, Seen
 from activation.segments.state import ShardState, Transitions, Users
@@ -70,7 +69,7 @@ class Replay:
     book: RuleBook
     since: int = 0
     rows: dict[str, int] = field(default_factory=dict)
-    _recent: list[pa.Table] = field(default_factory=list)
+    _recent: list[EventBlock] = field(default_factory=list)
     _ids: list[_Ids] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -98,7 +97,7 @@ class Replay:
         times = table["timestamp"].cast(pa.int64()).to_numpy()
         recent = table.filter(pa.array(times > floor))
         if len(recent):
-            self._recent.append(recent)
+            self._recent.append(block_of_table(recent, self.book.fields))
 
     def _ids_of(self, table: pa.Table, days: Ints) -> _Ids:
         users = table["user_id"].combine_chunks().dictionary_encode()
@@ -113,7 +112,7 @@ class Replay:
 
     def remade(self) -> Remade:
         """What became of it."""
-        past = block_of_table(pa.concat_tables([empty_table(), *self._recent]), self.book.fields)
+        past = joined(self._recent, self.book.fields)
         for user in past.users:
             self.rows.setdefault(user, len(self.rows))
         live = _with_users(self.live, self.book, list(self.rows))

@@ -6,7 +6,6 @@ then, each once, whatever is archived, merged or erased meanwhile.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,24 +13,22 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from activation.documents import Collection, Stored
-from activation.domain.event_archive import FOLDER, EventDay, EventObject, RetiredObject
+from activation.domain.event_archive import EventDay, EventObject, RetiredObject
 from activation.domain.segment_shard import SHARDS, shard_id, shard_of
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
-from activation.ports import ABSENT, Batch, BlobKey, BlobStore, Clock, DocumentStore, Query, Write
+from activation.ports import ABSENT, Batch, Clock, DocumentStore, Query, Write
 from activation.segments.event_file import (
     DAMAGED,
     between,
     empty_table,
-    file_bytes,
-    file_table,
     log_table,
     of_user,
-    shards_in,
     up_to,
     without_user,
 )
 from activation.segments.minutes import micros_of
 from activation.services.event_log import LAST, EventLog
+from activation.services.event_objects import EventObjects, hour_of
 
 DAYS = "event_days"
 GRACE = timedelta(hours=24)
@@ -41,9 +38,7 @@ RETIRED_FOR = timedelta(days=8)
 that is taken back, which Firestore can by seven days."""
 MAX_ATTEMPTS = 20
 PAGE = 50
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LetGo = Callable[[EventDay, Write], None]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +51,8 @@ class Span:
     @property
     def hours(self) -> range:
         """The hours, counted from 1970, that it touches."""
-        last = _hour(self.until - timedelta(microseconds=1)) if self.until else 10**7
-        return range(_hour(self.since), last + 1)
+        last = hour_of(self.until - timedelta(microseconds=1)) if self.until else 10**7
+        return range(hour_of(self.since), last + 1)
 
     def cut(self, table: pa.Table) -> pa.Table:
         """The events of it."""
@@ -71,7 +66,7 @@ class EventArchive:
     """Reads what was counted, and takes out what has to go."""
 
     documents: DocumentStore
-    blobs: BlobStore
+    objects: EventObjects
     log: EventLog
     clock: Clock
 
@@ -94,7 +89,8 @@ class EventArchive:
         for name in names:
             table = self._object(organization_id, name, shard, user_id)
             yield span.cut(up_to(table, number))
-        for table in logged:
+        for data in logged:
+            table = log_table(data, shard)
             yield span.cut(table if user_id is None else of_user(table, user_id))
 
     def events(
@@ -121,15 +117,15 @@ class EventArchive:
 
     def _snapshot(
         self, organization_id: str, shard: int, number: int, span: Span
-    ) -> tuple[list[str], list[pa.Table]]:
-        """Names of objects, and tables of logged steps, that together have every event once."""
+    ) -> tuple[list[str], list[bytes]]:
+        """Names of objects, and logged steps, that together have every event once."""
         for _ in range(MAX_ATTEMPTS):
             before = self.log.progress.find(organization_id, shard_id(shard))
             if before is None:
                 return [], []
             try:
                 logged = [
-                    log_table(self.log.parcels.opened(document), shard)
+                    self.log.parcels.opened(document)
                     for document in self.log.steps(
                         organization_id, shard, before.entity.number, number
                     )
@@ -153,8 +149,7 @@ class EventArchive:
 
     def _object(self, organization_id: str, name: str, shard: int, user_id: str | None) -> pa.Table:
         try:
-            with self.blobs.open(BlobKey(organization_id, name)) as source:
-                return file_table(source, shard, user_id)
+            return self.objects.table(organization_id, name, shard, user_id)
         except NotFoundError as error:
             if self._is_named(organization_id, name):
                 raise StorageUnavailableError(
@@ -192,27 +187,7 @@ class EventArchive:
                 return
             after = page[-1].key.id
 
-    # objects ----------------------------------------------------------------------------------
-
-    def put(self, organization_id: str, hour: int, table: pa.Table) -> EventObject:
-        """Store events of one hour in an object that nothing names yet."""
-        path = f"{_folder(hour)}/{secrets.token_hex(8)}.parquet"
-        data = file_bytes(table)
-        self.blobs.put(
-            BlobKey(organization_id, path), data, content_type="application/vnd.apache.parquet"
-        )
-        return EventObject(
-            path=path,
-            hour=hour,
-            rows=len(table),
-            size_bytes=len(data),
-            shards=tuple(shards_in(table)),
-        )
-
-    def content(self, organization_id: str, one: EventObject) -> pa.Table:
-        """All events of an object."""
-        with self.blobs.open(BlobKey(organization_id, one.path)) as source:
-            return file_table(source)
+    # days -------------------------------------------------------------------------------------
 
     def day(self, organization_id: str, date: str) -> Stored[EventDay]:
         """What is archived of a day; an empty one, without revision, when nothing is."""
@@ -228,17 +203,23 @@ class EventArchive:
         day: Stored[EventDay],
         added: Sequence[EventObject],
         replaced: Sequence[EventObject] = (),
+        *,
+        keep: bool = True,
     ) -> Write:
-        """The day with objects more, and others gone; what was replaced long ago is deleted."""
-        now, gone = self.clock.now(), {one.path for one in replaced}
-        kept = [one for one in day.entity.objects if one.path not in gone]
+        """The day with objects more, and others replaced. Those are set aside, unless nobody may
+        `keep` them; `EventObjects.drop` takes them away once this is committed. What was set aside
+        long ago is deleted."""
+        organization_id, now = day.entity.organization_id, self.clock.now()
+        gone = {one.path for one in replaced}
+        if keep:
+            self.objects.set_aside(organization_id, replaced)
         old = [one for one in day.entity.retired if one.at <= now - RETIRED_FOR]
-        for one in old:
-            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
+        self.objects.delete(organization_id, [one.path for one in old])
         retired = [one for one in day.entity.retired if one not in old]
         retired += [RetiredObject(path=one.path, at=now) for one in replaced]
+        objects = [*added, *(one for one in day.entity.objects if one.path not in gone)]
         after = day.entity.changed(
-            objects=tuple(sorted([*kept, *added], key=lambda one: (one.hour, one.path))),
+            objects=tuple(sorted(objects, key=lambda one: (one.hour, one.path))),
             retired=tuple(retired),
             updated_at=now,
         )
@@ -264,18 +245,23 @@ class EventArchive:
         return count
 
     def _erase_day(self, day: Stored[EventDay], shard: int, user_id: str, before: int) -> int:
+        """Rewrite what has events of the user, and delete what nobody names: whoever has stored
+        that before it was listed has read an earlier revision of the day, and cannot name it."""
         organization_id = day.entity.organization_id
+        named = {one.path for one in day.entity.objects}
+        strays = set(self.objects.of_day(organization_id, day.key.id)) - named
         added, replaced = [], []
         for one in day.entity.objects:
             if shard not in one.shards:
                 continue
-            table = self.content(organization_id, one)
+            table = self.objects.table(organization_id, one.path)
             kept = without_user(table, user_id, before)
             if len(kept) < len(table):
                 replaced.append(one)
-                added += [self.put(organization_id, one.hour, kept)] if len(kept) else []
-        if replaced:
-            self.documents.commit(Batch([self.changed(day, added, replaced)]))
+                added += [self.objects.put(organization_id, one.hour, kept)] if len(kept) else []
+        if replaced or strays:
+            self.documents.commit(Batch([self.changed(day, added, replaced, keep=False)]))
+            self.objects.delete(organization_id, strays)
             day = self.day(organization_id, day.key.id)
         self._drop_retired(day)
         return len(replaced)
@@ -297,40 +283,43 @@ class EventArchive:
     def _expire(self, day: Stored[EventDay], let_go: LetGo) -> int:
         """First nobody finds the objects any more, then they go, then the day."""
         if day.entity.objects:
-            let_go(day.entity, self.changed(day, [], day.entity.objects))
+            let_go(day.entity, self.changed(day, [], day.entity.objects, keep=False))
             day = self.day(day.entity.organization_id, day.key.id)
-        for one in day.entity.retired:
-            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
+        self.objects.delete(day.entity.organization_id, _retired(day.entity))
         if day.revision != ABSENT:
             self.documents.commit(Batch([day.deleted()]))
         return 0
 
     def sweep(self, organization_id: str) -> int:
-        """Delete objects that were replaced, or never named, long enough ago; returns how many of
-        the latter."""
-        before = self.clock.now() - GRACE
-        listed = self.blobs.list(organization_id, f"{FOLDER}/")
-        old = [one.key.path for one in listed if one.created_at <= before]
-        named: set[str] = set()
+        """Delete objects that nothing names, a day after they were made, and copies of replaced
+        ones when their time is over; returns how many of the former."""
+        objects, copies = self.objects.made_before(organization_id, self.clock.now() - GRACE)
+        in_force: set[str] = set()
+        aside: set[str] = set()
         for day in list(self.all_days(organization_id)):
             if any(one.at <= self.clock.now() - RETIRED_FOR for one in day.entity.retired):
                 self._again(organization_id, day.key.id, self._settled)
             now = self.day(organization_id, day.key.id).entity
-            named |= _all_names(now)
-        gone = [path for path in old if path not in named]
-        return sum(self.blobs.delete(BlobKey(organization_id, path)) for path in gone)
+            in_force |= {one.path for one in now.objects}
+            aside |= set(_retired(now))
+        return self.objects.sweep(
+            organization_id,
+            [path for path in objects if path not in in_force],
+            [path for path in copies if path not in aside | in_force],
+        )
 
     def _settled(self, day: Stored[EventDay]) -> int:
         self.documents.commit(Batch([self.changed(day, [])]))
         return 1
 
     def _drop_retired(self, day: Stored[EventDay]) -> None:
-        """Delete what was replaced, whoever still reads it."""
-        if not day.entity.retired:
-            return
-        for one in day.entity.retired:
-            self.blobs.delete(BlobKey(day.entity.organization_id, one.path))
-        self.documents.commit(Batch([day.replaced_by(day.entity.changed(retired=()))]))
+        """Delete what was replaced, whoever still reads it, and all copies of the day: a merger
+        who lost against this may have left some."""
+        self.objects.delete(day.entity.organization_id, _retired(day.entity))
+        self.objects.delete_copies(day.entity.organization_id, day.key.id)
+        if day.entity.retired:
+            after = day.entity.changed(retired=())
+            self.documents.commit(Batch([day.replaced_by(after)]))
 
     def _again(
         self, organization_id: str, date: str, act: Callable[[Stored[EventDay]], int]
@@ -344,20 +333,6 @@ class EventArchive:
         raise ConflictError("The archive of a day is busy.")
 
 
-def _all_names(day: EventDay) -> set[str]:
-    """The objects that a day needs, and those that it has replaced."""
-    return {one.path for one in day.objects} | {one.path for one in day.retired}
-
-
-def _folder(hour: int) -> str:
-    at = _EPOCH + hour * HOUR
-    return f"{FOLDER}/date={at:%Y-%m-%d}/hour={at:%H}"
-
-
-def _hour(instant: datetime) -> int:
-    return (instant - _EPOCH) // HOUR
-
-
-def date_of(hour: int) -> str:
-    """The day of an hour, counted from 1970."""
-    return f"{_EPOCH + hour * HOUR:%Y-%m-%d}"
+def _retired(day: EventDay) -> list[str]:
+    """The objects that the day has replaced."""
+    return [one.path for one in day.retired]

@@ -20,12 +20,14 @@ from activation.domain.segment_shard import shard_id
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import Batch, BlobKey, Document, Write
 from activation.segments.event_file import by_hour, log_table
-from activation.services.event_archive import EventArchive, date_of
+from activation.services.event_archive import EventArchive
 from activation.services.event_log import number_of
+from activation.services.event_objects import date_of
 from activation.services.parcels import object_of
 
 ROUND_EVENTS = 200_000
-"""How many events a round takes at least before it is committed."""
+ROUND_BYTES = 128 * 1024 * 1024
+"""How much a round takes before it is committed; the last step may go beyond."""
 SETTLED = timedelta(hours=26)
 """After so long no event of a day comes any more but by a redrive."""
 MANY_STEPS = 500
@@ -33,7 +35,7 @@ SOON, EVERY, SELDOM = timedelta(minutes=5), timedelta(hours=1), timedelta(hours=
 """When a shard is looked at again: one with many steps, with some, with none."""
 MANY_OBJECTS = 8
 """From so many objects of an hour on, a round merges the small ones of them with its own."""
-MAX_MERGED_ROWS = 500_000
+MAX_MERGED_ROWS, MAX_MERGED_BYTES = 500_000, 32 * 1024 * 1024
 MAX_ATTEMPTS = 10
 DELETES = 100
 
@@ -48,6 +50,22 @@ class _Taken:
     tables: list[pa.Table]
     done: bool
     """Whether nothing was left when it was read."""
+
+
+@dataclass(slots=True)
+class _Room:
+    """What a round may still take."""
+
+    events: int
+    octets: int = ROUND_BYTES
+
+    @property
+    def left(self) -> bool:
+        return self.events > 0 and self.octets > 0
+
+    def take(self, table: pa.Table) -> None:
+        self.events -= len(table)
+        self.octets -= table.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +99,31 @@ class EventArchiver:
     ) -> tuple[list[_Taken], bool]:
         """What is to be archived now, and whether that is all there is."""
         found: list[_Taken] = []
-        events = 0
+        room = _Room(self.round_events)
         for shard in shards:
-            if events >= self.round_events:
+            if not room.left:
                 return found, False
             progress = self.archive.log.progress.find(organization_id, shard_id(shard))
             if progress is None or not (now or self._is_due(progress.entity)):
                 continue
-            one = self._steps(organization_id, progress, self.round_events - events)
-            events += sum(map(len, one.tables))
-            found.append(one)
+            found.append(self._steps(organization_id, progress, room))
         return found, True
 
     def _is_due(self, progress: ArchiveProgress) -> bool:
         return progress.next_at is None or progress.next_at <= self.archive.clock.now()
 
-    def _steps(self, organization_id: str, progress: Stored[ArchiveProgress], limit: int) -> _Taken:
+    def _steps(
+        self, organization_id: str, progress: Stored[ArchiveProgress], room: _Room
+    ) -> _Taken:
         log, shard = self.archive.log, progress.entity.shard
         counted = self.archive.counted(organization_id, shard)
         taken = _Taken(progress, counted, 0, [], True)
-        events = 0
         for document in log.steps(organization_id, shard, progress.entity.number, counted):
-            if events >= limit:
+            if not room.left:
                 taken.done = False
                 break
             taken.tables.append(log_table(log.parcels.opened(document), shard))
-            events += len(taken.tables[-1])
+            room.take(taken.tables[-1])
             taken.number, taken.steps = number_of(document), taken.steps + 1
         if taken.done:
             taken.number = counted
@@ -120,35 +137,42 @@ class EventArchiver:
         hours = dict(by_hour(pa.concat_tables(tables))) if tables else {}
         for _ in range(MAX_ATTEMPTS):
             made: list[EventObject] = []
+            replaced: list[EventObject] = []
             try:
-                writes = [*self._days(organization_id, hours, made), *self._progress(taken)]
-                self.archive.documents.commit(Batch(writes))
+                days = self._days(organization_id, hours, made, replaced)
+                self.archive.documents.commit(Batch([*days, *self._progress(taken)]))
             except (ConflictError, NotFoundError):
-                self._drop(organization_id, made)
+                self.archive.objects.drop(organization_id, made)
                 if not self._is_current(organization_id, taken):
                     return False
                 continue
+            self.archive.objects.drop(organization_id, replaced)
             return True
         return False
 
     def _days(
-        self, organization_id: str, hours: dict[int, pa.Table], made: list[EventObject]
+        self,
+        organization_id: str,
+        hours: dict[int, pa.Table],
+        made: list[EventObject],
+        replaced: list[EventObject],
     ) -> Iterator[Write]:
         for date in sorted({date_of(hour) for hour in hours}):
             day = self.archive.day(organization_id, date)
             added: list[EventObject] = []
-            replaced: list[EventObject] = []
+            merged: list[EventObject] = []
             for hour in sorted(one for one in hours if date_of(one) == date):
                 old, parts = self._readable(
                     organization_id, _to_merge(day.entity, hour, MANY_OBJECTS)
                 )
-                new = self.archive.put(
+                new = self.archive.objects.put(
                     organization_id, hour, pa.concat_tables([*parts, hours[hour]])
                 )
                 made.append(new)
                 added.append(new)
-                replaced += old
-            yield self.archive.changed(day, added, replaced)
+                merged += old
+            replaced += merged
+            yield self.archive.changed(day, added, merged)
 
     def _readable(
         self, organization_id: str, old: list[EventObject]
@@ -156,7 +180,7 @@ class EventArchiver:
         """Objects with their content; none when any cannot be read. That must not keep others
         from being archived: whoever needs it finds out."""
         try:
-            return old, [self.archive.content(organization_id, one) for one in old]
+            return old, [self.archive.objects.table(organization_id, one.path) for one in old]
         except (NotFoundError, StorageUnavailableError):
             return [], []
 
@@ -171,10 +195,6 @@ class EventArchiver:
             if found is None or found.revision != one.progress.revision:
                 return False
         return True
-
-    def _drop(self, organization_id: str, made: Sequence[EventObject]) -> None:
-        for one in made:
-            self.archive.blobs.delete(BlobKey(organization_id, one.path))
 
     # afterwards -------------------------------------------------------------------------------
 
@@ -213,14 +233,17 @@ class EventArchiver:
             old, parts = self._readable(organization_id, _to_merge(day.entity, hour, 2))
             if parts:
                 replaced += old
-                added.append(self.archive.put(organization_id, hour, pa.concat_tables(parts)))
+                added.append(
+                    self.archive.objects.put(organization_id, hour, pa.concat_tables(parts))
+                )
         if not replaced:
             return 0
         try:
             self.archive.documents.commit(Batch([self.archive.changed(day, added, replaced)]))
         except ConflictError:
-            self._drop(organization_id, added)
+            self.archive.objects.drop(organization_id, added)
             return 0
+        self.archive.objects.drop(organization_id, replaced)
         return len(replaced) - len(added)
 
 
@@ -235,10 +258,10 @@ def _to_merge(day: EventDay, hour: int, many: int) -> list[EventObject]:
     mine = sorted((one for one in day.objects if one.hour == hour), key=lambda one: one.rows)
     if len(mine) < many:
         return []
-    found, rows = [], 0
+    found, rows, octets = [], 0, 0
     for one in mine:
-        rows += one.rows
-        if rows > MAX_MERGED_ROWS:
+        rows, octets = rows + one.rows, octets + one.size_bytes
+        if rows > MAX_MERGED_ROWS or octets > MAX_MERGED_BYTES:
             break
         found.append(one)
     return found if len(found) > 1 else []

@@ -26,7 +26,7 @@ from activation.segments.engine import Evaluation, evaluate
 from activation.segments.event_file import DAMAGED
 from activation.segments.forgetting import farewells, without_users
 from activation.segments.minutes import MICROS, RETAINED_MINUTES, Moment, instant_of, micros_of
-from activation.segments.past import Missing, block_of_table, lacking
+from activation.segments.past import Missing, block_of_table, joined, lacking
 from activation.segments.rebase import rebased
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
@@ -365,7 +365,8 @@ class ShardWorker:
             return None
         first = instant_of((Moment(micros).floor - RETAINED_MINUTES) * MICROS)
         where = (opened.organization_id, opened.shard, opened.state.number)
-        return block_of_table(self.archive.read(*where, Span(first)), book.fields)
+        tables = self.archive.tables(*where, Span(first))
+        return joined([block_of_table(one, book.fields) for one in tables], book.fields)
 
     def _fold(self, organization_id: str, shard: int, skip: int) -> None:
         opened = self.states.open(organization_id, shard)
