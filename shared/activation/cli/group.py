@@ -36,6 +36,7 @@ COMMANDS = {
     "segments": "activation.cli.segments",
     "events": "activation.cli.events",
     "replay": "activation.cli.replay",
+    "digest": "activation.cli.digest",
     "platforms": "activation.cli.platforms",
     "webhooks": "activation.cli.webhooks",
     "plan": "activation.cli.distributions",
