@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -18,7 +17,6 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
     BagStateSpec,
-    CombiningValueStateSpec,
     ReadModifyWriteStateSpec,
     TimerSpec,
     on_timer,
@@ -86,7 +84,7 @@ class LiveSteps(_Steps):
     """
 
     WAITING = BagStateSpec("waiting", BytesCoder())
-    ROWS = CombiningValueStateSpec("rows", VarIntCoder(), sum)
+    ROWS = ReadModifyWriteStateSpec("rows", VarIntCoder())
     SOON = TimerSpec("soon", TimeDomain.REAL_TIME)
     SETTLED = TimerSpec("settled", TimeDomain.WATERMARK)
     SILENCE = TimerSpec("silence", TimeDomain.REAL_TIME)
@@ -95,8 +93,9 @@ class LiveSteps(_Steps):
         super().__init__()
         self._source, self._wait = source, wait
 
-    @cached_property
+    @property
     def _app(self) -> App:
+        """Of the process: a runner copies this object, with all that it holds."""
         return self._source.app()
 
     def process(
@@ -111,13 +110,14 @@ class LiveSteps(_Steps):
     ) -> Iterable[Any]:
         """Keep what arrived, until it is worth a step."""
         key, data = element
-        before = rows.read()
+        before = rows.read() or 0
+        after = before + max(1, len(Arrival.decoded(data).rows))
         waiting.add(data)
-        rows.add(max(1, len(Arrival.decoded(data).rows)))
+        rows.write(after)
         settled.set(timestamp)
         if not before:
             soon.set(moment(self._app.clock.now() + self._wait))
-        if rows.read() >= MAX_STEP_EVENTS:
+        if after >= MAX_STEP_EVENTS:
             yield from self._step(key, waiting, rows, silence)
 
     @on_timer(SOON)
