@@ -262,7 +262,7 @@ class FailingSource(AppSource):
         if folder not in _FAILING:
             app = App(self.settings, clock())
             failing = Failing(app.documents)
-            app.documents = failing  # type: ignore[assignment]
+            app.documents = failing
             _FAILING[folder] = (app, failing)
         return _FAILING[folder][0]
 
