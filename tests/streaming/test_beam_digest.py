@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from activation.digests.engines import embedded
 from activation.digests.log import Log
 from activation.digests.report import Report, differences
+from tests.cli.conftest import Program, file_of, program
 from tests.streaming.beam_gate import require_beam
 from tests.streaming.logs import (
     log_of_purchases,
@@ -22,11 +25,13 @@ from tests.streaming.logs import (
     shuffled,
     world_of,
 )
+from tests.streaming.test_digest import BUYERS, click, lines_of
 
 require_beam()
 
 from activation.digests.beam import through_beam  # noqa: E402
 
+__all__ = ["file_of", "program"]
 AS_DRAWN = (HealthCheck.too_slow,)
 MINUTE = timedelta(minutes=1)
 
@@ -118,3 +123,42 @@ def test_another_rule_is_found() -> None:
     found = differences(both(log, changed))
     assert "history" in found
     assert "counted" not in found
+
+
+def test_the_command_has_the_pipeline_where_apache_beam_is(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    log = file_of("log.ndjson", lines_of(click(1), click(70))[0].decode())
+    rules = file_of("rules.json", json.dumps(BUYERS))
+    given = ("digest", str(log), "--rules", str(rules), "--at", "2026-11-21T12:04Z")
+    here = program.json(*given)["reports"][0]
+    (there,) = program.json(*given, "--engine", "beam")["reports"]
+    assert (there["engine"], there["digest"]) == ("beam", here["digest"])
+
+
+@pytest.mark.emulator
+def test_all_engines_agree(
+    program: Program,
+    file_of: Callable[[str, str], Path],
+    firestore_emulator: str,
+    pubsub_emulator: str,
+) -> None:
+    log = log_of_purchases(customers=5, lines=25)
+    lines = [
+        json.dumps({**row, "received_at": batch.at.isoformat()}) + "\n"
+        for batch in log.batches
+        for row in batch.rows
+    ]
+    rules = [one.model_dump(mode="json", exclude_none=True) for one in log.segments]
+    found = program.json(
+        "digest",
+        str(file_of("log.ndjson", "".join(lines))),
+        "--rules",
+        str(file_of("rules.json", json.dumps(rules))),
+        "--engine",
+        "all",
+    )
+    print(json.dumps(found, indent=1))
+    assert found["differences"] == []
+    assert [one["engine"] for one in found["reports"]] == ["embedded", "functions", "beam"]
+    assert found["reports"][0]["transitions"] > 50

@@ -103,7 +103,7 @@ def read_segments(data: bytes) -> list[Segment]:
     """
     try:
         found = orjson.loads(data)
-        return [_segment(one) for one in found]
+        segments = [_segment(one) for one in found] if isinstance(found, list) else []
     except (orjson.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValidationError("The rules are no JSON list of segments.") from error
     except PydanticError as error:
@@ -112,6 +112,9 @@ def read_segments(data: bytes) -> list[Segment]:
         raise ValidationError(
             "A segment is not valid.", field=where, reason=first["type"]
         ) from error
+    if not segments or len({one.segment_id for one in segments}) < len(segments):
+        raise ValidationError("The rules are no list of segments with names of their own.")
+    return segments
 
 
 def _segment(data: Any) -> Segment:
