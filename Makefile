@@ -7,6 +7,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 CHECKOV := build/terraform/checkov/bin/checkov
 BEAM := build/beam/bin
+BEAM_TESTS := $(addprefix tests/streaming/, test_arrivals.py test_beam_digest.py test_live.py) \
+    tests/services/test_segment_shards.py
 COMPILED := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .PHONY: help demo serve test test-emulators test-slow test-exhaustive check check-terraform \
@@ -63,7 +65,7 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew, with hashes
 beam: build/beam/.ready  ## install Apache Beam, in an environment of its own (600 MB)
 
 test-beam: build/beam/.ready  ## run the tests of the streaming pipeline, where Apache Beam is
-	REQUIRE_BEAM=1 $(BEAM)/pytest tests/streaming $(ARGS)
+	REQUIRE_BEAM=1 $(BEAM)/pytest $(BEAM_TESTS) $(ARGS)
 
 template: $(VENV)/.dev  ## make the metadata of the streaming job's template from its parameters
 	$(BIN)/python -m tests.streaming.make_template

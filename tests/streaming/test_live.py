@@ -22,6 +22,7 @@ from activation.errors import StorageUnavailableError
 from activation.local import LocalServer
 from activation.message_codec import push_body
 from activation.ports import Batch, DocumentStore, Message, Revision
+from activation.segments.minutes import micros_of
 from activation.services.event_messages import event_messages, rules_message, sweep_message
 from activation.services.segment_shards import TRANSITIONS
 from activation.settings import Settings
@@ -33,6 +34,7 @@ from tests.streaming.test_arrivals import CLICKS, click, foreign
 require_beam()
 
 from activation.streaming.apps import AppSource  # noqa: E402
+from activation.streaming.shard_steps import LiveSteps  # noqa: E402
 from tests.streaming.live import Tick, clock, run_live  # noqa: E402
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -182,6 +184,21 @@ def test_a_sweep_that_the_clock_asks_for_is_made(place: Place) -> None:
     assert left == {"u0", "u1", "u2"}
 
 
+def test_a_job_that_is_drained_ends_although_somebody_is_still_in_a_window(place: Place) -> None:
+    """All its timers come at once, long before their time."""
+    (at, message), *_ = clicks(1)
+    run_live(place.folder, [(at, message)])
+    (shard,) = {one.data["shard"] for _, one in clicks(1) if isinstance(one, Message)}
+    kept, timer = Kept(), Kept()
+    steps = LiveSteps(AppSource(place.app.settings, clock), timedelta(seconds=1))
+    for ahead, set_again in ((timedelta(hours=1), False), (timedelta(seconds=1), True)):
+        kept.value = micros_of(clock().now() + ahead)
+        timer.value = None
+        steps.look(f"{ORGANIZATION}/{shard}", kept, timer)
+        assert (timer.value is not None) == set_again
+    assert [one[:3] for one in place.told()] == [("u0", "clicked", True), ("u0", "once", True)]
+
+
 def test_events_of_other_systems_are_counted_once(place: Place) -> None:
     rows = [click("u7", n, timestamp=None, event_id=None) for n in range(2)]
     message = foreign(*rows)
@@ -221,6 +238,24 @@ def test_what_cannot_be_counted_is_set_aside_until_it_is_a_dead_letter(place: Pl
 def test_only_the_organizations_that_were_asked_for(place: Place) -> None:
     run_live(place.folder, [*clicks(3)], organizations="somebody-else")
     assert place.told() == []
+
+
+@dataclass
+class Kept:
+    """A value, or a timer, of Beam's state."""
+
+    value: Any = None
+
+    def read(self) -> Any:
+        return self.value
+
+    def write(self, value: Any) -> None:
+        self.value = value
+
+    def clear(self) -> None:
+        self.value = None
+
+    set = write
 
 
 # what fails -------------------------------------------------------------------------------------

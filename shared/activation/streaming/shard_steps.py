@@ -7,6 +7,7 @@ when silence has to be looked at. The shard itself lies where functions find it,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -35,7 +36,9 @@ from activation.streaming.stepper import ShardStepper, Taken
 REFUSED = "refused"
 """Output of what cannot be counted."""
 _LATER = timedelta(seconds=5)
-"""When a sweep that did not get to its end goes on."""
+"""When a sweep that did not get to its end goes on; and how far clocks may be apart."""
+_SETTLED = timedelta(minutes=1)
+"""How far the watermark has to be past an element for its step, if nothing was quicker."""
 
 
 def instant(moment: Timestamp) -> datetime:
@@ -76,6 +79,18 @@ def _address(key: str) -> tuple[str, int]:
     return organization_id, int(shard)
 
 
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """The timer of silence, and what it was set to."""
+
+    armed: Any
+    timer: Any
+
+    def set(self, at: datetime) -> None:
+        self.armed.write(micros_of(at))
+        self.timer.set(moment(at))
+
+
 class LiveSteps(_Steps):
     """Steps at the time at which they are taken: as soon as `wait` has passed or a step is full.
 
@@ -87,6 +102,7 @@ class LiveSteps(_Steps):
     ROWS = ReadModifyWriteStateSpec("rows", VarIntCoder())
     SOON = TimerSpec("soon", TimeDomain.REAL_TIME)
     SETTLED = TimerSpec("settled", TimeDomain.WATERMARK)
+    ARMED = ReadModifyWriteStateSpec("armed", VarIntCoder())
     SILENCE = TimerSpec("silence", TimeDomain.REAL_TIME)
 
     def __init__(self, source: AppSource, wait: timedelta) -> None:
@@ -106,6 +122,7 @@ class LiveSteps(_Steps):
         rows: Any = beam.DoFn.StateParam(ROWS),
         soon: Any = beam.DoFn.TimerParam(SOON),
         settled: Any = beam.DoFn.TimerParam(SETTLED),
+        armed: Any = beam.DoFn.StateParam(ARMED),
         silence: Any = beam.DoFn.TimerParam(SILENCE),
     ) -> Iterable[Any]:
         """Keep what arrived, until it is worth a step."""
@@ -114,11 +131,11 @@ class LiveSteps(_Steps):
         after = before + max(1, len(Arrival.decoded(data).rows))
         waiting.add(data)
         rows.write(after)
-        settled.set(timestamp)
+        settled.set(timestamp + _SETTLED.total_seconds())
         if not before:
             soon.set(moment(self._app.clock.now() + self._wait))
         if after >= MAX_STEP_EVENTS:
-            yield from self._step(key, waiting, rows, silence)
+            yield from self._step(key, waiting, rows, _Silence(armed, silence))
 
     @on_timer(SOON)
     def take_soon(
@@ -126,10 +143,11 @@ class LiveSteps(_Steps):
         key: str = beam.DoFn.KeyParam,
         waiting: Any = beam.DoFn.StateParam(WAITING),
         rows: Any = beam.DoFn.StateParam(ROWS),
+        armed: Any = beam.DoFn.StateParam(ARMED),
         silence: Any = beam.DoFn.TimerParam(SILENCE),
     ) -> Iterable[Any]:
         """Take what waits."""
-        yield from self._step(key, waiting, rows, silence)
+        yield from self._step(key, waiting, rows, _Silence(armed, silence))
 
     @on_timer(SETTLED)
     def take_settled(
@@ -137,23 +155,30 @@ class LiveSteps(_Steps):
         key: str = beam.DoFn.KeyParam,
         waiting: Any = beam.DoFn.StateParam(WAITING),
         rows: Any = beam.DoFn.StateParam(ROWS),
+        armed: Any = beam.DoFn.StateParam(ARMED),
         silence: Any = beam.DoFn.TimerParam(SILENCE),
     ) -> Iterable[Any]:
         """Take what waits, if anything still does."""
-        yield from self._step(key, waiting, rows, silence)
+        yield from self._step(key, waiting, rows, _Silence(armed, silence))
 
     @on_timer(SILENCE)
     def look(
         self,
         key: str = beam.DoFn.KeyParam,
+        armed: Any = beam.DoFn.StateParam(ARMED),
         silence: Any = beam.DoFn.TimerParam(SILENCE),
     ) -> None:
-        """Look at those whose windows have run out."""
+        """Look at those whose windows have run out. A timer that comes before its time is that of
+        a job that is drained: it ends, and others look."""
+        known = armed.read()
+        armed.clear()
+        if known is not None and micros_of(self._app.clock.now() + _LATER) < known:
+            return
         stepper, address = _stepper(self._app), _address(key)
         stepper.sweep(*address)
-        self._arm(stepper, address, silence)
+        self._arm(stepper, address, _Silence(armed, silence))
 
-    def _step(self, key: str, waiting: Any, rows: Any, silence: Any) -> Iterator[Any]:
+    def _step(self, key: str, waiting: Any, rows: Any, silence: _Silence) -> Iterator[Any]:
         arrivals = [Arrival.decoded(data) for data in waiting.read()]
         if not arrivals:
             return
@@ -166,11 +191,11 @@ class LiveSteps(_Steps):
         self._arm(stepper, address, silence)
         yield from self.outputs(taken)
 
-    def _arm(self, stepper: ShardStepper, address: tuple[str, int], silence: Any) -> None:
+    def _arm(self, stepper: ShardStepper, address: tuple[str, int], silence: _Silence) -> None:
         due = stepper.next_look(*address)
         if due is not None:
             now = self._app.clock.now()
-            silence.set(moment(due if due > now else now + _LATER))
+            silence.set(due if due > now else now + _LATER)
 
 
 class LogSteps(_Steps):
