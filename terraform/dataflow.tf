@@ -114,6 +114,7 @@ resource "google_dataflow_flex_template_job" "segments" {
   parameters = {
     subscription      = google_pubsub_subscription.dataflow[each.key].id
     members_bucket    = google_storage_bucket.bucket["members"].name
+    events_bucket     = google_storage_bucket.bucket["events"].name
     database          = google_firestore_database.documents.name
     topic_prefix      = local.topic_prefix
     organizations     = join(",", each.value.organizations)

@@ -39,6 +39,7 @@ def options(**changes: str) -> JobOptions:
     given = {
         "subscription": "projects/example/subscriptions/segments",
         "members_bucket": "example-members",
+        "events_bucket": "example-events",
         "database": "(default)",
         **changes,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,19 +12,22 @@ from hypothesis import strategies as st
 
 from activation.app import App
 from activation.digests.log import ORGANIZATION, log_of
-from activation.digests.report import prepare
+from activation.digests.report import counting, prepare
 from activation.domain.event import Event, read_event
 from activation.domain.segment_shard import SHARDS, shard_id, shard_of
-from activation.errors import StorageUnavailableError, ValidationError
+from activation.errors import BadRequestError, StorageUnavailableError, ValidationError
 from activation.ports import Document, Key, Message
 from activation.services.event_messages import (
     USER_EVENTS,
+    EventBatch,
+    adopt_message,
+    archive_message,
     event_messages,
     sweep_message,
 )
 from activation.services.event_rows import Bad, aside_message
 from activation.services.shard_states import HEADS
-from activation.streaming.arrivals import Arrival, arrivals_of, user_of
+from activation.streaming.arrivals import OWN_LANE, Arrival, arrivals_of, user_of
 from activation.streaming.stepper import ShardStepper
 from tests.segments.worlds import NOON, segment
 
@@ -54,7 +58,7 @@ def stepper(app: App) -> ShardStepper:
     """Steps on empty stores with one segment."""
     prepare(app, log_of([(NOON, {})], [CLICKS]))
     app.clock.set(NOON)  # type: ignore[attr-defined]
-    return ShardStepper(app.shards, app.documents, app.event_marks)
+    return ShardStepper(app.event_worker)
 
 
 NAMES = st.sampled_from(["user_id", "userId", "event_id", "attributes"])
@@ -78,7 +82,9 @@ def test_what_has_no_user_has_a_shard_all_the_same(row: Any) -> None:
 
 
 def test_an_arrival_keeps_all_it_says() -> None:
-    arrival = Arrival("acme", 7, "m1", NOON, (click("ü"), "no event", None), 3, foreign=True)
+    arrival = Arrival(
+        "acme", 7, "m1", NOON, (click("ü"), "no event", None), {"a": [1]}, 3, True, "t"
+    )
     assert Arrival.decoded(arrival.encoded()) == arrival
 
 
@@ -92,22 +98,33 @@ def test_messages_of_ours_are_taken_at_the_time_at_which_they_were_received(app:
     assert all(shard_of(user_of(row)) == one.shard for one in found for row in one.rows)
 
 
-def test_new_rules_and_sweeps_have_shards_looked_at(app: App) -> None:
+def test_what_brings_no_events_is_a_task(app: App) -> None:
     rules = Message(USER_EVENTS, ORGANIZATION, "m1", {"rules": "2"})
-    assert [one.shard for one in arrivals_of(rules, NOON)] == list(range(SHARDS))
-    (look,) = arrivals_of(sweep_message(ORGANIZATION, 9, app.clock), NOON)
-    assert (look.shard, look.rows) == (9, ())
+    archive = archive_message(ORGANIZATION, [3, 4], app.clock)
+    for message in (rules, archive):
+        *looks, task = arrivals_of(message, NOON)
+        assert (task.shard, task.rows, task.task) == (OWN_LANE, (), message.data)
+        assert [one.shard for one in looks] == (list(range(SHARDS)) if message is rules else [])
+        assert {(one.rows, one.task) for one in looks} <= {((), None)}
+    for message in (
+        sweep_message(ORGANIZATION, 9, app.clock),
+        adopt_message(ORGANIZATION, 9, "2", app.clock),
+    ):
+        (task,) = arrivals_of(message, NOON)
+        assert (task.shard, task.rows, task.message.data) == (9, (), message.data)
+    assert arrivals_of(adopt_message(ORGANIZATION, 9, "2", app.clock, aside=True), NOON) == []
 
 
 def test_what_was_refused_before_is_left_to_the_function() -> None:
-    aside = aside_message(ORGANIZATION, "m1", [Bad("row", "not_an_object")], NOON)
+    batch = EventBatch("m1", NOON, ["row"], None)
+    aside = aside_message(ORGANIZATION, batch, [Bad(batch, "row", "not_an_object")])
     assert arrivals_of(aside, NOON) == []
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        {"sweep": True, "shard": SHARDS},
+        {"sweep": True, "shard": SHARDS + 1},
         {"sweep": True, "shard": -1},
         {"sweep": True, "shard": "x"},
         {"shard": 1, "received_at": "yesterday", "events": []},
@@ -116,7 +133,7 @@ def test_what_was_refused_before_is_left_to_the_function() -> None:
     ],
 )
 def test_a_message_that_cannot_be_is_an_error_of_its_own(data: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, BadRequestError)):
         arrivals_of(Message(USER_EVENTS, ORGANIZATION, "m1", data), NOON)
 
 
@@ -128,9 +145,10 @@ def test_rows_of_several_messages_are_one_step(stepper: ShardStepper) -> None:
     arrivals = [
         arrivals_of(foreign(click(user, n)), NOON + timedelta(seconds=n))[0] for n in range(5)
     ]
-    taken = stepper.take(arrivals)
-    assert (taken.counted, taken.duplicate, taken.refused) == (5, 0, ())
-    head = stepper.documents.get(Key(ORGANIZATION, HEADS, shard_id(shard_of(user))))
+    with counting() as counts:
+        assert stepper.take(arrivals) == []
+    assert (counts.counted, counts.duplicate) == (5, 0)
+    head = stepper.worker.documents.get(Key(ORGANIZATION, HEADS, shard_id(shard_of(user))))
     assert head is not None
     assert head.data["number"] == 1
 
@@ -142,27 +160,37 @@ def test_of_two_with_one_id_the_earlier_counts(stepper: ShardStepper) -> None:
         *arrivals_of(foreign(late), NOON + timedelta(seconds=2)),
         *arrivals_of(foreign(first), NOON + timedelta(seconds=1)),
     ]
-    taken = stepper.take(arrivals)
-    assert (taken.counted, taken.duplicate) == (1, 1)
-    again = stepper.take(arrivals)
-    assert (again.counted, again.duplicate) == (0, 2)
+    with counting() as counts:
+        stepper.take(arrivals)
+        assert (counts.counted, counts.duplicate) == (1, 1)
+        stepper.take(arrivals)
+        assert (counts.counted, counts.duplicate) == (1, 3)
 
 
 def test_refused_rows_come_back_with_their_reasons(stepper: ShardStepper) -> None:
     old = click("u1", 1, timestamp="2020-01-01T00:00:00Z")
     (arrival,) = arrivals_of(foreign(old, click("u1", 2), {**click("u1", 3), "secret": 1}), NOON)
-    taken = stepper.take([arrival])
-    assert taken.counted == 1
-    assert {one.reason for one in taken.refused} == {"timestamp: too_late", "extra"}
-    assert [one.rows for one in taken.refused] == [(old,), ({**click("u1", 3), "secret": 1},)]
+    refused = stepper.take([arrival])
+    assert {one.reason for one in refused} == {"timestamp: too_late", "extra"}
+    rows = [one.batch.rows for one in refused]
+    assert rows == [(old,), ({**click("u1", 3), "secret": 1},)]
+    assert {one.batch.id for one in refused} == {"m1"}
 
 
-def test_a_row_that_says_it_is_of_another_shard_is_refused(stepper: ShardStepper) -> None:
+def test_a_row_is_counted_by_its_own_shard_wherever_it_waited(stepper: ShardStepper) -> None:
     (arrival,) = arrivals_of(foreign(click("u1")), NOON)
-    moved = Arrival(ORGANIZATION, (arrival.shard + 1) % SHARDS, "m1", NOON, arrival.rows)
-    taken = stepper.take([moved])
-    assert taken.counted == 0
-    assert [one.reason for one in taken.refused] == ["user_id: other_shard"]
+    assert stepper.take([replace(arrival, shard=(arrival.shard + 1) % SHARDS)]) == []
+    with counting() as counts:
+        stepper.take([arrival])
+    assert (counts.counted, counts.duplicate) == (0, 1)
+
+
+def test_a_task_that_can_never_be_done_stops_nobody(stepper: ShardStepper) -> None:
+    (arrival,) = arrivals_of(foreign(click("u1")), NOON)
+    task = replace(arrival, rows=(), task={"adopt": "2", "shard": "x"})
+    with counting() as counts:
+        assert stepper.take([task, arrival]) == []
+    assert counts.counted == 1
 
 
 @pytest.mark.parametrize("organization", ["nobody", "", "a/b", ".."])
@@ -170,9 +198,10 @@ def test_nothing_is_made_for_an_organization_that_there_is_not(
     stepper: ShardStepper, organization: str
 ) -> None:
     (arrival,) = arrivals_of(foreign(click("u1"), organization=organization), NOON)
-    taken = stepper.take([arrival])
-    assert [one.reason for one in taken.refused] == ["organization_id: unknown_organization"]
-    assert stepper.documents.organizations() == [ORGANIZATION]
+    refused = stepper.take([arrival])
+    assert [one.reason for one in refused] == ["organization_id: unknown_organization"]
+    assert stepper.next_look(organization, arrival.shard) is None
+    assert stepper.worker.documents.organizations() == [ORGANIZATION]
 
 
 def test_a_store_that_is_down_refuses_nobody(app: App) -> None:
@@ -181,7 +210,8 @@ def test_a_store_that_is_down_refuses_nobody(app: App) -> None:
             raise StorageUnavailableError("The store did not answer.")
 
     (arrival,) = arrivals_of(foreign(click("u1")), NOON)
-    stepper = ShardStepper(app.shards, Down(), app.event_marks)  # type: ignore[arg-type]
+    worker = replace(app.event_worker, documents=Down())  # type: ignore[arg-type]
+    stepper = ShardStepper(worker)
     with pytest.raises(StorageUnavailableError):
         stepper.take([arrival])
 
@@ -192,6 +222,6 @@ def test_the_next_look_is_the_minute_at_which_a_window_has_passed(stepper: Shard
     assert stepper.next_look(*address) is None
     stepper.take([arrival])
     assert stepper.next_look(*address) == datetime(2026, 11, 21, 12, 5, tzinfo=UTC)
-    stepper.shards.clock.set(NOON + timedelta(minutes=5))  # type: ignore[attr-defined]
+    stepper.worker.clock.set(NOON + timedelta(minutes=5))  # type: ignore[attr-defined]
     stepper.sweep(*address)
     assert stepper.next_look(*address) is None

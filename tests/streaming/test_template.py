@@ -26,6 +26,7 @@ from tests.streaming.template_check import (
 GOOD = {
     "subscription": "projects/example/subscriptions/activation-segments-stream",
     "members_bucket": "example-members",
+    "events_bucket": "example-events",
     "database": "(default)",
 }
 

@@ -107,6 +107,7 @@ def test_the_streaming_job_comes_when_it_is_asked_for(
     options = JobOptions(subscription=PATH_OF_SUBSCRIPTION, **given)
     environment = applied.outputs["environment"]
     assert options.members_bucket == environment["ACTIVATION_MEMBERS_BUCKET"]
+    assert options.events_bucket == environment["ACTIVATION_EVENTS_BUCKET"]
     assert options.database == environment["ACTIVATION_DATABASE"]
     assert options.topic_prefix == environment["ACTIVATION_TOPIC_PREFIX"]
     assert options.only is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -11,9 +10,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.digests.log import ORGANIZATION, Log
-from activation.digests.report import Outcome, Report, prepare, reported
-from activation.ports import Message
-from activation.services.event_messages import USER_EVENTS
+from activation.digests.report import Report, counting, prepare, reported
+from activation.services.event_messages import EventBatch
 from activation.settings import Settings
 from activation.streaming.arrivals import Arrival, by_shard
 from activation.streaming.pipeline import replayed
@@ -28,30 +26,21 @@ def through_beam(log: Log, folder: Path) -> Report:
     app = App(settings, MovableClock(log.start))
     try:
         prepare(app, log)
-        outcome = _run(log, settings)
-        return reported("beam", app, log, outcome)
+        with counting() as counts:
+            given = PipelineOptions([])
+            with beam.Pipeline(runner=RUNNER, options=given) as pipeline:
+                replayed(pipeline, arrivals_of_log(log), settings, log.end)
+        return reported("beam", app, log, counts.outcome)
     finally:
         app.close()
 
 
 def arrivals_of_log(log: Log) -> list[Arrival]:
     """The log's rows as the stream would bring them."""
-    message = Message(USER_EVENTS, ORGANIZATION, "log", {})
     return [
         arrival
         for place, batch in enumerate(log.batches)
-        for arrival in by_shard(message, batch.rows, batch.at, foreign=False, place=place)
+        for arrival in by_shard(
+            ORGANIZATION, EventBatch("log", batch.at, batch.rows, None), place=place
+        )
     ]
-
-
-def _run(log: Log, settings: Settings) -> Outcome:
-    pipeline = beam.Pipeline(runner=RUNNER, options=PipelineOptions([]))
-    _ = replayed(pipeline, arrivals_of_log(log), settings, log.end)
-    result = pipeline.run()
-    result.wait_until_finish()
-    return Outcome(*(_counter(result, name) for name in ("counted", "duplicate", "refused")))
-
-
-def _counter(result: Any, name: str) -> int:
-    found = result.metrics().query(beam.metrics.MetricsFilter().with_name(name))["counters"]
-    return sum(int(one.result) for one in found)

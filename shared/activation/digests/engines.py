@@ -15,6 +15,7 @@ from activation.digests.log import ORGANIZATION, Log, LogBatch
 from activation.digests.report import Outcome, Report, next_minute, prepare, reported
 from activation.domain.event import Event
 from activation.domain.segment_shard import shard_of
+from activation.services.event_messages import EventBatch
 from activation.services.event_rows import read_rows
 from activation.settings import Settings
 
@@ -76,7 +77,7 @@ class _Embedded:
         self.outcome = Outcome(0, 0, 0)
 
     def take(self, batch: LogBatch) -> None:
-        good, bad = read_rows(batch.rows, batch.at)
+        good, bad = read_rows([EventBatch("log", batch.at, batch.rows, None)])
         by_shard: dict[int, list[Event]] = {}
         for event, _ in good:
             by_shard.setdefault(shard_of(event.user_id), []).append(event)

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from activation import observability
 from activation.adapters.clock import MovableClock
 from activation.adapters.gcp.bus import PubSubBus
 from activation.adapters.gcp.documents import FirestoreDocuments
 from activation.digests.engines import played
 from activation.digests.log import ORGANIZATION, Log, LogBatch
-from activation.digests.report import Outcome, Report, prepare, reported
+from activation.digests.report import Counts, Report, counting, prepare, reported
 from activation.domain.caller import Role
 from activation.errors import InvalidStateError
 from activation.function_manifest import subscriptions
@@ -41,14 +40,12 @@ def through_functions(log: Log, folder: Path) -> Report:
     bus.ensure_topology({USER_EVENTS: (), **subscriptions()}, ordered=False)
     documents = FirestoreDocuments(project, "(default)", clock)
     server.app.__dict__.update(documents=documents, bus=bus)
-    steps = _Functions(server, bus)
-    observability.listen(steps)
     try:
         prepare(server.app, log)
-        played(log, server.app, clock, steps)
-        return reported("functions", server.app, log, steps.outcome)
+        with counting() as counts:
+            played(log, server.app, clock, _Functions(server, bus, counts))
+        return reported("functions", server.app, log, counts.outcome)
     finally:
-        observability.unlisten(steps)
         server.app.close()
 
 
@@ -91,22 +88,8 @@ class _CountingBus(PubSubBus):
 class _Functions:
     """Steps of the functions; what they log is counted."""
 
-    def __init__(self, server: LocalServer, bus: _CountingBus) -> None:
-        self._server, self._bus = server, bus
-        self._counted = self._duplicate = self._refused = 0
-
-    @property
-    def outcome(self) -> Outcome:
-        """What became of all rows so far."""
-        return Outcome(self._counted, self._duplicate, self._refused)
-
-    def saw(self, message: str, fields: Mapping[str, Any]) -> None:
-        """Count what the functions say of rows."""
-        if message == "events evaluated":
-            self._counted += fields["events"]
-            self._duplicate += fields["duplicates"]
-        elif message == "events refused":
-            self._refused += fields["events"]
+    def __init__(self, server: LocalServer, bus: _CountingBus, counts: Counts) -> None:
+        self._server, self._bus, self._counts = server, bus, counts
 
     def take(self, batch: LogBatch) -> None:
         """Post rows to the function `events`, and have the messages worked on."""
@@ -121,8 +104,8 @@ class _Functions:
         if answer.status_code >= 300:
             raise InvalidStateError("The function `events` did not take a batch.")
         receipt = answer.get_json()
-        self._duplicate += receipt["duplicate"]
-        self._refused += receipt["rejected"]
+        self._counts.duplicate += receipt["duplicate"]
+        self._counts.refused += receipt["rejected"]
         self._work()
 
     def sweep(self) -> None:

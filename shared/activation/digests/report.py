@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
+from activation import observability
 from activation.app import App
 from activation.digests.log import ORGANIZATION, Log
 from activation.domain.entity import timestamp
@@ -25,6 +28,39 @@ class Outcome:
     counted: int
     duplicate: int
     refused: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the lines of this process say of rows."""
+
+    counted: int = 0
+    duplicate: int = 0
+    refused: int = 0
+
+    def saw(self, message: str, fields: Mapping[str, Any]) -> None:
+        """Count one line."""
+        if message == "events evaluated":
+            self.counted += fields["events"]
+            self.duplicate += fields["duplicates"]
+        elif message == "events refused":
+            self.refused += fields["events"]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of all rows so far."""
+        return Outcome(self.counted, self.duplicate, self.refused)
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """Counts what is said from now on to the end of the block."""
+    counts = Counts()
+    observability.listen(counts)
+    try:
+        yield counts
+    finally:
+        observability.unlisten(counts)
 
 
 @dataclass(frozen=True, slots=True)

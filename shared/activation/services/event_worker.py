@@ -107,14 +107,15 @@ class EventWorker:
     def _evaluate(self, message: Message) -> None:
         """Count the events of a shard; what cannot be counted goes its own way."""
         batches = batches_of(message)
-        bad = self._counted(message.organization_id, batches)
+        bad = self.count(message.organization_id, batches)
         self.marks.put(message.organization_id, EVALUATED, batches[-1].received_at)
         for batch in batches:
             if mine := [one for one in bad if one.batch is batch]:
                 self._set_aside(message.organization_id, batch, mine)
 
-    def _counted(self, organization_id: str, batches: Sequence[EventBatch]) -> list[Bad]:
-        """Count events, of whichever shards; returns those that cannot be."""
+    def count(self, organization_id: str, batches: Sequence[EventBatch]) -> list[Bad]:
+        """Count events, of whichever shards, in their order; returns those that cannot be. All of
+        it is durable then, or an error says that it has to be done again."""
         good, bad = read_rows(batches)
         by_shard: dict[int, list[tuple[Event, Row]]] = {}
         for event, row in good:
@@ -249,7 +250,7 @@ class EventWorker:
 
     def _once_more(self, message: Message) -> None:
         """Try events that were set aside, as they are when the dead letter is redriven."""
-        bad = self._counted(message.organization_id, batches_of(message))
+        bad = self.count(message.organization_id, batches_of(message))
         if bad:
             self._refuse(message, bad)
         key = Key(message.organization_id, REFUSALS, safe_id(message.id))

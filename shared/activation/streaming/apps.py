@@ -10,9 +10,11 @@ from activation.adapters.clock import SystemClock
 from activation.app import App
 from activation.ports import Clock
 from activation.settings import Settings
+from activation.streaming.stepper import ShardStepper
 
 _lock = threading.Lock()
 _apps: dict[AppSource, App] = {}
+_steppers: dict[AppSource, ShardStepper] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +30,11 @@ class AppSource:
             if self not in _apps:
                 _apps[self] = App(self.settings, self.clock())
             return _apps[self]
+
+    def stepper(self) -> ShardStepper:
+        """What takes steps in that App."""
+        app = self.app()
+        with _lock:
+            if self not in _steppers:
+                _steppers[self] = ShardStepper(app.event_worker)
+            return _steppers[self]

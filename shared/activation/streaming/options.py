@@ -42,6 +42,10 @@ class JobOptions:
         "Bucket in which large states of segments lie: the one of the functions.",
         r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]",
     )
+    events_bucket: str = _parameter(
+        "Bucket of the archive of events: the one of the functions.",
+        r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]",
+    )
     database: str = _parameter(
         "Firestore database of the functions.", r"(\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9])"
     )
@@ -86,6 +90,7 @@ class JobOptions:
             project=self.subscription.split("/")[1],
             database=self.database,
             members_bucket=self.members_bucket,
+            events_bucket=self.events_bucket,
             topic_prefix=self.topic_prefix,
         )
 

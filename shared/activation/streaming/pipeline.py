@@ -66,17 +66,22 @@ class SetAside(beam.DoFn):
 
     def process(self, element: Refusal) -> None:
         """Set rows aside."""
-        observability.event(
-            "events refused",
-            level=logging.WARNING,
-            reason=element.reason,
-            events=len(element.rows),
-        )
-        if element.foreign:
+        if told(element).foreign:
             return
-        bad = [Bad(row, element.reason) for row in element.rows]
-        aside = aside_message(element.organization_id, element.message_id, bad, element.received_at)
+        bad = [Bad(element.batch, row, element.reason) for row in element.batch.rows]
+        aside = aside_message(element.organization_id, element.batch, bad)
         self._source.app().bus.publish([aside])
+
+
+def told(refusal: Refusal) -> Refusal:
+    """The refusal, after a line about it."""
+    observability.event(
+        "events refused",
+        level=logging.WARNING,
+        reason=refusal.reason,
+        events=len(refusal.batch.rows),
+    )
+    return refusal
 
 
 def live(pipeline: beam.Pipeline, options: JobOptions, source: AppSource) -> None:
@@ -99,15 +104,15 @@ def followed(messages: Any, options: JobOptions, source: AppSource) -> None:
 
 def replayed(
     pipeline: beam.Pipeline, arrivals: Sequence[Arrival], settings: Settings, end: datetime
-) -> Any:
-    """A log at its own times: what is refused of it. Memberships are in the stores afterwards."""
+) -> None:
+    """A log at its own times, into embedded stores."""
     found = (
         pipeline
         | "Log" >> beam.Create([(one.key, one.encoded()) for one in arrivals])
         | "Times" >> beam.Map(_timed).with_output_types(Keyed)
         | "Steps" >> beam.ParDo(LogSteps(settings, end)).with_outputs(REFUSED)
     )
-    return found[REFUSED]
+    _ = found[REFUSED] | "Tell" >> beam.Map(told)
 
 
 def _timed(element: Keyed) -> Any:

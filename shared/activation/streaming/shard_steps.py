@@ -14,7 +14,6 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders import BytesCoder, VarIntCoder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
     BagStateSpec,
@@ -30,8 +29,8 @@ from activation.segments.minutes import micros_of
 from activation.services.segment_shards import MAX_STEP_EVENTS
 from activation.settings import Settings
 from activation.streaming.apps import AppSource
-from activation.streaming.arrivals import Arrival
-from activation.streaming.stepper import ShardStepper, Taken
+from activation.streaming.arrivals import Arrival, Refusal
+from activation.streaming.stepper import ShardStepper
 
 REFUSED = "refused"
 """Output of what cannot be counted."""
@@ -53,25 +52,9 @@ def moment(at: datetime) -> Timestamp:
     return Timestamp(micros=-(-micros_of(at) // 1_000) * 1_000)
 
 
-class _Steps(beam.DoFn):
-    """What steps in live time and in a log's time have in common."""
-
-    def __init__(self) -> None:
-        self.counted = Metrics.counter("segments", "counted")
-        self.duplicate = Metrics.counter("segments", "duplicate")
-        self.refused = Metrics.counter("segments", "refused")
-
-    def outputs(self, taken: Taken) -> Iterator[beam.pvalue.TaggedOutput]:
-        """What is refused, as the output of that name; everything is counted."""
-        self.counted.inc(taken.counted)
-        self.duplicate.inc(taken.duplicate)
-        for one in taken.refused:
-            self.refused.inc(len(one.rows))
-            yield beam.pvalue.TaggedOutput(REFUSED, one)
-
-
-def _stepper(app: App) -> ShardStepper:
-    return ShardStepper(app.shards, app.documents, app.event_marks)
+def outputs(refused: Iterable[Refusal]) -> Iterator[Any]:
+    """What is refused, as the output of that name."""
+    return (beam.pvalue.TaggedOutput(REFUSED, one) for one in refused)
 
 
 def _address(key: str) -> tuple[str, int]:
@@ -91,7 +74,7 @@ class _Silence:
         self.timer.set(moment(at))
 
 
-class LiveSteps(_Steps):
+class LiveSteps(beam.DoFn):
     """Steps at the time at which they are taken: as soon as `wait` has passed or a step is full.
 
     The timer `soon` is real time, so that nobody waits for the watermark; `settled` is the
@@ -106,7 +89,6 @@ class LiveSteps(_Steps):
     SILENCE = TimerSpec("silence", TimeDomain.REAL_TIME)
 
     def __init__(self, source: AppSource, wait: timedelta) -> None:
-        super().__init__()
         self._source, self._wait = source, wait
 
     @property
@@ -174,7 +156,7 @@ class LiveSteps(_Steps):
         armed.clear()
         if known is not None and micros_of(self._app.clock.now() + _LATER) < known:
             return
-        stepper, address = _stepper(self._app), _address(key)
+        stepper, address = self._source.stepper(), _address(key)
         stepper.sweep(*address)
         self._arm(stepper, address, _Silence(armed, silence))
 
@@ -182,14 +164,12 @@ class LiveSteps(_Steps):
         arrivals = [Arrival.decoded(data) for data in waiting.read()]
         if not arrivals:
             return
-        stepper, address = _stepper(self._app), _address(key)
-        taken = stepper.take(arrivals)
-        if any(not one.rows for one in arrivals):
-            stepper.sweep(*address)
+        stepper, address = self._source.stepper(), _address(key)
+        refused = stepper.take(arrivals)
         waiting.clear()
         rows.clear()
         self._arm(stepper, address, silence)
-        yield from self.outputs(taken)
+        yield from outputs(refused)
 
     def _arm(self, stepper: ShardStepper, address: tuple[str, int], silence: _Silence) -> None:
         due = stepper.next_look(*address)
@@ -198,7 +178,7 @@ class LiveSteps(_Steps):
             silence.set(due if due > now else now + _LATER)
 
 
-class LogSteps(_Steps):
+class LogSteps(beam.DoFn):
     """Steps at the times of a log: what was received at one instant is one step at that instant,
     and silence is looked at in its minute, up to the end of the log. The same log leads to the same
     steps, whatever the order in which a runner brings it."""
@@ -208,13 +188,13 @@ class LogSteps(_Steps):
     NEXT = TimerSpec("next", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings, end: datetime) -> None:
-        super().__init__()
         self._settings, self._end = settings, end
 
     def setup(self) -> None:
         """Open the stores, with a clock of their own: each instance is at another time."""
         self._clock = MovableClock()
         self._app = App(self._settings, self._clock)
+        self._stepper = ShardStepper(self._app.event_worker)
 
     def teardown(self) -> None:
         """Close them."""
@@ -249,10 +229,10 @@ class LogSteps(_Steps):
         now = instant(fired)
         known = sorted(map(Arrival.decoded, waiting.read()), key=lambda one: one.order)
         come = [one for one in known if one.received_at <= now]
-        stepper, address = _stepper(self._app), _address(key)
+        stepper, address = self._stepper, _address(key)
         for at, batch in groupby(come, key=lambda one: one.order[:2]):
             self._clock.set(at[0])
-            yield from self.outputs(stepper.take(list(batch)))
+            yield from outputs(stepper.take(list(batch)))
         self._clock.set(now)
         due = stepper.next_look(*address)
         if due is not None and due <= now:
