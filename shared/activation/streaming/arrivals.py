@@ -24,8 +24,8 @@ OWN_LANE = SHARDS
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Rows of one shard that came in one message, or a task. Without either, the shard is brought to
-    the rules in force and to know when to look at it. `place` orders what came at the same
+    """Rows of one shard that came in one message, or a task. Without either, the shard is brought
+    to the rules in force and to know when to look at it. `place` orders what came at the same
     instant; `foreign` rows were sent by another system."""
 
     organization_id: str
