@@ -6,9 +6,13 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 CHECKOV := build/terraform/checkov/bin/checkov
+BEAM := build/beam/bin
+BEAM_TESTS := $(addprefix tests/streaming/, test_arrivals.py test_beam_digest.py test_live.py) \
+    tests/services/test_segment_shards.py
+COMPILED := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .PHONY: help demo serve test test-emulators test-slow test-exhaustive check check-terraform \
-    terraform-schema terraform-data format lock archives audit clean
+    terraform-schema terraform-data format lock archives audit beam test-beam template clean
 
 help:            ## show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -52,10 +56,19 @@ format: $(VENV)/.dev  ## format and fix
 
 lock: $(VENV)/.dev  ## resolve the dependencies anew, with hashes
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-annotate pyproject.toml -o shared/requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-annotate -c shared/requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/uv pip compile $(COMPILED) pyproject.toml -o shared/requirements.txt
+	$(BIN)/uv pip compile $(COMPILED) -c shared/requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/uv pip compile $(COMPILED) pyproject.toml --group beam -o terraform/dataflow/requirements.txt
+	$(BIN)/uv pip compile $(COMPILED) -c terraform/dataflow/requirements.txt pyproject.toml --group beam-test \
+	    -o requirements-beam.txt
+
+beam: build/beam/.ready  ## install Apache Beam, in an environment of its own (600 MB)
+
+test-beam: build/beam/.ready  ## run the tests of the streaming pipeline, where Apache Beam is
+	REQUIRE_BEAM=1 $(BEAM)/pytest $(BEAM_TESTS) $(ARGS)
+
+template: $(VENV)/.dev  ## make the metadata of the streaming job's template from its parameters
+	$(BIN)/python -m tests.streaming.make_template
 
 archives:        ## build dist/<function>.zip of every function, as Google Cloud takes them (Python 3.11)
 	$(PYTHON) functions/build.py $(ARGS)
@@ -64,12 +77,19 @@ audit: $(VENV)/.dev  ## write dist/sbom.json, and look for known vulnerabilities
 	BIN=$(BIN) .ci/audit $(ARGS)
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) build/terraform .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build/terraform build/beam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(CHECKOV):
 	@echo "Installing Checkov (280 MB) into build/terraform/checkov ..."
 	@$(PYTHON) -m venv build/terraform/checkov
 	@build/terraform/checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+
+build/beam/.ready: requirements-beam.txt pyproject.toml
+	@echo "Installing Apache Beam (600 MB) into build/beam ..."
+	@$(PYTHON) -m venv build/beam
+	@$(BEAM)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-beam.txt
+	@$(BEAM)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
 
 $(VENV)/.runtime: shared/requirements.txt pyproject.toml
 	@echo "Installing the locked dependencies into $(VENV) ..."

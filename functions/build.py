@@ -24,7 +24,10 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (3, 11)
 """The version that runs the functions: another one would not read the bytecode."""
-LEFT_OUT = ("activation/cli/", "activation/demo/", "activation/twins/", "activation/local.py")
+LEFT_OUT = (
+    *("activation/cli/", "activation/demo/", "activation/digests/", "activation/streaming/"),
+    *("activation/twins/", "activation/local.py"),
+)
 """Paths of the package that no function imports (a test follows every import)."""
 TERMINAL_ONLY = frozenset({"rich", "markdown-it-py", "mdurl", "pygments"})
 """Packages of the lock that nothing in an archive needs (a test follows every dependency)."""

@@ -41,6 +41,7 @@ resource "google_pubsub_subscription" "function" {
   ack_deadline_seconds       = try(each.value.ack_deadline_seconds, 60)
   enable_message_ordering    = true
   message_retention_duration = "604800s"
+  filter                     = contains(local.evaluated_by_job, each.key) ? "NOT attributes:ordering_key" : null
 
   push_config {
     push_endpoint = google_cloudfunctions2_function.function[each.key].service_config[0].uri

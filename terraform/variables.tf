@@ -294,16 +294,36 @@ variable "availability_goal" {
 # Segments past one machine ----------------------------------------------------------------------
 
 variable "dataflow" {
-  description = "The streaming job for segments that outgrow functions; none by default."
+  description = "The streaming job for segments that outgrow functions (docs/streaming.md); none by default."
   type = object({
-    template    = string
-    max_workers = optional(number, 4)
-    parameters  = optional(map(string), {})
+    template          = string
+    image             = string
+    organizations     = optional(list(string), [])
+    alone             = optional(bool, false)
+    wait_milliseconds = optional(number, 500)
+    machine_type      = optional(string, "n2-standard-2")
+    max_workers       = optional(number, 4)
+    subnetwork        = optional(string)
   })
   default = null
 
   validation {
     condition     = var.dataflow == null || can(regex("^gs://.+\\.json$", var.dataflow.template))
     error_message = "The template is a gs:// address of a flex template's JSON."
+  }
+
+  validation {
+    condition     = var.dataflow == null || can(regex("^[a-z0-9.-]+/.+(:[A-Za-z0-9_.-]+|@sha256:[0-9a-f]{64})$", var.dataflow.image))
+    error_message = "The image is the template's, with its tag or its digest."
+  }
+
+  validation {
+    condition     = try(!(var.dataflow.alone && length(var.dataflow.organizations) > 0), true)
+    error_message = "A job that is alone works for all organizations: nobody else would for the others."
+  }
+
+  validation {
+    condition     = try(var.dataflow.wait_milliseconds >= 10 && var.dataflow.wait_milliseconds <= 60000, true)
+    error_message = "Events wait for each other from 10 to 60000 milliseconds."
   }
 }

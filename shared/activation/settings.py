@@ -167,6 +167,12 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def emulator_hosts(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where Google's emulators are, by the variables that its clients read, too; empty: nowhere."""
+    found = os.environ if environ is None else environ
+    return {n: found.get(n, "") for n in ("FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST")}
+
+
 def _check_telemetry(settings: Settings) -> None:
     endpoint = settings.otlp_endpoint
     if endpoint and not endpoint.startswith(("http://", "https://")):

@@ -22,13 +22,14 @@ PAGES = (
         "docs/evidence.md",
     ),
     *("docs/identity.md", "docs/operations.md", "docs/platforms.md", "docs/quotas.md"),
-    *("docs/retention.md", "docs/rules.md", "docs/storage.md", "docs/telemetry.md"),
+    *("docs/retention.md", "docs/rules.md", "docs/storage.md", "docs/streaming.md"),
+    "docs/telemetry.md",
     "docs/versions.md",
     "docs/webhooks.md",
 )
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 GIVEN = (str, int, tuple, list)
-PROGRAMS = ("activation", ".venv/bin/activation")
+PROGRAMS = ("activation", ".venv/bin/activation", "build/beam/bin/activation")
 
 
 def shown(text: str) -> list[str]:

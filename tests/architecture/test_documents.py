@@ -36,6 +36,8 @@ def test_the_readme_tells_defaults_and_meanings_as_they_are() -> None:
         *("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/quotas.md", "docs/api.md"),
         "docs/build.md",
         "docs/operations.md",
+        "docs/streaming.md",
+        "docs/adr/0019-the-stream-takes-the-same-steps.md",
         *("docs/identity.md", "docs/roles.md", "docs/platforms.md"),
     ],
 )

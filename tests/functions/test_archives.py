@@ -30,7 +30,7 @@ def copied(target: Path) -> Path:
     shutil.copytree(
         ROOT / "functions", target / "functions", ignore=shutil.ignore_patterns("__pycache__")
     )
-    left_out = shutil.ignore_patterns("__pycache__", "cli", "demo", "twins")
+    left_out = shutil.ignore_patterns("__pycache__", "cli", "demo", "digests", "streaming", "twins")
     shutil.copytree(ROOT / "shared/activation", target / "shared/activation", ignore=left_out)
     shutil.copy(ROOT / "shared/requirements.txt", target / "shared/requirements.txt")
     return target

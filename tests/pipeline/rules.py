@@ -10,7 +10,8 @@ from typing import Any
 BUILT_IN = {"PROJECT_ID", "BUILD_ID"}
 """Substitutions that Cloud Build always has, of those we use."""
 ORDER = (
-    ("plan", ("check", "tests", "contracts", "archives", "audit")),
+    ("template-image", ("check", "tests", "beam")),
+    ("plan", ("check", "tests", "contracts", "archives", "beam", "audit", "template-spec")),
     ("apply", ("plan", "pin")),
     ("smoke", ("apply",)),
     ("traffic", ("smoke",)),

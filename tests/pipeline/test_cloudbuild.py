@@ -70,6 +70,10 @@ FAULTS: dict[str, tuple[Callable[[Document], Any], str]] = {
         lambda d: step(d, "plan")["waitFor"].remove("audit"),
         "plan does not wait for audit",
     ),
+    "a streaming job that was not tested": (
+        lambda d: step(d, "template-image")["waitFor"].remove("beam"),
+        "template-image does not wait for beam",
+    ),
     "traffic before the smoke test": (
         lambda d: step(d, "traffic").update(waitFor=["apply"]),
         "traffic does not wait for smoke",

@@ -23,13 +23,17 @@ PROJECT_ROLES = {
     "google_project_iam_member.function_database": "each.value.role",
     "google_project_iam_member.builder_sources": '"roles/storage.objectViewer"',
     "google_project_iam_member.builder_logs": '"roles/logging.logWriter"',
+    "google_project_iam_member.dataflow_database": '"roles/datastore.user"',
     "google_project_iam_member.dataflow_worker": '"roles/dataflow.worker"',
 }
 """The only rights on the whole project, as (address, role): these services have no resource that
-a right could be given on. Conditions confine the first two."""
+a right could be given on. Conditions confine three of them."""
 
-CONFINED = frozenset({"function_database", "builder_sources"})
+CONFINED = frozenset({"function_database", "builder_sources", "dataflow_database"})
 """Those that must have a condition."""
+
+LAST_STOPS = frozenset({"google_pubsub_subscription.dead", "google_pubsub_subscription.dataflow"})
+"""Subscriptions that nothing fails out of: dead letters themselves, and the streaming job's."""
 
 UNGUARDED = frozenset({"firewall_preview", "audit_locked", "gradual_traffic", "archives"})
 """Variables that need no validation beyond their type."""
@@ -113,7 +117,7 @@ def messages_are_kept(configuration: Configuration) -> Iterator[Finding]:
             yield block.finding("messages may be stored in any region")
     for block in configuration.of("resource", "google_pubsub_subscription"):
         yield from _is(block, "expiration_policy.ttl", "")
-        if block.address == "google_pubsub_subscription.dead":
+        if block.address in LAST_STOPS:
             continue
         for part in ("dead_letter_policy.dead_letter_topic", "retry_policy.minimum_backoff"):
             if block.get(part) is None:

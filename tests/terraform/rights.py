@@ -14,7 +14,7 @@ TARGETS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "google_cloud_run_service_iam_member": ("service", "name", ("function",)),
     "google_iap_web_backend_service_iam_member": ("web_backend_service", "name", ("function",)),
     "google_kms_crypto_key_iam_member": ("crypto_key_id", "id", ("wrapping", "signing")),
-    "google_pubsub_subscription_iam_member": ("subscription", "name", ("function",)),
+    "google_pubsub_subscription_iam_member": ("subscription", "name", ("function", "dataflow")),
     "google_pubsub_topic_iam_member": ("topic", "id", ("topic", "dead")),
     "google_service_account_iam_member": ("service_account_id", "name", ("function", "deliverer")),
     "google_storage_bucket_iam_member": ("bucket", "name", ("bucket",)),

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from activation.function_manifest import functions
+from activation.streaming.options import JobOptions
 from tests.terraform import agreement, rights
 from tests.terraform.configuration import FOLDER
 from tests.terraform.conftest import applied_as
 from tests.terraform.trial import Applied, Trial
+
+PATH_OF_SUBSCRIPTION = "projects/example/subscriptions/segments"
+"""As Google makes it; a trial apply makes up something else."""
 
 
 def test_terraform_validates(terraform: str, provider_schema: Path, tmp_path: Path) -> None:
@@ -82,18 +86,53 @@ def test_the_small_environment_agrees_too(
 def test_the_streaming_job_comes_when_it_is_asked_for(
     terraform: str, provider_schema: Path, tmp_path: Path
 ) -> None:
-    trial = Trial.of(FOLDER, tmp_path)
-    values = trial.folder / "environments" / "dev.tfvars"
-    asked = 'dataflow = { template = "gs://example-templates/segments.json" }\n'
-    values.write_text(values.read_text() + asked)
-    applied, findings = trial.apply("dev")
-    assert findings == []
-    assert applied is not None
+    applied = _with_job(tmp_path, "")
     job = applied.by_key("google_dataflow_flex_template_job", "segments")["segments"]
     account = applied.by_key("google_service_account", "dataflow")["segments"]
     assert job["service_account_email"] == account["email"]
     extra = {str(r) for r in rights.rights(applied) if r.who == "dataflow-segments"}
-    assert extra == {
+    (database,) = {one for one in extra if "datastore" in one}
+    assert database.startswith("dataflow-segments has roles/datastore.user on project if resource")
+    assert extra - {database} == {
+        "dataflow-segments has roles/artifactregistry.reader on repository/images",
         "dataflow-segments has roles/dataflow.worker on project",
+        "dataflow-segments has roles/pubsub.publisher on topic/segment-memberships",
+        "dataflow-segments has roles/pubsub.publisher on topic/user-events",
+        "dataflow-segments has roles/pubsub.subscriber on subscription/segments",
+        "dataflow-segments has roles/pubsub.viewer on subscription/segments",
         "dataflow-segments has roles/storage.objectUser on bucket/events",
+        "dataflow-segments has roles/storage.objectUser on bucket/members",
     }
+    given = {name: value for name, value in job["parameters"].items() if name != "subscription"}
+    options = JobOptions(subscription=PATH_OF_SUBSCRIPTION, **given)
+    environment = applied.outputs["environment"]
+    assert options.members_bucket == environment["ACTIVATION_MEMBERS_BUCKET"]
+    assert options.events_bucket == environment["ACTIVATION_EVENTS_BUCKET"]
+    assert options.database == environment["ACTIVATION_DATABASE"]
+    assert options.topic_prefix == environment["ACTIVATION_TOPIC_PREFIX"]
+    assert options.only is None
+    function = applied.by_key("google_pubsub_subscription", "function")["process_events"]
+    assert function["filter"] is None
+
+
+@pytest.mark.slow
+def test_a_job_that_is_alone_leaves_the_function_what_has_no_shard(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    applied = _with_job(tmp_path, ", alone = true")
+    made = applied.by_key("google_pubsub_subscription", "function")
+    assert {name: one["filter"] for name, one in made.items() if one["filter"]} == {
+        "process_events": "NOT attributes:ordering_key"
+    }
+
+
+def _with_job(folder: Path, more: str) -> Applied:
+    """A trial apply with the streaming job."""
+    trial = Trial.of(FOLDER, folder)
+    values = trial.folder / "environments" / "dev.tfvars"
+    job = 'template = "gs://example-templates/segments.json", image = "example.com/segments:1"'
+    values.write_text(values.read_text() + f"dataflow = {{ {job}{more} }}\n")
+    applied, findings = trial.apply("dev")
+    assert findings == []
+    assert applied is not None
+    return applied

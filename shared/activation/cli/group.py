@@ -37,6 +37,7 @@ COMMANDS = {
     "events": "activation.cli.events",
     "users": "activation.cli.users",
     "replay": "activation.cli.replay",
+    "digest": "activation.cli.digest",
     "platforms": "activation.cli.platforms",
     "webhooks": "activation.cli.webhooks",
     "plan": "activation.cli.distributions",

@@ -8,16 +8,14 @@ tried again. How many wait, and why, is kept beside (`GET /events/health`).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from activation import observability, tracing
-from activation.domain.event import Event, read_event, require_timely
+from activation.domain.event import Event
 from activation.domain.event_receipt import EventRefusal
-from activation.domain.identifier import require_safe_id
 from activation.domain.segment_shard import SHARDS, SegmentShard, shard_of
 from activation.errors import (
     ActivationError,
@@ -28,13 +26,21 @@ from activation.errors import (
 )
 from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
 from activation.services.event_messages import (
-    USER_EVENTS,
     EventBatch,
     adopt_message,
     archive_message,
     batches_of,
     event_messages,
     sweep_message,
+)
+from activation.services.event_rows import (
+    Bad,
+    Row,
+    aside_message,
+    identified,
+    read_rows,
+    rows_of,
+    safe_id,
 )
 from activation.services.events import EVALUATED, REFUSALS, EventMarks
 from activation.services.segment_rules import SegmentRules
@@ -49,19 +55,6 @@ MAX_STEPS = 50
 ARCHIVE_ROUNDS = 5
 """How many commits of the archiver one message makes."""
 ORGANIZATIONS = "organizations"
-
-
-Row = tuple[EventBatch, Any]
-"""An event as it came, with what it came in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """An event that cannot be counted, as it came, and why."""
-
-    batch: EventBatch
-    row: Any
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +107,16 @@ class EventWorker:
     def _evaluate(self, message: Message) -> None:
         """Count the events of a shard; what cannot be counted goes its own way."""
         batches = batches_of(message)
-        bad = self._counted(message.organization_id, batches)
+        bad = self.count(message.organization_id, batches)
         self.marks.put(message.organization_id, EVALUATED, batches[-1].received_at)
         for batch in batches:
             if mine := [one for one in bad if one.batch is batch]:
                 self._set_aside(message.organization_id, batch, mine)
 
-    def _counted(self, organization_id: str, batches: Sequence[EventBatch]) -> list[Bad]:
-        """Count events, of whichever shards; returns those that cannot be."""
-        good, unread = _read(batches)
+    def count(self, organization_id: str, batches: Sequence[EventBatch]) -> list[Bad]:
+        """Count events, of whichever shards, in their order; returns those that cannot be. All of
+        it is durable then, or an error says that it has to be done again."""
+        good, unread = read_rows(batches)
         bad = [one for one in unread if not self._is_erased(organization_id, one)]
         totals = {"events": 0, "duplicates": 0, "transitions": 0}
         totals["erased"] = len(unread) - len(bad)
@@ -239,9 +233,9 @@ class EventWorker:
         """Send events of another system to their shards."""
         self._require_known(message.organization_id)
         now = self.clock.now()
-        rows = [_identified(row, message.id, n) for n, row in enumerate(_rows(message.data))]
+        rows = [identified(row, message.id, n) for n, row in enumerate(rows_of(message.data))]
         batch = EventBatch(message.id, now, rows, message.trace_id)
-        good, bad = _read([batch])
+        good, bad = read_rows([batch])
         if not good:
             self._refuse(message, bad)
         events = [event for event, _ in good]
@@ -267,27 +261,20 @@ class EventWorker:
 
     def _set_aside(self, organization_id: str, batch: EventBatch, bad: Sequence[Bad]) -> None:
         """Publish events that cannot be counted by themselves, outside of their shard's order."""
-        data = {
-            "refused": bad[0].reason,
-            "received_at": batch.received_at.isoformat(),
-            "events": [one.row for one in bad],
-        }
-        message_id = f"{_safe(batch.id)}-refused"
-        aside = Message(USER_EVENTS, organization_id, message_id, data, trace_id=batch.trace_id)
-        self.bus.publish([aside])
+        self.bus.publish([aside_message(organization_id, batch, bad)])
 
     def _once_more(self, message: Message) -> None:
         """Try events that were set aside, as they are when the dead letter is redriven."""
-        bad = self._counted(message.organization_id, batches_of(message))
+        bad = self.count(message.organization_id, batches_of(message))
         if bad:
             self._refuse(message, bad)
-        key = Key(message.organization_id, REFUSALS, _safe(message.id))
+        key = Key(message.organization_id, REFUSALS, safe_id(message.id))
         self.documents.commit(Batch([Write(key, None)]))
 
     def _refuse(self, message: Message, bad: Sequence[Bad]) -> None:
         """Note what is refused, and raise BadRequestError."""
         reason = bad[0].reason if bad else "no_events"
-        now, message_id = self.clock.now(), _safe(message.id)
+        now, message_id = self.clock.now(), safe_id(message.id)
         refusal = EventRefusal(
             organization_id=message.organization_id,
             created_at=now,
@@ -302,51 +289,3 @@ class EventWorker:
         raise BadRequestError(
             f"{len(bad)} events cannot be counted: {reason}.", field="events", reason=reason
         )
-
-
-def _read(batches: Sequence[EventBatch]) -> tuple[list[tuple[Event, Row]], list[Bad]]:
-    """The events of batches, each with its row, and what is none."""
-    good: list[tuple[Event, Row]] = []
-    bad: list[Bad] = []
-    for batch in batches:
-        for row in batch.rows:
-            try:
-                event = read_event(row, batch.received_at)
-                require_timely(event, batch.received_at)
-            except ValidationError as error:
-                bad.append(Bad(batch, row, _reason(error)))
-            else:
-                good.append((event, (batch, row)))
-    return good, bad
-
-
-def _reason(error: ValidationError) -> str:
-    """Why an event is refused; names that are not ours may be data, and are not repeated."""
-    known = error.field in Event.model_fields
-    return f"{error.field}: {error.reason}" if known else str(error.reason or error.code)
-
-
-def _rows(data: Mapping[str, Any]) -> Sequence[Any]:
-    """The events of a message of another system: one, or a list of them."""
-    if "events" not in data:
-        return [data]
-    rows = data["events"]
-    return rows if isinstance(rows, list) else [rows]
-
-
-def _identified(row: Any, message_id: str, position: int) -> Any:
-    """An event that a second delivery of its message would not make another one of: without id
-    and time of its own it is named after the message."""
-    if not isinstance(row, Mapping) or any(
-        row.get(n) for n in ("event_id", "eventId", "timestamp")
-    ):
-        return row
-    return {**row, "event_id": f"{message_id}:{position}"}
-
-
-def _safe(message_id: str) -> str:
-    """A message's id as it can stand in a key; another bus may give any text."""
-    try:
-        return require_safe_id("id", message_id)
-    except ValidationError:
-        return hashlib.sha256(message_id.encode()).hexdigest()

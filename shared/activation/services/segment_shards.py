@@ -129,6 +129,11 @@ class ShardWorker:
         self._step(opened, empty_block(opened.book.fields), micros, users)
         return True
 
+    def next_due(self, organization_id: str, shard: int) -> int:
+        """The tick at which somebody of a shard has to be looked at without news, or NEVER."""
+        opened = self._again(lambda: self.states.open(organization_id, shard))
+        return opened.state.next_due()
+
     def adopt(self, organization_id: str, shard: int) -> str:
         """Bring a shard to the rules in force, whether it has news or not; returns their version.
 
