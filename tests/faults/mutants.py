@@ -8,7 +8,6 @@ nothing goes wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -321,12 +320,9 @@ class BlindWork(FollowWork):
     def _require_sum(self, after: SegmentFollow, size: int) -> None:
         del after, size
 
-    def _followed(self, rejected: Counter[str], **fields: Any) -> SegmentFollow:
-        return super()._followed(+rejected, **fields)
 
-
-class FollowedAfterwards(BlindWork):
-    """Members first; how far they were followed in a commit of its own."""
+class FollowedBefore(BlindWork):
+    """How far first; then the members, in a commit of their own."""
 
     def _noted(self, after: SegmentFollow) -> list[Write]:
         del after
@@ -335,18 +331,8 @@ class FollowedAfterwards(BlindWork):
     def _changed(
         self, found: Difference, after: SegmentFollow, whole: list[str] | None = None
     ) -> None:
+        self.released(**dict(after))
         super()._changed(found, after, whole)
-        self.released(**dict(after))
-
-
-class FollowedBefore(FollowedAfterwards):
-    """How far first; then the members."""
-
-    def _changed(
-        self, found: Difference, after: SegmentFollow, whole: list[str] | None = None
-    ) -> None:
-        self.released(**dict(after))
-        FollowWork._changed(self, found, after, whole)
 
 
 def following_by(work: type[FollowWork]) -> Callable[[App], None]:
@@ -383,11 +369,6 @@ MUTANTS: Mapping[str, Mutant] = {
         Mutant(
             replace(FLOWS["suppress"], name="journal afterwards", act=noted_afterwards),
             FLOWS["suppress"],
-            True,
-        ),
-        Mutant(
-            replace(FOLLOW, name="followed afterwards", refit=following_by(FollowedAfterwards)),
-            FOLLOW,
             True,
         ),
         Mutant(

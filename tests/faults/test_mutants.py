@@ -9,7 +9,7 @@ from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
 from tests.faults.mutants import MUTANTS, RACES
 
-SLOW = frozenset({"follow: followed afterwards", "follow: followed before"})
+SLOW = frozenset({"follow: followed before"})
 TRIED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MUTANTS]
 
 
