@@ -158,6 +158,16 @@ locals {
       meaning = "The oldest should have begun an hour ago."
       to_do   = "Look at the instances and errors of import_members."
     }
+    events-unarchived = {
+      level   = "warning"
+      title   = "Counted events are not archived"
+      metric  = "activation_waiting_archive_age_seconds"
+      aligner = "ALIGN_PERCENTILE_99"
+      reducer = "REDUCE_MAX"
+      above   = 21600
+      meaning = "They lie in the log since six hours; nothing is lost, and the database grows."
+      to_do   = "Look at the errors of process_events, and at its rights on the bucket of events."
+    }
     credentials-refused = {
       level   = "warning"
       title   = "A platform refuses credentials"

@@ -22,7 +22,7 @@ def test_a_good_store_passes_every_check(program: Program) -> None:
     assert "failed" not in text
     assert set(checks(program)) == {
         *("settings", "data folder", "disk", "documents", "uploads", "members", "backup"),
-        *("archive", "bus", "vault", "evidence key", "token key"),
+        *("archive", "events", "bus", "vault", "evidence key", "token key"),
     }
 
 
@@ -43,7 +43,7 @@ def test_a_missing_folder_fails_with_a_hint(program: Program) -> None:
     assert not program.folder.exists()
 
 
-@pytest.mark.parametrize("area", ["uploads", "members", "backup", "archive"])
+@pytest.mark.parametrize("area", ["uploads", "members", "backup", "archive", "events"])
 def test_a_missing_area_is_named(program: Program, area: str) -> None:
     program.ok("audiences", "create", "One")
     program.ok("doctor")

@@ -17,9 +17,11 @@ from activation.adapters.clock import MovableClock
 from activation.adapters.embedded.disk import walk
 from activation.app import App
 from activation.domain.distribution import DistributionDraft
+from activation.domain.event import Event
 from activation.domain.identifier import key_digest
 from activation.domain.job import JobKind
 from activation.domain.member_import import ImportDraft
+from activation.domain.segment_shard import shard_of
 from activation.domain.store_backup import KeepRule, kept
 from activation.errors import (
     CredentialUnreadableError,
@@ -29,6 +31,8 @@ from activation.errors import (
     ValidationError,
 )
 from activation.restoring import Keys
+from activation.segments.event_file import events_of
+from activation.services.event_archive import Span
 from activation.settings import Settings
 from tests.conftest import START
 from tests.contracts.stores import (
@@ -77,6 +81,25 @@ def test_a_restored_store_is_the_one_that_was_backed_up(place: Place) -> None:
         }
         here = {name: e.stat().st_mtime_ns for name, e in walk(settings.data_path / area, "")}
         assert there.items() <= here.items()
+    app.close()
+
+
+def test_counted_events_come_back_with_a_store(place: Place) -> None:
+    filled(place)
+    shard, now = shard_of("ann"), place.clock.now()
+    fields = {"user_id": "ann", "event_type": "orders", "timestamp": now}
+    some = [Event.model_validate({**fields, "event_id": f"o{n}"}) for n in range(4)]
+    place.app.shards.process(ANN.organization_id, shard, some[:3])
+    assert place.app.event_archiver.run(ANN.organization_id, [shard], now=True)
+    place.app.shards.process(ANN.organization_id, shard, some)
+    made = place.made()
+    assert (made.missing, made.areas["events"].objects) == (0, 1)
+    settings = place.new_settings()
+    place.back(settings)
+    app = App(settings, place.clock)
+    tables = app.event_archive.events(ANN.organization_id, Span(now))
+    assert sorted(one.event_id for t in tables for one in events_of(t)) == ["o0", "o1", "o2", "o3"]
+    assert not app.segment_replay.check(ANN.organization_id, shard).differs
     app.close()
 
 

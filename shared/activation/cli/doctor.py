@@ -180,6 +180,7 @@ def _area_checks(app: App, organization_id: str, storage: str) -> list[Check]:
         "members": lambda: app.member_blobs,
         "backup": lambda: app.backup_blobs,
         "archive": lambda: app.archive_blobs,
+        "events": lambda: app.event_blobs,
     }
     wanted = "ACTIVATION_{}_BUCKET must name a bucket." if app.settings.backend == "google" else ""
     return [

@@ -12,13 +12,14 @@ from pydantic import Field
 from activation.domain.audience import Audience
 from activation.domain.distribution import FINAL, Distribution
 from activation.domain.entity import Instant, Value
+from activation.domain.event_archive import EventDay
 from activation.domain.ledger import Ledger
 from activation.domain.manifest import Manifest, Place
 from activation.domain.suppression import SuppressionList
 from activation.domain.version import AudienceVersion
 
 FORMAT = 1
-AREAS = ("members", "backup", "archive", "journal")
+AREAS = ("members", "backup", "archive", "events", "journal")
 """Areas of objects that a backup holds. Uploads are left out, as they hold readable addresses."""
 MAX_AGE = timedelta(days=30)
 """No backup is kept for longer: people who were erased have to leave backups, too."""
@@ -159,6 +160,10 @@ def _of_suppression_list(data: Mapping[str, Any]) -> Named:
     yield from _objects(SuppressionList.restored(data).parts)
 
 
+def _of_event_day(data: Mapping[str, Any]) -> Named:
+    yield from (("events", one.path) for one in EventDay.restored(data).objects)
+
+
 def _objects(parts: Sequence[Any]) -> Named:
     yield from (("members", part.path) for part in parts if part.place is Place.OBJECT)
 
@@ -170,6 +175,7 @@ _NAMING = {
     "versions": _of_version,
     "audiences": _of_audience,
     "suppression_lists": _of_suppression_list,
+    "event_days": _of_event_day,
 }
 NAMING = tuple(_NAMING)
 """Collections whose documents name objects."""
