@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from werkzeug.test import Client
 
 from activation.api.catalog import RESOURCES
+from activation.api.doors import Doors
+from activation.api.system import PARTS
+from activation.app import App
 from activation.domain.retention_run import SCHEDULES
 from activation.domain.schedule import schedule
 from activation.function_manifest import FOLDER, Function, functions, subscriptions, topics
@@ -123,3 +127,56 @@ def test_function_starts_under_the_framework_and_answers(function: Function) -> 
     response = Client(loaded(function)).get("/robots.txt")
     assert response.status_code == 404
     assert response.get_json()["error"]["traceId"] == response.headers["X-Trace-Id"]
+
+
+PART_OF = {
+    "database": "documents",
+    "bucket/uploads": "uploads",
+    "bucket/members": "members",
+    "bucket/backup": "backup",
+    "bucket/journal": "journal",
+    "bucket/events": "events",
+    "key/credentials": "credentials",
+    "key/suppressions": "suppressions",
+}
+"""Resource of a role → what readiness asks for it."""
+NOT_ASKED = ("key/signing", "self")
+"""A signature costs money, and a token of our own needs no other service."""
+
+
+def parts_of(function: Function) -> set[str]:
+    """What a function may use, by its roles."""
+    resources = {role.partition(":")[0] for role in function.roles} - {*NOT_ASKED}
+    return {"bus" if one.startswith("topic/") else PART_OF[one] for one in resources}
+
+
+@pytest.mark.parametrize(
+    "function", [one for one in functions() if one.routes], ids=lambda one: one.name
+)
+def test_readiness_asks_what_the_roles_cover_and_nothing_else(function: Function, app: App) -> None:
+    asked: list[str] = []
+    for name, part in PARTS.items():
+        port = part(app)
+        answers = Answering(name, asked, port)
+        [attribute] = [key for key, value in app.__dict__.items() if value is port]
+        app.__dict__[attribute] = answers
+    doors = Doors.of(app)
+    client = Client(loaded(function))
+    answer = client.get("/ready", environ_overrides={"activation.doors": doors})
+    assert answer.status_code == 200
+    assert set(asked) == set(answer.get_json()["checked"]) == parts_of(function)
+
+
+class Answering:
+    """A port that notes that it was asked."""
+
+    def __init__(self, name: str, asked: list[str], inner: Any) -> None:
+        self._name, self._asked, self._inner = name, asked, inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def ping(self) -> None:
+        """It answers."""
+        self._asked.append(self._name)
+        self._inner.ping()

@@ -365,7 +365,6 @@ def orphans(app: App) -> list[str]:
         "members": app.member_blobs,
         "backup": app.backup_blobs,
         "archive": app.archive_blobs,
-        "events": app.event_blobs,
     }
     for area, blobs in areas.items():
         stored += [(area, info.key.path) for info in blobs.list(ORGANIZATION)]

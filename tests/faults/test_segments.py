@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from activation.ports import Batch, Query, Write
+from activation.services.event_log import LOG
+from activation.services.segment_shards import TRANSITIONS
 from tests.faults.conftest import Tell
 from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
+from tests.faults.ports import Tape
 from tests.faults.segments import SEGMENTS
+from tests.faults.shards import broken_segments
 
 DRAWN, MORE, MANY = 16, 60, 300
 """Ways to die, and schedules of a pair, in the usual run, the slow one, and the exhaustive one."""
@@ -39,6 +44,20 @@ def interleaver(lab: Lab) -> Interleaver:
 def pair(first: str, second: str) -> Pair:
     """Two flows at once: shards go on one by one, so that what must hold counts."""
     return Pair(SEGMENTS[first], SEGMENTS[second], serial=False)
+
+
+@pytest.mark.parametrize(
+    ("collection", "problem"), [(TRANSITIONS, "S3"), (LOG, "S4"), ("segment_states", "S1")]
+)
+def test_what_is_lost_is_noticed(lab: Lab, collection: str, problem: str) -> None:
+    world = lab.world(SEGMENTS["erase a user"].prepare)
+    with world.process(Tape()) as app:
+        assert broken_segments(app) == []
+        for one in app.documents.query(Query("acme", collection, limit=100)):
+            app.documents.commit(Batch([Write(one.key, None)]))
+    with world.process(Tape()) as app:
+        assert {found.partition(" ")[0] for found in broken_segments(app)} == {problem}
+    world.removed()
 
 
 @pytest.mark.parametrize("name", USUAL)

@@ -54,7 +54,7 @@ def test_probes_notice_when_ids_are_good_for_something(
     tmp_path: Path, key_file: Path, description: Description
 ) -> None:
     """With the token of A's own admin, all alarms have to ring."""
-    sweep = swept(tmp_path, key_file, description, 600, seed=2, organization="acme")
+    sweep = swept(tmp_path, key_file, description, 1_000, seed=4, organization="acme")
     faults = sorted(sweep.findings.faults)
     assert [one for one in faults if ": tells " in one]
     assert [one for one in faults if ": path: 20" in one]

@@ -139,6 +139,7 @@ def history(
         window.pop("until", None)
 
 
+@pytest.mark.embedded("it looks at the past hundreds of times")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_past_is_what_the_present_was(diary: Diary, seed: int) -> None:
     diary.live(seed)
@@ -160,6 +161,7 @@ def test_the_past_is_what_the_present_was(diary: Diary, seed: int) -> None:
     assert exits > 10
 
 
+@pytest.mark.embedded("it reads a long history many times")
 def test_a_history_is_all_that_was_told_newest_first(diary: Diary) -> None:
     diary.live(11, minutes=60)
     past, buyers = diary.app.past_memberships, diary.segment_ids[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,13 +24,14 @@ from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import shard_of
 from activation.domain.user_erasure import is_pseudonym
 from activation.errors import BadRequestError, ConflictError, NotFoundError, ValidationError
+from activation.indexes import INDEXES, SWEPT, UNFILTERED
 from activation.ports import Batch, Message, Query
 from activation.segments.codec import MARK, unpack
 from activation.segments.event_file import file_table
 from activation.services.event_archive import Span
 from activation.services.event_log import LOG
 from activation.services.event_messages import USER_EVENTS
-from activation.services.segment_shards import TRANSITIONS
+from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from tests.services.support import drained
 
 MINUTE = timedelta(minutes=1)
@@ -92,11 +94,9 @@ def erased(app: App, caller: Caller, user_id: str = BOB) -> Job:
 
 def everything(app: App) -> Iterator[bytes]:
     """All that the stores hold of acme, unpacked."""
-    with app.documents._database.read() as connection:  # type: ignore[attr-defined]
-        rows = connection.execute("SELECT * FROM documents").fetchall()
-    for found in rows:
-        text = repr(tuple(found))
-        yield text.encode()
+    for name in {*INDEXES, *SWEPT, *UNFILTERED}:
+        for one in app.documents.query(Query("acme", name, limit=1_000)):
+            yield repr(one).encode()
     for name in ("segment_states", "segment_deltas", TRANSITIONS, "segment_rules", LOG):
         for one in app.documents.query(Query("acme", name, limit=1_000)):
             if "data" in one.data:
@@ -117,6 +117,12 @@ def plain(packed: bytes) -> bytes:
 def known(app: App, user_id: str = BOB) -> bool:
     """Whether anything that is stored names a user."""
     return any(user_id.encode() in content for content in everything(app))
+
+
+def another(app: App) -> ShardWorker:
+    """A worker with a memory of its own."""
+    states = app.shards.states
+    return replace(app.shards, states=replace(states, _kept=OrderedDict()))
 
 
 def told(app: App) -> list[Transition]:
@@ -245,17 +251,16 @@ def test_a_worker_that_remembers_the_shard_does_not_bring_him_back(
     app: App, ann: Caller, segment_id: str
 ) -> None:
     come(app, [BOB, *OTHERS], 1)
-    other = App(app.settings, app.clock)
-    other.shards.states.open("acme", SHARD)
+    other = another(app)
+    other.states.open("acme", SHARD)
     erased(app, ann)
     now = app.clock.now()
     events = [read_event(row(name, 2, now), now) for name in (BOB, *OTHERS)]
-    done = other.shards.process("acme", SHARD, events, [now] * len(events))
+    done = other.process("acme", SHARD, events, [now] * len(events))
     assert (done.counted, done.erased) == (len(OTHERS), 1)
     assert not known(app)
-    opened = other.shards.states.open("acme", SHARD)
+    opened = other.states.open("acme", SHARD)
     assert set(opened.state.members_of(segment_id, opened.book)) == set(OTHERS)
-    other.close()
 
 
 def test_a_step_that_was_being_taken_loses_against_the_erasure(

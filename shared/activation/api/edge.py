@@ -145,6 +145,7 @@ def _built(function: str) -> OpenAPI:
         doc_ui=False,
         static_folder=None,
     )
+    application.config["FUNCTION"] = function
     application.config["OPEN_ENDPOINTS"] = catalog.OPEN_ENDPOINTS
     application.request_class = StrictRequest
     application.url_map.merge_slashes = False

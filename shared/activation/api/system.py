@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flask
 from werkzeug.exceptions import NotFound
@@ -15,10 +16,36 @@ from activation.errors import StorageUnavailableError
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
 
+    from activation.app import App
+
 OPEN_ENDPOINTS = frozenset(
     {"system.health", "system.ready", "system.docs", "system.asset", "system.openapi"}
 )
 """What needs no token."""
+
+PARTS: Mapping[str, Callable[[App], Any]] = {
+    "documents": lambda app: app.documents,
+    "bus": lambda app: app.bus,
+    "uploads": lambda app: app.uploads,
+    "members": lambda app: app.member_blobs,
+    "backup": lambda app: app.backup_blobs,
+    "journal": lambda app: app.journal_blobs,
+    "events": lambda app: app.event_blobs,
+    "credentials": lambda app: app.vault,
+    "suppressions": lambda app: app.suppression_vault,
+}
+"""What can be asked whether it answers: stores, the bus, and keys."""
+STORES = ("documents", "bus")
+READY: Mapping[str, tuple[str, ...]] = {
+    "audiences": (*STORES, "uploads", "members", "backup", "journal", "suppressions"),
+    "platforms": (*STORES, "credentials"),
+    "distributions": (*STORES, "members", "suppressions"),
+    "events": STORES,
+    "segments": (*STORES, "members"),
+    "users": (*STORES, "members", "events", "suppressions"),
+    "local": tuple(PARTS),
+}
+"""What each function asks: what its roles in the manifest cover, and nothing else."""
 
 _ASSETS = {
     "swagger-ui.css": ("css/swagger-ui.css", "text/css"),
@@ -66,24 +93,18 @@ def health() -> flask.Response:
 
 
 def ready() -> flask.Response:
-    """Every store, bus and key service answers; 503 naming the one that does not. The cache may
-    be down. What only workers use is `activation doctor`'s to try."""
+    """Every store, bus and key service that the function may use answers; 503 naming the one that
+    does not. The cache may be down. What only workers use is `activation doctor`'s to try."""
     app = flask.g.doors.app
-    parts = {
-        "documents": app.documents,
-        "uploads": app.uploads,
-        "members": app.member_blobs,
-        "bus": app.bus,
-        "vault": app.vault,
-    }
-    for name, part in parts.items():
+    names = READY[flask.current_app.config["FUNCTION"]]
+    for name in names:
         try:
-            part.ping()
+            PARTS[name](app).ping()
         except StorageUnavailableError as error:
             raise StorageUnavailableError(error.message, field=name, reason="not_ready") from error
     cache = all(layer.reachable for layer in app.cache.layers())
     optional = {"cache": "ok" if cache else "down"}
-    return answered({"status": "ready", "checked": sorted(parts), "optional": optional}, 200)
+    return answered({"status": "ready", "checked": sorted(names), "optional": optional}, 200)
 
 
 def openapi() -> flask.Response:

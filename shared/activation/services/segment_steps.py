@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from activation.domain.segment_shard import SHARDS, shard_id, step_id
-from activation.domain.user_erasure import ERASED
+from activation.domain.user_erasure import is_pseudonym
 from activation.members.followed import OutOfStepError
 from activation.ports import DocumentStore, Key, Query
 from activation.segments.codec import Told, told_of
@@ -96,7 +96,7 @@ def _note(told: Told, segment_id: str, first: dict[str, bool], last: dict[str, b
     rows = told.transitions.rows[mine].tolist()
     for row, entered in zip(rows, told.transitions.entered[mine].tolist(), strict=True):
         user = told.users[row]
-        if first.get(user, not entered) == entered or user.startswith(ERASED):
+        if first.get(user, not entered) == entered or is_pseudonym(user):
             raise OutOfStepError
         first[user] = entered
         last.setdefault(user, entered)
