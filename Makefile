@@ -7,7 +7,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 CHECKOV := build/terraform/checkov/bin/checkov
 BEAM := build/beam/bin
-BEAM_TESTS := $(addprefix tests/streaming/, test_arrivals.py test_beam_digest.py test_live.py) \
+BEAM_TESTS := $(addprefix tests/streaming/, test_arrivals.py test_beam_digest.py test_live.py \
+    test_pubsub_read.py) \
     tests/services/test_segment_shards.py
 COMPILED := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
