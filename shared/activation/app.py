@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from activation.services.cached import CachedValues
     from activation.services.census import Census
     from activation.services.change_feed import ChangeHub
+    from activation.services.change_pages import ChangePages
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
@@ -979,6 +980,13 @@ class App:
         from activation.services.segment_changes import SegmentChanges
 
         return SegmentChanges(self.documents, self.shards.parcels, self.clock)
+
+    @cached_property
+    def change_pages(self) -> ChangePages:
+        """Changes of memberships by pages."""
+        from activation.services.change_pages import ChangePages
+
+        return ChangePages(self.segment_changes, self.memberships)
 
     @cached_property
     def change_hub(self) -> ChangeHub:

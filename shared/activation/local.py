@@ -83,9 +83,9 @@ class LocalServer:
         return self._mounted(environ.get("PATH_INFO", ""))(environ, start_response)
 
     def _mounted(self, path: str) -> WSGIApplication:
-        for function in functions():
-            if any(_is_below(path, route) for route in function.routes):
-                return self._functions[function.name]
+        for route, name in _routes():
+            if _is_below(path, route):
+                return self._functions[name]
         return _own_routes
 
     def post(self, function: str, body: Mapping[str, Any]) -> tuple[int, float | None]:
@@ -264,9 +264,22 @@ def loaded(function: Function) -> WSGIApplication:
     return app
 
 
+@cache
+def _routes() -> list[tuple[str, str]]:
+    """Every route with its function; the longer one counts where two fit."""
+    found = [(route, function.name) for function in functions() for route in function.routes]
+    return sorted(found, key=lambda one: -one[0].count("/"))
+
+
 def _is_below(path: str, route: str) -> bool:
-    starts = tuple(prefix + route for prefix in PREFIXES)
-    return path in starts or path.startswith(tuple(start + "/" for start in starts))
+    """Whether a route leads here; a `*` in it stands for one part of the path."""
+    parts = path.split("/")
+    for prefix in PREFIXES:
+        wanted = (prefix + route).split("/")
+        pairs = zip(wanted, parts, strict=False)
+        if len(parts) >= len(wanted) and all(one in ("*", part) for one, part in pairs):
+            return True
+    return False
 
 
 def _own_routes(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

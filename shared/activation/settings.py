@@ -121,6 +121,9 @@ class Settings:
     realtime_poll_seconds: float = _setting(
         0.3, "how often a process looks for changes of segments that somebody follows"
     )
+    realtime_stream_seconds: int = _setting(
+        3_300, "a realtime connection ends after this, and the client goes on with a new one"
+    )
     cors_origins: str = _setting("", "origins a browser may call from, comma-separated")
     log_level: str = _setting("INFO", "lowest level of log lines")
     otlp_endpoint: str = _setting("", "address that spans go to by OTLP over HTTP; none: no traces")

@@ -116,7 +116,9 @@ class Follower:
 
     def last(self, reason: str | None = None) -> FeedMessage:
         """The last message: why it ends."""
-        return self._message("end", {"reason": reason or self.ended or STOPPING})
+        why = reason or self.ended or STOPPING
+        observability.event("realtime ended", reason=why)
+        return self._message("end", {"reason": why})
 
     def check(self) -> None:
         """End when the caller does not see any more what he follows."""
