@@ -18,6 +18,7 @@ from activation.services.imports import MEMBER_IMPORTS
 from activation.services.jobs import AUDIENCE_JOBS
 from activation.services.platforms import DISTRIBUTION_REQUESTS
 from activation.services.segment_shards import MEMBERSHIPS
+from activation.services.segment_updates import UPDATES
 
 BY_NAME = {one.name: one for one in functions()}
 
@@ -61,7 +62,7 @@ def test_every_topic_we_publish_to_has_a_subscriber_or_is_for_others() -> None:
     assert ours == {
         *(MEMBER_IMPORTS, DISTRIBUTION_REQUESTS, AUDIENCE_JOBS, USER_EVENTS, MEMBERSHIPS)
     }
-    assert topics() == ()
+    assert topics() == (UPDATES,)
     assert not ours & set(topics())
 
 

@@ -484,7 +484,7 @@ OUTCOMES: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     ),
     "path of another function": (
         "google_compute_url_map.api",
-        {"path_matcher.0.path_rule.0.service": "other"},
+        {"path_matcher.0.route_rules.2.service": "other"},
         "does not lead to audiences",
     ),
     "field without its index": (
