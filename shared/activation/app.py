@@ -998,6 +998,7 @@ class App:
             self.segment_changes,
             self.memberships,
             settings.realtime_connections,
+            settings.realtime_room,
             settings.realtime_poll_seconds,
         )
 

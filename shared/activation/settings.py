@@ -139,6 +139,11 @@ class Settings:
         return Path(self.data_folder)
 
     @property
+    def realtime_room(self) -> int:
+        """How many realtime connections one process takes, of all organizations."""
+        return 4 * self.realtime_connections
+
+    @property
     def journal_path(self) -> Path:
         """The folder of the journal of suppressions."""
         return Path(self.journal_folder) if self.journal_folder else self.data_path / "journal"

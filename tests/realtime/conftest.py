@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from activation.adapters.clock import SystemClock
 from activation.api.issuer import KEY_FILE, EmbeddedIssuer
 from activation.domain.caller import Role
-from activation.local import LocalServer
+from activation.local import LocalServer, listening_on
 from activation.settings import Settings
 from tests.realtime.following import Site
 
@@ -37,6 +38,12 @@ def site(tmp_path: Path, issuer_folder: Path) -> Iterator[Site]:
         realtime_connections=8,
         cors_origins="https://console.example",
     )
-    server = LocalServer(settings, port=0, tick_seconds=0.2)
+    sockets = listening_on("127.0.0.1", 0)
+    address = f"ws://127.0.0.1:{sockets.getsockname()[1]}"
+    server = LocalServer(settings, port=0, tick_seconds=0.2, sockets=sockets)
     with server.running() as url, httpx.Client(base_url=url, timeout=30) as http:
-        yield Site(url, http, lambda org, user, role: server.issuer.token(org, user, Role(role)))
+
+        def mint(org: str, user: str, role: str, seconds: int = 600) -> str:
+            return server.issuer.token(org, user, Role(role), timedelta(seconds=seconds))
+
+        yield Site(url, address, http, mint)

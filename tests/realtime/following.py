@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 PREFIX = "/api/v1"
 SECONDS = 20.0
@@ -36,8 +39,9 @@ class Site:
     """A server's address, and tokens for it."""
 
     url: str
+    sockets: str
     http: httpx.Client
-    mint: Callable[[str, str, str], str]
+    mint: Callable[..., str]
 
     def headers(self, org: str = "acme", user: str = "ann", role: str = "admin") -> dict[str, str]:
         """What an operator sends."""
@@ -62,6 +66,15 @@ class Site:
         )
         assert answer.json()["accepted"] == len(users), answer.text
 
+    def wait_for(self, *users: str) -> None:
+        """Wait until these users were evaluated."""
+        deadline = time.monotonic() + SECONDS
+        for user in users:
+            path = f"{PREFIX}/users/{user}/segments"
+            while self.http.get(path, headers=self.headers()).is_error:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
     @contextmanager
     def events(
         self, path: str, last: str | None = None, headers: dict[str, str] | None = None
@@ -72,6 +85,46 @@ class Site:
             assert answer.status_code == 200, answer.read()
             assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
             yield read(answer.iter_lines())
+
+    @contextmanager
+    def socket(self, path: str, last: str | None = None, **who: Any) -> Iterator[Socket]:
+        """A WebSocket on which a hello was said."""
+        with connect(self.sockets + path, open_timeout=SECONDS, max_size=None) as connection:
+            token = self.mint(who.get("org", "acme"), "ann", "admin", who.get("seconds", 600))
+            hello = {"type": "hello", "token": token, **({"last_id": last} if last else {})}
+            connection.send(json.dumps(hello))
+            yield Socket(connection)
+
+
+@dataclass
+class Socket:
+    """An open WebSocket."""
+
+    connection: ClientConnection
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        """The next message that is no ping; fails when the connection is closed, or quiet."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            assert time.monotonic() < deadline, "nothing comes"
+            found = json.loads(self.connection.recv(timeout=SECONDS))
+            if found["type"] != "ping":
+                return Message(found["type"], found["id"], found["data"])
+
+    def closed(self) -> tuple[int, str]:
+        """Read on to the end; code and reason of it."""
+        with pytest.raises(ConnectionClosed) as closed:
+            self._drain()
+        assert closed.value.rcvd is not None
+        return closed.value.rcvd.code, closed.value.rcvd.reason
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            self.connection.recv(timeout=SECONDS)
 
 
 def read(lines: Iterator[str]) -> Iterator[Message]:

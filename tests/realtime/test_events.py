@@ -57,10 +57,7 @@ def test_who_comes_back_reads_on_from_his_last_id(site: Site) -> None:
 def test_a_user_hears_of_himself_alone(site: Site) -> None:
     site.define()
     site.order("ann")
-    deadline = time.monotonic() + BOUND_SECONDS
-    while site.http.get(f"{PREFIX}/users/ann/segments", headers=site.headers()).is_error:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    site.wait_for("ann")
     with site.events("/users/ann/segments/realtime") as messages:
         first = next(messages)
         assert [one["name"] for one in first.data["segments"]] == ["Buyers"]

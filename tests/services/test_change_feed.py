@@ -101,7 +101,7 @@ class Watcher:
 
 @pytest.fixture
 def hub(app: App) -> Iterator[ChangeHub]:
-    hub = ChangeHub(app.segment_changes, app.memberships, 3, 0.05)
+    hub = ChangeHub(app.segment_changes, app.memberships, 3, 12, 0.05)
     yield hub
     hub.close()
 
@@ -274,7 +274,7 @@ def test_a_restored_store_ends_all_and_resets_who_comes_back(
 
 
 def test_who_is_slow_is_let_go_and_nobody_waits_for_him(app: App, ann: Caller) -> None:
-    hub = ChangeHub(app.segment_changes, app.memberships, 3, 0.05, max_pending=3)
+    hub = ChangeHub(app.segment_changes, app.memberships, 3, 12, 0.05, max_pending=3)
     segment_id = define(app, ann)
     slow, quick = watch(hub, ann, segment_id), watch(hub, ann, segment_id)
     for number in range(10):

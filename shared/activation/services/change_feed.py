@@ -21,7 +21,12 @@ from activation import observability
 from activation.domain.caller import Caller
 from activation.domain.change_position import Position, parsed
 from activation.domain.membership import Transition
-from activation.errors import ActivationError, NotFoundError, RateLimitedError
+from activation.errors import (
+    ActivationError,
+    NotFoundError,
+    RateLimitedError,
+    StorageUnavailableError,
+)
 from activation.services.feed_targets import SegmentTarget, Target, Unread, UserTarget
 from activation.services.memberships import MembershipService
 from activation.services.segment_changes import ALL_SHARDS, Look, SegmentChanges, Step
@@ -30,8 +35,6 @@ MAX_PENDING = 10_000
 """Changes that may wait for one who follows; when there are more, he has to come again."""
 MAX_PAUSE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-ROOM = 4
-"""A process has room for so many organizations at their limits."""
 RETRY_SECONDS = 30.0
 SLOW, GONE, RESTORED, STOPPING = "slow", "gone", "restored", "stopping"
 
@@ -288,18 +291,21 @@ class OrganizationFeed:
 
 class ChangeHub:
     """Opens connections to the feeds of a process: at most `limit` of an organization at a time,
-    and ROOM times as many of all."""
+    and `room` of all."""
 
     def __init__(
         self,
         changes: SegmentChanges,
         memberships: MembershipService,
         limit: int,
+        room: int,
         poll_seconds: float,
         max_pending: int = MAX_PENDING,
     ) -> None:
         self._changes, self._memberships = changes, memberships
-        self._limit, self._poll_seconds, self._max_pending = limit, poll_seconds, max_pending
+        self._limit, self._room = limit, room
+        self._poll_seconds, self._max_pending = poll_seconds, max_pending
+        self._closed = False
         self._feeds: dict[str, OrganizationFeed] = {}
         self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -319,6 +325,7 @@ class ChangeHub:
     def close(self) -> None:
         """Let everybody go: the process stops."""
         with self._lock:
+            self._closed = True
             feeds = list(self._feeds.values())
         for feed in feeds:
             feed.close()
@@ -337,8 +344,10 @@ class ChangeHub:
         came = None if after is None else parsed(after, target.shards)
         organization_id = target.caller.organization_id
         with self._lock:
+            if self._closed:
+                raise StorageUnavailableError("The server is about to stop.", reason="stopping")
             mine, all_open = self._open[organization_id], self._open.total()
-            if mine >= self._limit or all_open >= ROOM * self._limit:
+            if mine >= self._limit or all_open >= self._room:
                 raise RateLimitedError(
                     "Too many connections are open; close one, or come again.",
                     reason="too_many_connections",
