@@ -101,6 +101,19 @@ resource "google_compute_url_map" "api" {
     name            = "routes"
     default_service = google_compute_backend_service.function[local.default_function].id
 
+    dynamic "route_rules" {
+      for_each = local.sockets
+
+      content {
+        priority = length(local.routes) + 1
+        service  = google_compute_backend_service.sockets[route_rules.key].id
+
+        match_rules {
+          prefix_match = "/ws/"
+        }
+      }
+    }
+
     # A `*` in a route of the manifest is one part of the path.
     dynamic "route_rules" {
       for_each = local.routes

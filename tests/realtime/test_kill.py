@@ -137,7 +137,7 @@ def test_what_another_process_writes_is_told_too(process: Process, there: Site) 
     segment_id, draw = there.define(), random.Random(3)
     app = App(Settings(data_folder=str(process.folder)))
     ann = caller_of()
-    assert app.segments.get(ann, segment_id)
+    assert app.segments.get(ann, segment_id).entity.is_active
     with there.socket(f"/ws/segments/{segment_id}/realtime") as messages:
         next(messages)
         for _ in range(8):

@@ -187,6 +187,9 @@ def of_paths(applied: Applied) -> Iterator[Finding]:
                 "service": (service, applied.outputs["functions"][function.name]["service"]),
             }
             yield from _compared("backend", function.name, wanted)
+    sockets = applied.by_key("google_compute_backend_service", "sockets")
+    if led.pop("/ws/", None) != (sockets["sockets"]["id"] if sockets else None):
+        yield _wrong("path", "/ws/", "does not lead to the service for sockets")
     for path in led:
         yield _wrong("path", path, "is no route of the manifest")
     depths = [
