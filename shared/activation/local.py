@@ -46,6 +46,8 @@ have at once (`lanes_per_organization`), so that no tenant waits for another one
 SENDING = ("dispatch_distribution",)
 REQUEST_THREADS = 16
 """Beside those that server-sent events keep busy."""
+WAITING_CONNECTIONS = 1_000
+"""Open ones that ask for nothing right now."""
 SOCKET_MESSAGE_BYTES = 16 * 1024
 LOOK_SECONDS = 0.5
 """How often a deliverer looks for messages of other processes and for the end."""
@@ -333,6 +335,7 @@ def _gunicorn_options(settings: Settings, host: str, port: int, socket_port: int
         "workers": 1,
         "worker_class": "gthread",
         "threads": REQUEST_THREADS + settings.realtime_room,
+        "worker_connections": WAITING_CONNECTIONS + REQUEST_THREADS + settings.realtime_room,
         "graceful_timeout": STOP_SECONDS,
         "limit_request_line": 0,  # the edge answers 414 in our shape
         "loglevel": "warning",

@@ -158,6 +158,7 @@ class Connection:
         hello = await self._hello()
         caller, seconds = await run_in_threadpool(_caller, self.doors, hello["token"], trace)
         observability.note(organization=caller.organization_id)
+        observability.event("socket opened")
         self._set_end(seconds)
         follower = await run_in_threadpool(self.follow, caller, hello.get("last_id"), self._wake())
         try:
