@@ -979,7 +979,7 @@ class App:
         """Changes of memberships, step by step."""
         from activation.services.segment_changes import SegmentChanges
 
-        return SegmentChanges(self.documents, self.shards.parcels, self.clock)
+        return SegmentChanges(self.told_steps, self.clock)
 
     @cached_property
     def change_pages(self) -> ChangePages:

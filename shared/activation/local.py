@@ -92,7 +92,7 @@ class LocalServer:
     def wsgi(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer by the function whose route it is; what is nobody's, the runner answers."""
         environ[ENVIRON] = self._doors
-        return self._mounted(environ.get("PATH_INFO", ""))(environ, start_response)
+        return self._mounted(edge.path_of(environ))(environ, start_response)
 
     def _mounted(self, path: str) -> WSGIApplication:
         for route, name in _routes():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -18,6 +18,7 @@ from activation.domain.entity import timestamp
 from activation.domain.event import Event
 from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import SHARDS, shard_of
+from activation.domain.user_erasure import is_pseudonym
 from activation.errors import NotFoundError, RateLimitedError, ValidationError
 from activation.ports import Batch, Query, Write
 from activation.segments.codec import told_by, told_bytes, told_of
@@ -26,9 +27,11 @@ from activation.services.restore_mark import era_at, mark
 from activation.services.segment_changes import ALL_SHARDS, SegmentChanges
 from activation.services.segment_shards import TRANSITIONS
 from tests.conftest import caller_of
+from tests.services.support import drained, never
 
 SECONDS = 10.0
 MINUTE = timedelta(minutes=1)
+DAY = 24 * 3600
 
 
 def define(app: App, caller: Caller, name: str = "Buyers", count: int = 1) -> str:
@@ -161,7 +164,7 @@ def test_who_comes_back_with_any_id_misses_nothing_and_hears_nothing_twice(
     assert len(watcher.changes()) == len(expected)
     hub.leave(watcher.follower)
     told = [one for one in watcher.heard if one.kind in ("entered", "exited")]
-    for place in draw.sample(range(len(told)), 25):
+    for place in range(len(told)):
         again = watch(hub, ann, segment_id, told[place].id)
         before = {(one.kind, one.data["user_id"], one.data["seq"]) for one in told[: place + 1]}
         assert set(again.changes()) == expected - before
@@ -175,6 +178,32 @@ def test_who_comes_back_with_any_id_misses_nothing_and_hears_nothing_twice(
         assert seqs == sorted(seqs), "in order for each user"
 
 
+def test_who_stopped_in_the_midst_of_a_step_goes_on_there_first(
+    app: App, ann: Caller, hub: ChangeHub
+) -> None:
+    """Also when steps of other shards, told before, are still to be read."""
+    segment_id = define(app, ann)
+    start = app.segment_changes.now("acme")
+    there = [f"u{n}" for n in range(2000) if shard_of(f"u{n}") == 40][:3]
+    elsewhere = [f"u{n}" for n in range(2000) if shard_of(f"u{n}") < 40][:3]
+    order(app, *elsewhere)
+    order(app, *there)
+    told = [one for one in watch(hub, ann, segment_id, start.text()).heard if "seq" in one.data]
+    first = next(one for one in told if one.data["user_id"] in there)
+    place = parsed(first.id, ALL_SHARDS)
+    assert place.part is not None
+    midst = replace(place, numbers=(*start.numbers[:40], *place.numbers[40:]))
+    left = {*there, *elsewhere} - {first.data["user_id"]}
+    changes = watch(hub, ann, segment_id, midst.text()).changes()
+    assert sorted(user for _, user, _ in changes) == sorted(left)
+    pages, after = list[str](), midst.text()
+    for _ in range(len(left)):
+        page = app.change_pages.page(ann, segment_id, after, 1)
+        pages += [one.user_id for one in page.data]
+        after = page.next_after
+    assert sorted(pages) == sorted(left)
+
+
 @pytest.mark.parametrize("few_steps", [4, 60])
 def test_long_gaps_are_read_in_ranges(
     app: App, ann: Caller, clock: MovableClock, few_steps: int
@@ -184,7 +213,7 @@ def test_long_gaps_are_read_in_ranges(
         order(app, "bob", f"x{number % 3}")
         clock.sleep(700 if number % 40 == 0 else 1)
         app.shards.sweep()
-    changes = SegmentChanges(app.documents, app.shards.parcels, app.clock, few_steps=few_steps)
+    changes = SegmentChanges(app.told_steps, app.clock, few_steps=few_steps)
     until = changes.look("acme", ALL_SHARDS).numbers
     found = list(changes.steps("acme", dict.fromkeys(ALL_SHARDS, 0), until))
     query = Query("acme", TRANSITIONS, limit=1000)
@@ -245,13 +274,40 @@ def test_who_was_away_too_long_is_told_so(
     segment_id = define(app, ann)
     last = app.segment_changes.now("acme").text()
     order(app, "bob")
-    clock.sleep(366 * 24 * 3600)
-    watcher = watch(hub, ann, segment_id, last)
-    (reset,) = watcher.heard
-    assert (reset.kind, reset.data) == ("reset", {"reason": "too_old", "members": 1})
-    order(app, "cid")
+    clock.sleep(200 * DAY)
+    assert len(watch(hub, ann, segment_id, last).changes()) == 1, "half a year is no time"
+    app.shards.sweep()
+    recent = app.segment_changes.now("acme").text()
+    order(app, "bob", "cid")
+    clock.sleep(200 * DAY)
+    app.shards.sweep()
+    counts = app.segment_retention.run(ann, never)
+    assert counts["steps_deleted"] == 1
+    (reset,) = watch(hub, ann, segment_id, last).heard
+    assert (reset.kind, reset.data) == ("reset", {"reason": "too_old", "members": 0})
+    page = app.change_pages.page(ann, segment_id, last, 10)
+    assert (page.reset, page.members, page.data, page.more) == ("too_old", 0, (), False)
+    assert len(watch(hub, ann, segment_id, recent).changes()) == 4
+    order(app, "dan")
+    after = app.change_pages.page(ann, segment_id, page.next_after, 10)
+    assert [(one.user_id, one.entered) for one in after.data] == [("dan", True)]
+
+
+def test_an_erased_user_has_left_and_what_was_told_of_him_is_gone(
+    app: App, ann: Caller, hub: ChangeHub
+) -> None:
+    segment_id = define(app, ann)
+    start = app.segment_changes.now("acme").text()
+    order(app, "bob", "cid")
+    watcher = watch(hub, ann, segment_id)
+    drained(app, app.user_erasures.request(ann, "bob").entity)
     watcher.wait(1)
-    assert watcher.changes()[0][:2] == ("entered", "cid")
+    ((kind, name, _),) = watcher.changes()
+    assert (kind, is_pseudonym(name), watcher.size()) == ("exited", True, 1)
+    told = watch(hub, ann, segment_id, start).changes()
+    assert [one[:2] for one in told] == [("entered", "cid"), ("exited", name)]
+    with pytest.raises(NotFoundError):
+        hub.user(ann, "bob", None, print)
 
 
 def test_a_restored_store_ends_all_and_resets_who_comes_back(

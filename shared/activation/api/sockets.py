@@ -87,7 +87,7 @@ def socket_app(doors: Doors) -> Starlette:
     return Starlette(
         routes=[
             WebSocketRoute("/ws/segments/{segment_id}/realtime", partial(_segment, doors)),
-            WebSocketRoute("/ws/users/{user_id}/segments", partial(_user, doors)),
+            WebSocketRoute("/ws/users/{user_id:path}/segments", partial(_user, doors)),
             Route("/ws/health", _health),
         ]
     )

@@ -89,9 +89,12 @@ class Follower:
         look = Look(numbers, changes.look(organization_id, ()).era)
         counted = changes.place(self.target.shards, look)
         came, self._position = self.came, counted
-        reason = came and changes.gap(came, counted)
-        if came is not None and reason is None:
-            yield from self._missed(came, counted)
+        reason: str | None = None
+        if came is not None:
+            reason = changes.gap(organization_id, came, counted)
+            if reason is None:
+                yield from self._missed(came, counted)
+                reason = changes.gap(organization_id, came, counted)  # what went meanwhile
             self._position = counted
         if reason is not None:
             observability.event("realtime reset", reason=reason)
@@ -141,10 +144,8 @@ class Follower:
 
     def _missed(self, after: Position, until: Position) -> Iterator[list[FeedMessage]]:
         """The changes between two places, step by step."""
-        numbers = dict(zip(after.shards, after.numbers, strict=True))
-        ends = dict(zip(until.shards, until.numbers, strict=True))
         self._position = after
-        for step in self.feed.changes.steps(self.feed.organization_id, numbers, ends):
+        for step in self.feed.changes.since(self.feed.organization_id, after, until):
             if self.target.weight(step):
                 yield self._shown(self.target.unread(self._place, step))
                 self._position = self._place.at(step.shard, step.number)

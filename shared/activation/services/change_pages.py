@@ -34,20 +34,21 @@ class ChangePages:
         now = self.changes.now(caller.organization_id)
         if came is None:
             return ChangePage(data=(), next_after=now.text(), more=False)
-        reason = self.changes.gap(came, now)
-        if reason is not None:
-            return self._reset(caller, segment_id, reason)
-        return self._read(caller.organization_id, segment_id, came, now, limit)
+        page = None
+        if self.changes.gap(caller.organization_id, came, now) is None:
+            page = self._read(caller.organization_id, segment_id, came, now, limit)
+        reason = self.changes.gap(caller.organization_id, came, now)
+        if page is None or reason is not None:
+            return self._reset(caller, segment_id, reason or "too_old")
+        return page
 
     def _read(
         self, organization_id: str, segment_id: str, came: Position, now: Position, limit: int
     ) -> ChangePage:
         until = self._reached(came, now)
-        numbers = dict(zip(ALL_SHARDS, came.numbers, strict=True))
-        ends = dict(zip(ALL_SHARDS, until.numbers, strict=True))
         found: list[SegmentChange] = []
         place = came
-        for step in self.changes.steps(organization_id, numbers, ends):
+        for step in self.changes.since(organization_id, came, until):
             for position, change in unread(place, step, segment_id=segment_id):
                 found.append(_shown(change))
                 if len(found) == limit:

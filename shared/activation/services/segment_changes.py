@@ -17,15 +17,14 @@ from activation.domain.segment_shard import SHARDS, shard_id, shard_of, step_id
 from activation.errors import NotFoundError
 from activation.ports import Clock, Document, DocumentStore, Key, Query
 from activation.segments.codec import Told, told_of
-from activation.services.parcels import Parcels
 from activation.services.restore_mark import MARK
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_states import HEADS
+from activation.services.told_steps import ToldSteps
 
 ALL_SHARDS = range(SHARDS)
-KEPT = timedelta(days=365)
-"""How long the transitions of a step are kept at least."""
 MARGIN = timedelta(hours=2)
+"""A place says the hour it was made in, and clocks differ."""
 FEW_STEPS = 256
 """So many steps are asked for one by one, of all shards at once."""
 MAX_WIDTH = 1 << 20
@@ -106,16 +105,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SegmentChanges:
-    """Reads steps of an organization from a position on.
+    """Reads steps of an organization from a position on."""
 
-    `kept` is how long transitions are kept: who has read less far than that is told so.
-    """
-
-    documents: DocumentStore
-    parcels: Parcels
+    told: ToldSteps
     clock: Clock
-    kept: timedelta = KEPT
     few_steps: int = FEW_STEPS
+
+    @property
+    def documents(self) -> DocumentStore:
+        """Where steps are."""
+        return self.told.documents
 
     def look(self, organization_id: str, shards: Iterable[int]) -> Look:
         """The number of the last step of each of these shards, and the store's era."""
@@ -137,13 +136,25 @@ class SegmentChanges:
         numbers = tuple(look.numbers.get(shard, 0) for shard in shards)
         return Position(shards.start, numbers, look.era, hour_of(self.clock.now()))
 
-    def gap(self, position: Position, now: Position) -> str | None:
+    def gap(self, organization_id: str, position: Position, now: Position) -> str | None:
         """Why nobody can read on from a position; None when everything after it is there."""
         if position.era != now.era or position.ahead_of(now):
             return "restored"
-        if position.made_at < self.clock.now() - self.kept + MARGIN:
+        kept_from = self.told.kept_from(organization_id)
+        if kept_from is not None and position.made_at < kept_from + MARGIN:
             return "too_old"
         return None
+
+    def since(self, organization_id: str, after: Position, until: Position) -> Iterator[Step]:
+        """The steps between two places; first the one in the midst of which `after` is, since a
+        place can be in the midst of one only."""
+        numbers = dict(zip(after.shards, after.numbers, strict=True))
+        ends = dict(zip(until.shards, until.numbers, strict=True))
+        if after.part is not None and numbers[after.part.shard] < ends[after.part.shard]:
+            shard, number = after.part.shard, numbers[after.part.shard]
+            yield from self.steps(organization_id, {shard: number}, {shard: number + 1})
+            numbers[shard] = number + 1
+        yield from self.steps(organization_id, numbers, ends)
 
     def steps(self, organization_id: str, after: Numbers, until: Numbers) -> Iterator[Step]:
         """The steps that changed anything, after those numbers and up to these; of each shard in
@@ -199,10 +210,10 @@ class SegmentChanges:
         """The bytes of a step; when they were replaced while we read, what they were replaced by;
         None when nothing of them is left."""
         try:
-            return self.parcels.opened(document)
+            return self.told.parcels.opened(document)
         except NotFoundError:
             again = self.documents.get(document.key)
-            return None if again is None else self.parcels.opened(again)
+            return None if again is None else self.told.parcels.opened(again)
 
 
 def shards_of(user_id: str) -> range:
