@@ -89,7 +89,7 @@ class Site:
     @contextmanager
     def socket(self, path: str, last: str | None = None, **who: Any) -> Iterator[Socket]:
         """A WebSocket on which a hello was said."""
-        with connect(self.sockets + path, open_timeout=SECONDS, max_size=None) as connection:
+        with connect(self.sockets + path, open_timeout=SECONDS, compression=None) as connection:
             token = self.mint(who.get("org", "acme"), "ann", "admin", who.get("seconds", 600))
             hello = {"type": "hello", "token": token, **({"last_id": last} if last else {})}
             connection.send(json.dumps(hello))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from tests.realtime.following import Site, Socket, until
+from activation.api.sockets import SEND_SECONDS
+from tests.realtime.following import Message, Site, Socket, until
 
 BOUND_SECONDS = 5.0
 """A second is promised; machines that test are shared."""
@@ -160,3 +163,33 @@ def test_a_deleted_segment_is_told(site: Site) -> None:
         assert deleted.status_code == 204
         assert [one.kind for one in until(messages, 1)] == ["exited"]
         assert next(messages).data == {"members": 0}
+
+
+@pytest.mark.slow
+def test_who_takes_nothing_is_let_go_and_loses_nothing(site: Site) -> None:
+    """His buffers fill, his connection is closed, and he comes back with the last id that he has
+    read; somebody else is told all of it meanwhile."""
+    path = f"/ws/segments/{site.define()}/realtime"
+    users = [f"user-{number}-{'x' * 200}" for number in range(20_000)]
+    with site.socket(path) as asleep, site.socket(path) as awake:
+        assert next(asleep).kind == next(awake).kind == "size"
+        heard: list[Message] = []
+        for start in range(0, len(users), 2_500):
+            site.order(*users[start : start + 2_500])
+            heard += until(awake, 2_500)
+        time.sleep(SEND_SECONDS + 3)
+        late = list(read_to_the_end(asleep))
+        assert late[-1].kind != "end" or late[-1].data["reason"] == "slow"
+    changes = [one for one in late if one.kind == "entered"]
+    assert 0 < len(changes) < len(users)
+    with site.socket(path, late[-1].id) as again:
+        changes += until(again, len(users) - len(changes))
+        assert next(again).data == {"members": len(users)}
+    assert sorted(one.change for one in changes) == sorted(one.change for one in heard)
+
+
+def read_to_the_end(messages: Socket) -> Iterator[Message]:
+    """What there is until the connection is closed."""
+    with suppress(ConnectionClosed):
+        while True:
+            yield next(messages)

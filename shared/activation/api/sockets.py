@@ -54,7 +54,8 @@ HEARTBEAT_SECONDS = 15.0
 SEND_SECONDS = 20.0
 """A client that takes nothing for so long is let go."""
 MAX_HELLO_BYTES = 16 * 1024
-PIECE = 500
+PIECE = 100
+"""Messages that he has to take in that time."""
 
 # Codes from 4000 on are an application's own; their last digits are those of HTTP.
 NORMAL, GOING_AWAY, TOO_BIG, FAILED, TRY_LATER = 1000, 1001, 1009, 1011, 1013
@@ -74,8 +75,8 @@ ENDS = {
 Follow = Callable[[Caller, str | None, "Wake"], "Follower"]
 
 
-class RefusedHelloError(Exception):
-    """The first message does not let anybody in; the code says why."""
+class RefusedError(Exception):
+    """The client is let go; the code says why."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -142,7 +143,7 @@ class Connection:
                 await self._let_in(trace)
             except WebSocketDisconnect:
                 return
-            except RefusedHelloError as error:
+            except RefusedError as error:
                 await self._close(error.code, error.reason)
             except ActivationError as error:
                 await self._close(_code_of(error), error.reason or error.code.lower())
@@ -172,14 +173,14 @@ class Connection:
         if header is not None:
             scheme, _, token = header.partition(" ")
             if scheme.lower() != "bearer":
-                raise RefusedHelloError(NO_TOKEN, "missing")
+                raise RefusedError(NO_TOKEN, "missing")
             return {"token": token, "last_id": self.socket.query_params.get("last_id")}
         try:
             text = await asyncio.wait_for(self.socket.receive_text(), HELLO_SECONDS)
         except TimeoutError:
-            raise RefusedHelloError(NO_HELLO, "no_hello") from None
+            raise RefusedError(NO_HELLO, "no_hello") from None
         except KeyError:
-            raise RefusedHelloError(BAD_HELLO, "no_text") from None
+            raise RefusedError(BAD_HELLO, "no_text") from None
         return _hello(text)
 
     def _set_end(self, seconds: float) -> None:
@@ -221,7 +222,7 @@ class Connection:
             if quiet:
                 beat = self.app.clock.monotonic()
                 await run_in_threadpool(follower.check)
-                await self._send_text(_text("ping", follower.id(), b"{}"))
+                await self._send_texts([_text("ping", follower.id(), b"{}")])
             if follower.ended is not None:
                 return follower.ended
         return self.ends_as
@@ -240,14 +241,17 @@ class Connection:
                 pass
 
     async def _send(self, messages: Sequence[FeedMessage]) -> None:
-        for one in messages:
-            await self._send_text(_text(one.kind, one.id, one.json()))
+        texts = [_text(one.kind, one.id, one.json()) for one in messages]
+        for start in range(0, len(texts), PIECE):
+            await self._send_texts(texts[start : start + PIECE])
 
-    async def _send_text(self, text: str) -> None:
+    async def _send_texts(self, texts: Sequence[str]) -> None:
         try:
-            await asyncio.wait_for(self.socket.send_text(text), SEND_SECONDS)
+            async with asyncio.timeout(SEND_SECONDS):
+                for text in texts:
+                    await self.socket.send_text(text)
         except TimeoutError:
-            raise RefusedHelloError(TOO_SLOW, "slow") from None
+            raise RefusedError(TOO_SLOW, "slow") from None
         except RuntimeError:  # closed meanwhile
             raise WebSocketDisconnect from None
 
@@ -263,11 +267,11 @@ def _hello(text: str) -> dict[str, Any]:
     except ValueError:
         hello = None
     if not isinstance(hello, dict) or not hello.keys() <= {"type", "token", "last_id"}:
-        raise RefusedHelloError(BAD_HELLO, "hello")
+        raise RefusedError(BAD_HELLO, "hello")
     if hello.get("type") != "hello" or not isinstance(hello.get("token"), str):
-        raise RefusedHelloError(BAD_HELLO, "hello")
+        raise RefusedError(BAD_HELLO, "hello")
     if not isinstance(hello.get("last_id"), str | None):
-        raise RefusedHelloError(BAD_HELLO, "last_id")
+        raise RefusedError(BAD_HELLO, "last_id")
     return hello
 
 
