@@ -101,16 +101,50 @@ resource "google_compute_url_map" "api" {
     name            = "routes"
     default_service = google_compute_backend_service.function[local.default_function].id
 
-    dynamic "path_rule" {
-      for_each = local.http_functions
+    dynamic "route_rules" {
+      for_each = local.sockets
 
       content {
-        service = google_compute_backend_service.function[path_rule.key].id
-        paths = flatten([
-          for route in path_rule.value.routes : [
-            for prefix in ["/api/v1", "/api"] : ["${prefix}${route}", "${prefix}${route}/*"]
-          ]
-        ])
+        priority = length(local.routes) + 1
+        service  = google_compute_backend_service.sockets[route_rules.key].id
+
+        match_rules {
+          prefix_match = "/ws/"
+        }
+      }
+    }
+
+    # A `*` in a route of the manifest is one part of the path.
+    dynamic "route_rules" {
+      for_each = local.routes
+
+      content {
+        priority = index(keys(local.routes), route_rules.key) + 1
+        service  = google_compute_backend_service.function[route_rules.value.function].id
+
+        dynamic "match_rules" {
+          for_each = strcontains(route_rules.value.path, "*") ? ["/api/v1", "/api"] : []
+
+          content {
+            path_template_match = "${match_rules.value}${route_rules.value.path}"
+          }
+        }
+
+        dynamic "match_rules" {
+          for_each = strcontains(route_rules.value.path, "*") ? [] : ["/api/v1", "/api"]
+
+          content {
+            full_path_match = "${match_rules.value}${route_rules.value.path}"
+          }
+        }
+
+        dynamic "match_rules" {
+          for_each = strcontains(route_rules.value.path, "*") ? [] : ["/api/v1", "/api"]
+
+          content {
+            prefix_match = "${match_rules.value}${route_rules.value.path}/"
+          }
+        }
       }
     }
   }

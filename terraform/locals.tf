@@ -7,6 +7,13 @@ locals {
   topic_functions    = { for name, function in local.functions : name => function if function.trigger == "topic" }
   schedule_functions = { for name, function in local.functions : name => function if function.trigger == "schedule" }
 
+  # Routes in the order in which they are tried: one with more parts leads before what it lies below.
+  routes = {
+    for route in flatten([
+      for name, function in local.http_functions : [for path in function.routes : { function = name, path = path }]
+    ]) : format("%02d %s", 99 - length(split("/", route.path)), route.path) => route
+  }
+
   # The function that answers paths of nobody: it has the pages that every function has.
   default_function = "audiences"
 

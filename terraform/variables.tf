@@ -182,6 +182,28 @@ variable "secret_settings" {
   }
 }
 
+variable "sockets_image" {
+  description = "Image of the service for WebSockets, by its digest; without it there is no service."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.sockets_image == null || can(regex("^.+@sha256:[0-9a-f]{64}$", var.sockets_image))
+    error_message = "The image is named by its digest: …@sha256:…"
+  }
+}
+
+variable "sockets_instances" {
+  description = "Instances of the service for WebSockets; each takes 400 connections."
+  type        = object({ min = number, max = number })
+  default     = { min = 0, max = 5 }
+
+  validation {
+    condition     = var.sockets_instances.min >= 0 && var.sockets_instances.max >= max(var.sockets_instances.min, 1)
+    error_message = "At least none kept warm, and at most as many as there may be."
+  }
+}
+
 # Keys and keeping -------------------------------------------------------------------------------
 
 variable "key_protection" {

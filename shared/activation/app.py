@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from activation.services.backups import BackupService
     from activation.services.cached import CachedValues
     from activation.services.census import Census
+    from activation.services.change_feed import ChangeHub
+    from activation.services.change_pages import ChangePages
     from activation.services.comparisons import ComparisonService
     from activation.services.derivations import DerivationService
     from activation.services.dispatch import Dispatcher
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from activation.services.recovery import RecoveryService
     from activation.services.refreshing import Refreshing
     from activation.services.retention_round import RetentionWorker
+    from activation.services.segment_changes import SegmentChanges
     from activation.services.segment_followers import SegmentMarking
     from activation.services.segment_following import FollowWorker
     from activation.services.segment_replay import SegmentReplay
@@ -972,6 +975,34 @@ class App:
         )
 
     @cached_property
+    def segment_changes(self) -> SegmentChanges:
+        """Changes of memberships, step by step."""
+        from activation.services.segment_changes import SegmentChanges
+
+        return SegmentChanges(self.told_steps, self.clock)
+
+    @cached_property
+    def change_pages(self) -> ChangePages:
+        """Changes of memberships by pages."""
+        from activation.services.change_pages import ChangePages
+
+        return ChangePages(self.segment_changes, self.memberships)
+
+    @cached_property
+    def change_hub(self) -> ChangeHub:
+        """Those who follow changes of memberships as they happen."""
+        from activation.services.change_feed import ChangeHub
+
+        settings = self.settings
+        return ChangeHub(
+            self.segment_changes,
+            self.memberships,
+            settings.realtime_connections,
+            settings.realtime_room,
+            settings.realtime_poll_seconds,
+        )
+
+    @cached_property
     def event_marks(self) -> EventMarks:
         """When events were last accepted and evaluated."""
         from activation.services.events import EventMarks
@@ -1023,7 +1054,16 @@ class App:
 
     def close(self) -> None:
         """Close what was opened; the App cannot be used afterwards."""
-        for port in ("documents", "bus", "connectors", "cache", "notifier", "hooks", "telemetry"):
+        for port in (
+            "change_hub",
+            "documents",
+            "bus",
+            "connectors",
+            "cache",
+            "notifier",
+            "hooks",
+            "telemetry",
+        ):
             closing = getattr(self.__dict__.get(port), "close", None)
             if closing is not None:
                 closing()

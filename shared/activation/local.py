@@ -8,10 +8,12 @@ the bus and by the clock. `kill -9` at any time is safe: all that matters is in 
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ from activation.ports import Clock, Message
 from activation.settings import Settings
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
     from activation.adapters.embedded.bus import SqliteBus
@@ -41,6 +45,10 @@ SENDERS = 12
 have at once (`lanes_per_organization`), so that no tenant waits for another one's platform."""
 SENDING = ("dispatch_distribution",)
 REQUEST_THREADS = 16
+"""Beside those that server-sent events keep busy."""
+WAITING_CONNECTIONS = 1_000
+"""Open ones that ask for nothing right now."""
+SOCKET_MESSAGE_BYTES = 16 * 1024
 LOOK_SECONDS = 0.5
 """How often a deliverer looks for messages of other processes and for the end."""
 PAUSE_SECONDS = 1.0
@@ -48,7 +56,8 @@ STOP_SECONDS = 10
 
 
 class LocalServer:
-    """All functions on the embedded back-ends; `tick_seconds` is the pace of the clock's jobs."""
+    """All functions on the embedded back-ends; `tick_seconds` is the pace of the clock's jobs, and
+    `sockets` a bound socket for WebSockets, which are served while the server runs."""
 
     def __init__(
         self,
@@ -58,6 +67,7 @@ class LocalServer:
         *,
         clock: Clock | None = None,
         tick_seconds: float = 60.0,
+        sockets: socket.socket | None = None,
     ) -> None:
         if settings.backend != "embedded":
             raise InvalidStateError("The local runner runs on the embedded back-end.")
@@ -66,6 +76,8 @@ class LocalServer:
         self._doors = Doors.of(self.app)
         self._functions = {function.name: loaded(function) for function in functions()}
         self._rung: dict[tuple[str, str], datetime] = {}
+        self._listening = sockets
+        self._sockets: SocketServer | None = None
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -80,12 +92,12 @@ class LocalServer:
     def wsgi(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer by the function whose route it is; what is nobody's, the runner answers."""
         environ[ENVIRON] = self._doors
-        return self._mounted(environ.get("PATH_INFO", ""))(environ, start_response)
+        return self._mounted(edge.path_of(environ))(environ, start_response)
 
     def _mounted(self, path: str) -> WSGIApplication:
-        for function in functions():
-            if any(_is_below(path, route) for route in function.routes):
-                return self._functions[function.name]
+        for route, name in _routes():
+            if _is_below(path, route):
+                return self._functions[name]
         return _own_routes
 
     def post(self, function: str, body: Mapping[str, Any]) -> tuple[int, float | None]:
@@ -136,10 +148,21 @@ class LocalServer:
             )
             self._threads.append(thread)
             thread.start()
+        if self._listening is not None:
+            self._sockets = SocketServer(self._doors, self._listening)
+
+    def release(self) -> None:
+        """Let go those who follow something: their connections would last for an hour."""
+        hub = self.app.__dict__.get("change_hub")
+        if hub is not None:
+            hub.close()
 
     def stop(self) -> None:
         """Let running work end, then close the stores; what remains is taken up again later."""
         self._stop.set()
+        self.release()
+        if self._sockets is not None:
+            self._sockets.stop()
         for thread in self._threads:
             thread.join(STOP_SECONDS)
         self._threads.clear()
@@ -208,8 +231,58 @@ class LocalServer:
             self.stop()
 
 
-def run(settings: Settings, host: str, port: int, *, tick_seconds: float = 60.0) -> None:
-    """Serve until a signal ends the process: one gunicorn worker with threads.
+class SocketServer:
+    """WebSockets on a port of their own, in a thread: gunicorn's threads know none."""
+
+    def __init__(self, doors: Doors, listening: socket.socket) -> None:
+        import uvicorn
+
+        from activation.api.sockets import socket_app
+
+        config = uvicorn.Config(
+            socket_app(doors),
+            loop="asyncio",
+            ws="websockets-sansio",
+            ws_max_size=SOCKET_MESSAGE_BYTES,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=STOP_SECONDS // 2,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listening],), name="activation-sockets", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close every connection, then the port."""
+        self._server.should_exit = True
+        self._thread.join(STOP_SECONDS)
+
+
+def listening_on(host: str, port: int | None, beside: int = 0) -> socket.socket:
+    """A bound socket: on `port`, or without one beside another port, or on any that is free.
+
+    Raises InvalidStateError when somebody else has `port`.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for wanted in (beside + 1, 0) if port is None else (port,):
+        with suppress(OSError, OverflowError):
+            return socket.create_server((host, wanted), family=family, backlog=128)
+    raise InvalidStateError(f"Port {port} is taken; choose another one.", reason="port_taken")
+
+
+def run(
+    settings: Settings,
+    host: str,
+    port: int,
+    *,
+    socket_port: int | None = None,
+    tick_seconds: float = 60.0,
+) -> None:
+    """Serve until a signal ends the process: one gunicorn worker with threads, and WebSockets on
+    `socket_port`, by default the next one.
 
     The server is made in the worker, after the fork, because neither threads nor connections
     survive one.
@@ -220,23 +293,39 @@ def run(settings: Settings, host: str, port: int, *, tick_seconds: float = 60.0)
         """gunicorn, told everything by us and nothing by files or the environment."""
 
         def load_config(self) -> None:
-            for name, value in _gunicorn_options(host, port, settings.data_folder).items():
+            for name, value in _gunicorn_options(settings, host, port, sockets_at).items():
                 self.cfg.set(name, value)
 
         def load(self) -> WSGIApplication:
-            server = LocalServer(settings, host, port, tick_seconds=tick_seconds)
+            server = LocalServer(settings, host, port, tick_seconds=tick_seconds, sockets=bound)
             self.cfg.set("worker_exit", lambda _server, _worker: server.stop())
+            _released_at_the_end(server)
             server.start()
             return server.wsgi
 
+    bound = listening_on(host, socket_port, port)
+    sockets_at = bound.getsockname()[1]
     Runner().run()
 
 
-def _gunicorn_options(host: str, port: int, data_folder: str) -> dict[str, Any]:
+def _released_at_the_end(server: LocalServer) -> None:
+    """Let streams end as soon as the worker is told to: it waits for them."""
+    given = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=server.release, name="activation-release", daemon=True).start()
+        if callable(given):
+            given(number, frame)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _gunicorn_options(settings: Settings, host: str, port: int, socket_port: int) -> dict[str, Any]:
     def announce(_server: Any) -> None:
         text = (
             f"Serving on http://{host}:{port}/docs\n"
-            f"A token: activation token --data {data_folder} --role admin\n"
+            f"A token: activation token --data {settings.data_folder} --role admin\n"
+            f"WebSockets: ws://{host}:{socket_port}/ws/\n"
         )
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -245,7 +334,8 @@ def _gunicorn_options(host: str, port: int, data_folder: str) -> dict[str, Any]:
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "workers": 1,
         "worker_class": "gthread",
-        "threads": REQUEST_THREADS,
+        "threads": REQUEST_THREADS + settings.realtime_room,
+        "worker_connections": WAITING_CONNECTIONS + REQUEST_THREADS + settings.realtime_room,
         "graceful_timeout": STOP_SECONDS,
         "limit_request_line": 0,  # the edge answers 414 in our shape
         "loglevel": "warning",
@@ -264,9 +354,22 @@ def loaded(function: Function) -> WSGIApplication:
     return app
 
 
+@cache
+def _routes() -> list[tuple[str, str]]:
+    """Every route with its function; the longer one counts where two fit."""
+    found = [(route, function.name) for function in functions() for route in function.routes]
+    return sorted(found, key=lambda one: -one[0].count("/"))
+
+
 def _is_below(path: str, route: str) -> bool:
-    starts = tuple(prefix + route for prefix in PREFIXES)
-    return path in starts or path.startswith(tuple(start + "/" for start in starts))
+    """Whether a route leads here; a `*` in it stands for one part of the path."""
+    parts = path.split("/")
+    for prefix in PREFIXES:
+        wanted = (prefix + route).split("/")
+        pairs = zip(wanted, parts, strict=False)
+        if len(parts) >= len(wanted) and all(one in ("*", part) for one, part in pairs):
+            return True
+    return False
 
 
 def _own_routes(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

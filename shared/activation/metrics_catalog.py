@@ -544,6 +544,47 @@ METRICS: tuple[Metric, ...] = (
         "Retention runs that stopped before acting, because they would have taken too much.",
         event="retention run held",
     ),
+    # realtime -----------------------------------------------------------------------------------
+    Metric(
+        "activation_realtime_connections",
+        "gauge",
+        "Connections of this process that follow segments or users.",
+        event="realtime connections",
+        value="open",
+        logged=False,
+    ),
+    Metric(
+        "activation_realtime_changes_total",
+        "counter",
+        "Entries and exits sent over these connections.",
+        event="realtime sent",
+        value="changes",
+        logged=False,
+    ),
+    Metric(
+        "activation_realtime_wait_seconds",
+        "histogram",
+        "Time from the finding of a change to its sending; what was missed waits longer.",
+        event="realtime sent",
+        value="waited_seconds",
+        unit="s",
+        buckets=LATENCY,
+        logged=False,
+    ),
+    Metric(
+        "activation_realtime_resets_total",
+        "counter",
+        "Connections that could not read on from where they had been.",
+        event="realtime reset",
+        labels=("reason",),
+    ),
+    Metric(
+        "activation_realtime_ends_total",
+        "counter",
+        "Connections that the server ended, by reason.",
+        event="realtime ended",
+        labels=("reason",),
+    ),
     # the census: what there is, counted once an hour ----------------------------------------------
     Metric(
         "activation_organizations",

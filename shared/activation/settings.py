@@ -115,6 +115,15 @@ class Settings:
     rate_work: int = _setting(
         1_200, "requests that start long work, per organization and window; 0: no limit"
     )
+    realtime_connections: int = _setting(
+        100, "open realtime connections of an organization, in one process"
+    )
+    realtime_poll_seconds: float = _setting(
+        0.3, "how often a process looks for changes of segments that somebody follows"
+    )
+    realtime_stream_seconds: int = _setting(
+        3_300, "a realtime connection ends after this, and the client goes on with a new one"
+    )
     cors_origins: str = _setting("", "origins a browser may call from, comma-separated")
     log_level: str = _setting("INFO", "lowest level of log lines")
     otlp_endpoint: str = _setting("", "address that spans go to by OTLP over HTTP; none: no traces")
@@ -128,6 +137,11 @@ class Settings:
     def data_path(self) -> Path:
         """`data_folder` as a path."""
         return Path(self.data_folder)
+
+    @property
+    def realtime_room(self) -> int:
+        """How many realtime connections one process takes, of all organizations."""
+        return 4 * self.realtime_connections
 
     @property
     def journal_path(self) -> Path:
@@ -158,6 +172,12 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.event_days < MIN_EVENT_DAYS:
         raise ValidationError(
             f"ACTIVATION_EVENT_DAYS is at least {MIN_EVENT_DAYS}.", field="event_days"
+        )
+    if settings.realtime_connections < 1 or not 0.05 <= settings.realtime_poll_seconds <= 60:
+        raise ValidationError(
+            "ACTIVATION_REALTIME_CONNECTIONS is at least 1, ACTIVATION_REALTIME_POLL_SECONDS from"
+            " 0.05 to 60.",
+            field="realtime_poll_seconds",
         )
     if settings.jwks_url and not _is_safe(settings.jwks_url, settings):
         raise ValidationError("ACTIVATION_JWKS_URL is no https:// address.", field="jwks_url")

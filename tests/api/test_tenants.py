@@ -21,6 +21,7 @@ from tests.conftest import caller_of
 
 OF_ALL = frozenset(
     {"get_user_segments", "get_user_history", "list_user_sessions", "get_user_session"}
+    | {"follow_user"}
 )
 """Users belong to the organization; each operator sees them in the segments that he sees."""
 

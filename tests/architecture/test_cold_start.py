@@ -30,6 +30,10 @@ HEAVY = (
     "opentelemetry.sdk",
     "prometheus_client",
     "activation.metrics_catalog",
+    "uvicorn",
+    "websockets",
+    "activation.api.sockets",
+    "activation.services.change_feed",
 )
 PROBE = """
 import json, sys

@@ -30,7 +30,7 @@ class WatchedServer(LocalServer):
         folder.mkdir(parents=True)
         shutil.copy2(key_file, folder / KEY_FILE)
         unlimited = {"rate_reads": 0, "rate_writes": 0, "rate_work": 0}
-        limits = {"max_body_bytes": MAX_BODY, **unlimited}
+        limits = {"max_body_bytes": MAX_BODY, "realtime_stream_seconds": 0, **unlimited}
         given = {**limits, "allow_private_hosts": True, **settings}
         super().__init__(Settings(data_folder=str(folder), **given), clock=MovableClock(START))
         self.failed: list[str] = []

@@ -11,7 +11,10 @@ BUILT_IN = {"PROJECT_ID", "BUILD_ID"}
 """Substitutions that Cloud Build always has, of those we use."""
 ORDER = (
     ("template-image", ("check", "tests", "beam")),
-    ("plan", ("check", "tests", "contracts", "archives", "beam", "audit", "template-spec")),
+    (
+        "plan",
+        ("check", "tests", "contracts", "archives", "beam", "image", "audit", "template-spec"),
+    ),
     ("apply", ("plan", "pin")),
     ("smoke", ("apply",)),
     ("traffic", ("smoke",)),

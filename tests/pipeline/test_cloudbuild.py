@@ -229,6 +229,30 @@ def test_a_plan_that_fails_stops_the_build(
     assert run("plan", copied, **given).returncode != 0
 
 
+DOCKER = """#!/bin/sh
+echo "$PWD: $*" >>"$TOLD"
+if [ "$1" = "$FAILS" ]; then exit 1; fi
+if [ "$1" = inspect ]; then echo "repository/sockets@sha256:0123"; fi
+"""
+
+
+@pytest.mark.parametrize("fails", ["", "build", "push"])
+def test_the_image_that_was_pushed_is_the_one_that_is_planned(
+    copied: Path, terraform: dict[str, str], fails: str
+) -> None:
+    program = copied / "bin/docker"
+    program.write_text(DOCKER)
+    program.chmod(0o755)
+    given = {**terraform, "FAILS": fails, "REPOSITORY": "repository", "BUILD": "b1"}
+    done = run("image", copied, **given)
+    assert (done.returncode == 0) is (fails == "")
+    told = (copied / "told").read_text()
+    assert f"{copied}: build --quiet --file containers/sockets/Dockerfile" in told
+    run("plan", copied, **{**terraform, "ENVIRONMENT": "dev", "STATE_BUCKET": "state"})
+    planned = "-var=sockets_image=repository/sockets@sha256:0123" in (copied / "told").read_text()
+    assert planned is (fails == "")
+
+
 def test_a_plan_needs_to_know_where(copied: Path, terraform: dict[str, str]) -> None:
     assert run("plan", copied, **terraform, ENVIRONMENT="prod").returncode != 0
 

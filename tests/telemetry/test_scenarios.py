@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from tests.api.client import Api
 from tests.services.desk import Desk, desk, emails
 from tests.services.following import Shop
 from tests.services.support import add, audience_of, drained, inputs
+from tests.services.test_change_feed import define, order
 from tests.telemetry.figures import SHOWN, Figures, shows
 from tests.working import work
 
@@ -267,6 +270,33 @@ def test_an_audience_that_follows_a_segment(
     shop.minutes(40)
     found = figures.value("activation_follow_failures_total", code="STORAGE_UNAVAILABLE")
     assert found >= 1
+
+
+@shows(
+    "activation_realtime_connections",
+    "activation_realtime_changes_total",
+    "activation_realtime_wait_seconds",
+    "activation_realtime_resets_total",
+    "activation_realtime_ends_total",
+)
+def test_somebody_who_follows_a_segment(figures: Figures, app: App, ann: Caller) -> None:
+    segment_id = define(app, ann)
+    start, woken = app.segment_changes.now("acme"), threading.Event()
+    order(app, "bob", "cid")
+    follower = app.change_hub.segment(ann, segment_id, start.text(), woken.set)
+    assert figures.value("activation_realtime_connections") == 1
+    assert sum(len(messages) for messages in follower.beginning()) == 3
+    assert figures.value("activation_realtime_changes_total") == 2
+    assert figures.value("activation_realtime_wait_seconds") == 0
+    app.change_hub.leave(follower)
+    other_era = replace(start, era=5).text()
+    lost = app.change_hub.segment(ann, segment_id, other_era, woken.set)
+    assert [one.kind for messages in lost.beginning() for one in messages] == ["reset"]
+    lost.last()
+    app.change_hub.leave(lost)
+    assert figures.value("activation_realtime_resets_total", reason="restored") == 1
+    assert figures.value("activation_realtime_ends_total", reason="stopping") == 1
+    assert figures.value("activation_realtime_connections") == 0
 
 
 @shows("activation_store_conflicts_total", "activation_leases_lost_total")

@@ -173,10 +173,10 @@ def of_paths(applied: Applied) -> Iterator[Finding]:
     backends = applied.by_key("google_compute_backend_service", "function")
     groups = applied.by_key("google_compute_region_network_endpoint_group", "function")
     matcher = applied.one("google_compute_url_map", "api")["path_matcher"][0]
-    led = {path: rule["service"] for rule in matcher["path_rule"] for path in rule["paths"]}
+    led, order = _led(matcher["route_rules"])
     for function in functions():
         for route in function.routes:
-            for path in (f"/api/v1{route}", f"/api/v1{route}/*", f"/api{route}", f"/api{route}/*"):
+            for path in _spellings(route):
                 if led.pop(path, None) != backends[function.name]["id"]:
                     yield _wrong("path", path, f"does not lead to {function.name}")
         if function.routes:
@@ -187,8 +187,33 @@ def of_paths(applied: Applied) -> Iterator[Finding]:
                 "service": (service, applied.outputs["functions"][function.name]["service"]),
             }
             yield from _compared("backend", function.name, wanted)
+    sockets = applied.by_key("google_compute_backend_service", "sockets")
+    if led.pop("/ws/", None) != (sockets["sockets"]["id"] if sockets else None):
+        yield _wrong("path", "/ws/", "does not lead to the service for sockets")
     for path in led:
         yield _wrong("path", path, "is no route of the manifest")
+    depths = [
+        path.rstrip("/").removeprefix("/api").removeprefix("/v1").count("/") for path in order
+    ]
+    if depths != sorted(depths, reverse=True):
+        yield _wrong("path", "order", "a route hides another one that lies below it")
+
+
+def _spellings(route: str) -> list[str]:
+    """What a route is in the rules, below both prefixes: itself, and all below it."""
+    below = [] if "*" in route else ["/"]
+    return [f"{prefix}{route}{end}" for prefix in ("/api/v1", "/api") for end in ["", *below]]
+
+
+def _led(rules: list[dict[str, Any]]) -> tuple[dict[str, str], list[str]]:
+    """Where each path leads, and the paths in the order in which they are tried."""
+    led: dict[str, str] = {}
+    for rule in sorted(rules, key=lambda one: int(one["priority"])):
+        for match in rule["match_rules"]:
+            names = ("path_template_match", "full_path_match", "prefix_match")
+            (path,) = [match[name] for name in names if match[name]]
+            led[path] = rule["service"]
+    return led, list(led)
 
 
 def of_database(applied: Applied) -> Iterator[Finding]:

@@ -108,6 +108,13 @@ SCHEMA_FAULTS = {
         "google_kms_crypto_key.signing",
         "primary is computed",
     ),
+    "misspelt argument of a service": Fault(
+        "sockets.tf",
+        "    session_affinity                 = true",
+        "    session_afinity                  = true",
+        "google_cloud_run_v2_service.sockets",
+        "template has no session_afinity",
+    ),
     "provider of another": Fault(
         "dataflow.tf",
         "  provider = google-beta\n",
@@ -185,6 +192,34 @@ POLICY_FAULTS = {
         "roles/logging.admin",
         "google_project_iam_member.builder_logs",
         "whole project",
+    ),
+    "service that anybody reaches": Fault(
+        "sockets.tf",
+        '"INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"',
+        '"INGRESS_TRAFFIC_ALL"',
+        "google_cloud_run_v2_service.sockets",
+        "ingress is 'INGRESS_TRAFFIC_ALL'",
+    ),
+    "service without an identity": Fault(
+        "sockets.tf",
+        "    service_account                  = google_service_account.sockets[each.key].email\n",
+        "",
+        "google_cloud_run_v2_service.sockets",
+        "runs as the account of all",
+    ),
+    "service without a key": Fault(
+        "sockets.tf",
+        '    encryption_key                   = google_kms_crypto_key.wrapping["functions"].id\n',
+        "",
+        "google_cloud_run_v2_service.sockets",
+        "template.encryption_key is no key of ours",
+    ),
+    "rights of a service on every database": Fault(
+        "sockets.tf",
+        '    expression = "resource.name',
+        '    description = "resource.name',
+        "google_project_iam_member.sockets_database",
+        "counts for everything of its kind",
     ),
     "more project roles": Fault(
         "dataflow.tf",
@@ -484,7 +519,7 @@ OUTCOMES: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     ),
     "path of another function": (
         "google_compute_url_map.api",
-        {"path_matcher.0.path_rule.0.service": "other"},
+        {"path_matcher.0.route_rules.2.service": "other"},
         "does not lead to audiences",
     ),
     "field without its index": (

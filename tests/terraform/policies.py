@@ -21,15 +21,18 @@ from tests.terraform.configuration import (
 
 PROJECT_ROLES = {
     "google_project_iam_member.function_database": "each.value.role",
+    "google_project_iam_member.sockets_database": '"roles/datastore.user"',
     "google_project_iam_member.builder_sources": '"roles/storage.objectViewer"',
     "google_project_iam_member.builder_logs": '"roles/logging.logWriter"',
     "google_project_iam_member.dataflow_database": '"roles/datastore.user"',
     "google_project_iam_member.dataflow_worker": '"roles/dataflow.worker"',
 }
 """The only rights on the whole project, as (address, role): these services have no resource that
-a right could be given on. Conditions confine three of them."""
+a right could be given on. Conditions confine four of them."""
 
-CONFINED = frozenset({"function_database", "builder_sources", "dataflow_database"})
+CONFINED = frozenset(
+    {"function_database", "sockets_database", "builder_sources", "dataflow_database"}
+)
 """Those that must have a condition."""
 
 LAST_STOPS = frozenset({"google_pubsub_subscription.dead", "google_pubsub_subscription.dataflow"})
@@ -107,6 +110,10 @@ def functions_are_themselves(configuration: Configuration) -> Iterator[Finding]:
             account = block.get("template.service_account")
             if account is None:
                 yield block.finding("runs as the account of all: it needs service_account")
+        if block.type == "google_cloud_run_v2_service":
+            yield from _is(block, "ingress", "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER")
+            yield from _is(block, "deletion_protection", True)
+            yield from _uses_a_key(block, "template.encryption_key")
 
 
 def messages_are_kept(configuration: Configuration) -> Iterator[Finding]:

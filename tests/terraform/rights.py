@@ -12,7 +12,12 @@ from tests.terraform.trial import Applied, Instance
 TARGETS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "google_artifact_registry_repository_iam_member": ("repository", "name", ("images",)),
     "google_cloud_run_service_iam_member": ("service", "name", ("function",)),
-    "google_iap_web_backend_service_iam_member": ("web_backend_service", "name", ("function",)),
+    "google_cloud_run_v2_service_iam_member": ("name", "name", ("sockets",)),
+    "google_iap_web_backend_service_iam_member": (
+        "web_backend_service",
+        "name",
+        ("function", "sockets"),
+    ),
     "google_kms_crypto_key_iam_member": ("crypto_key_id", "id", ("wrapping", "signing")),
     "google_pubsub_subscription_iam_member": ("subscription", "name", ("function", "dataflow")),
     "google_pubsub_topic_iam_member": ("topic", "id", ("topic", "dead")),
@@ -24,6 +29,7 @@ TARGETS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 KINDS: Mapping[str, str] = {
     "google_artifact_registry_repository": "repository",
     "google_cloudfunctions2_function": "function",
+    "google_cloud_run_v2_service": "service",
     "google_compute_backend_service": "backend",
     "google_kms_crypto_key": "key",
     "google_pubsub_subscription": "subscription",
@@ -97,7 +103,8 @@ def _target(applied: Applied, grant: Instance) -> str:
     return "something else"
 
 
-def _database(applied: Applied) -> str:
+def database(applied: Applied) -> str:
+    """What a right on the database alone counts for."""
     project = applied.outputs["project"]
     name = applied.one("google_firestore_database", "documents")["name"]
     return f'project if resource.name == "projects/{project}/databases/{name}"'
@@ -110,7 +117,7 @@ def expected(applied: Applied, functions: tuple[Function, ...]) -> set[Right]:
         who = f"fn-{function.name.replace('_', '-')}"
         for text in function.roles:
             resource, role = text.split(":")
-            on = {"database": _database(applied), "self": f"account/{function.name}"}
+            on = {"database": database(applied), "self": f"account/{function.name}"}
             target = on.get(resource, resource)
             wanted.add(Right(who, f"roles/{role}", target))
         wanted |= _delivery(function)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from activation.function_manifest import functions
+from activation.settings import from_environment
 from activation.streaming.options import JobOptions
 from tests.terraform import agreement, rights
 from tests.terraform.configuration import FOLDER
@@ -136,3 +137,54 @@ def _with_job(folder: Path, more: str) -> Applied:
     assert findings == []
     assert applied is not None
     return applied
+
+
+IMAGE = "europe-west1-docker.pkg.dev/example/builds/sockets@sha256:" + "0" * 64
+
+
+@pytest.mark.slow
+def test_the_service_for_sockets_comes_with_its_image(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    trial = Trial.of(FOLDER, tmp_path)
+    values = trial.folder / "environments" / "dev.tfvars"
+    asked = f'sockets_image = "{IMAGE}"\nsockets_instances = {{ min = 1, max = 3 }}\n'
+    values.write_text(values.read_text() + asked)
+    applied, findings = trial.apply("dev")
+    assert findings == []
+    assert applied is not None
+    service = applied.by_key("google_cloud_run_v2_service", "sockets")["sockets"]
+    account = applied.by_key("google_service_account", "sockets")["sockets"]
+    (template,) = service["template"]
+    (container,) = template["containers"]
+    assert template["service_account"] == account["email"]
+    assert (template["timeout"], template["session_affinity"]) == ("3600s", True)
+    assert template["scaling"][0]["min_instance_count"] == 1
+    assert container["image"] == IMAGE
+    given = {one["name"]: one["value"] for one in container["env"]}
+    settings = from_environment(given)
+    assert settings.backend == "google"
+    assert template["max_instance_request_concurrency"] == settings.realtime_room
+    assert settings.realtime_stream_seconds < 3600
+    _require_way_to(applied, service["name"])
+    assert {str(r) for r in rights.rights(applied) if r.who == "run-sockets"} == {
+        "run-sockets has roles/datastore.user on " + rights.database(applied),
+        "run-sockets has roles/storage.objectViewer on bucket/members",
+    }
+    assert {(r.who, r.role) for r in rights.rights(applied) if r.on == "service/sockets"} == {
+        ("agent iap", "roles/run.invoker")
+    }
+    found = [finding for check in agreement.CHECKS for finding in check(applied)]
+    assert list(map(str, found)) == []
+
+
+def _require_way_to(applied: Applied, service: str) -> None:
+    """`/ws/` leads to the service, through the firewall and the proxy."""
+    backend = applied.by_key("google_compute_backend_service", "sockets")["sockets"]
+    group = applied.by_key("google_compute_region_network_endpoint_group", "sockets")["sockets"]
+    assert backend["backend"][0]["group"] == group["id"]
+    assert group["cloud_run"][0]["service"] == service
+    assert backend["iap"][0]["enabled"] is True
+    rules = applied.one("google_compute_url_map", "api")["path_matcher"][0]["route_rules"]
+    led = [one["service"] for one in rules if one["match_rules"][0]["prefix_match"] == "/ws/"]
+    assert led == [backend["id"]]

@@ -188,6 +188,12 @@ def operator(verifier: TokenVerifier, headers: Headers, trace_id: str) -> Caller
     return Caller(organization_id, user_id, Role(role), trace_id)
 
 
+def seconds_left(verifier: TokenVerifier, headers: Headers) -> float:
+    """How long the bearer token of a request is still good."""
+    claims = verifier.claims(bearer(headers))
+    return float(claims["exp"]) - verifier.clock.now().timestamp()
+
+
 def service(
     verifier: TokenVerifier, deliverers: Deliverers | None, function: str, headers: Headers
 ) -> None:

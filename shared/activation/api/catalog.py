@@ -18,6 +18,7 @@ from activation.api.members import members
 from activation.api.organizations import organizations
 from activation.api.platforms import platforms
 from activation.api.quotas import quotas
+from activation.api.realtime import realtime
 from activation.api.retention import retention
 from activation.api.rules import rules
 from activation.api.segments import segments
@@ -52,6 +53,7 @@ RESOURCES = {
     "platforms": (platforms, webhooks),
     "distributions": (distributions, ledgers, evidence),
     "events": (events,),
+    "realtime": (realtime,),
     "segments": (segments,),
     "users": (users,),
 }

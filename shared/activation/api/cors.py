@@ -6,7 +6,7 @@ import flask
 
 EXPOSED = "ETag, Idempotent-Replay, RateLimit, RateLimit-Policy, Retry-After, X-Trace-Id"
 METHODS = "GET, POST, PUT, PATCH, DELETE"
-ACCEPTED = "Authorization, Content-Type, Idempotency-Key, If-Match, X-Trace-Id"
+ACCEPTED = "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, X-Trace-Id"
 PREFLIGHT_SECONDS = 600
 
 

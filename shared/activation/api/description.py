@@ -7,6 +7,7 @@ from typing import Any
 
 from activation.api.comparisons import FILE_TYPES as DIFF_TYPES
 from activation.api.imports import FILE_TYPES
+from activation.api.realtime import EVENT_STREAM
 from activation.api.responses import JSON
 from activation.domain.entity import Draft
 from activation.domain.member_import import ImportDraft
@@ -14,6 +15,7 @@ from activation.domain.suppression import SuppressionFileDraft
 
 READS = frozenset({"find_member", "plan_distribution", "check_suppression"})
 KEYED_DELETES = frozenset({"remove_members", "remove_suppression"})
+STREAMS = frozenset({"follow_segment", "follow_user"})
 FILES: dict[str, type[Draft]] = {
     "create_import": ImportDraft,
     "import_suppressions": SuppressionFileDraft,
@@ -24,6 +26,23 @@ _ERROR = {
     "headers": {"X-Trace-Id": {"schema": {"type": "string"}}},
     "content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}},
 }
+_STREAM = {
+    "description": "Events as they happen, until the connection ends; docs/realtime.md.",
+    "content": {
+        EVENT_STREAM: {
+            "schema": {
+                "type": "object",
+                "required": ["event", "id", "data"],
+                "properties": {
+                    "event": {"enum": ["entered", "exited", "size", "segments", "reset", "end"]},
+                    "id": {"type": "string", "description": "Where to go on."},
+                    "data": {"type": "string", "contentMediaType": JSON},
+                },
+            }
+        }
+    },
+}
+"""One event of the stream, as a client reads it."""
 _HEADERS = {
     "IdempotencyKey": {
         "name": "Idempotency-Key",
@@ -64,6 +83,9 @@ def _completed(method: str, operation: dict[str, Any]) -> None:
         responses.pop("204", None)
     if operation["operationId"] == "get_version_diff":
         responses["200"] = _file("Members, one a line.", *DIFF_TYPES.values())
+        responses.pop("204", None)
+    if operation["operationId"] in STREAMS:
+        responses["200"] = _STREAM
         responses.pop("204", None)
     if operation["operationId"] in KEYED_DELETES or (
         method == "post" and operation["operationId"] not in READS

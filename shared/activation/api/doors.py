@@ -77,10 +77,11 @@ def _operators(app: App, keys: KeySource) -> TokenVerifier:
 def doors(environ: Mapping[str, Any]) -> Doors:
     """The doors of a request: those its server brought, else the process's own."""
     brought = environ.get(ENVIRON)
-    return brought if isinstance(brought, Doors) else _process_doors()
+    return brought if isinstance(brought, Doors) else process_doors()
 
 
-def _process_doors() -> Doors:
+def process_doors() -> Doors:
+    """The doors of this process, made from its settings when first asked for."""
     global _default
     with _lock:
         if _default is None:

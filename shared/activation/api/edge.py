@@ -53,7 +53,7 @@ Line = Literal["request", "message", "tick"]
 
 def serve(function: str, request: flask.Request) -> flask.Response:
     """Answer an HTTP request of a function with the application that holds its routes."""
-    environ = {**request.environ, "PATH_INFO": _canonical(_path(request.environ))}
+    environ = {**request.environ, "PATH_INFO": _canonical(path_of(request.environ))}
     application = _application(function)
     with application.request_context(environ), _lines(function, "request"):
         given = flask.request.headers.get("traceparent")
@@ -99,7 +99,7 @@ def _framework_failed(error: Exception) -> flask.Response:
     return guarded("framework", fail)
 
 
-def _path(environ: Mapping[str, Any]) -> str:
+def path_of(environ: Mapping[str, Any]) -> str:
     """The path of a request. A slash that was sent as `%2F` divides nothing: it stands as SLASH
     until an id is read that may hold one."""
     path: str = environ.get("PATH_INFO", "")

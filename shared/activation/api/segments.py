@@ -12,6 +12,7 @@ from activation.api.paths import SegmentPath, SegmentVersionPath
 from activation.api.routes import Ask, Resource
 from activation.documents import Stored
 from activation.domain.caller import Role
+from activation.domain.change_position import MAX_CHARACTERS
 from activation.domain.entity import Instant
 from activation.domain.segment import SegmentStatus, SegmentType
 from activation.domain.segment_record import (
@@ -24,6 +25,7 @@ from activation.domain.segment_record import (
 )
 from activation.domain.segment_report import (
     Backfill,
+    ChangePage,
     MemberPage,
     SegmentHistory,
     SegmentStatistics,
@@ -61,6 +63,17 @@ class SegmentHistoryQuery(Query):
         default=None, alias="from", description="Told at or after this instant."
     )
     until: Instant | None = Field(default=None, description="Told before this instant.")
+
+
+class ChangesQuery(Query):
+    """Which changes of a segment's memberships."""
+
+    limit: int = Field(default=100, ge=1, le=1000, description="Changes per page.")
+    after: str | None = Field(
+        default=None,
+        max_length=MAX_CHARACTERS,
+        description="`next_after` of the page before, or the id of a realtime message.",
+    )
 
 
 @segments.route("POST", LIST, role=Role.EDITOR, answer=SegmentAnswer, status=201)
@@ -159,3 +172,9 @@ def get_segment_history(ask: Ask, path: SegmentPath, query: SegmentHistoryQuery)
     return past.history(
         ask.caller, path.segment_id, query.since, query.until, query.limit, query.cursor
     ).public()
+
+
+@segments.route("GET", f"{ONE}/changes", role=Role.VIEWER, answer=ChangePage)
+def list_segment_changes(ask: Ask, path: SegmentPath, query: ChangesQuery) -> ChangePage:
+    """List who entered and left since an earlier answer, each change once and in order."""
+    return ask.app.change_pages.page(ask.caller, path.segment_id, query.after, query.limit)

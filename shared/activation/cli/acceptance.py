@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 300.0
 READ = {
     "events": ("/events/health", "200"),
+    "realtime": ("/users/nobody/segments/realtime", "404 NOT_FOUND"),
     "users": ("/users/nobody/segments", "404 NOT_FOUND"),
 }
 """What is asked of a function whose first route cannot be read, and what it answers."""

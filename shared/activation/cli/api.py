@@ -150,6 +150,14 @@ class Api:
             response = _checked(self._http.get(PREFIX + path))
         return response.status_code, response.content
 
+    def lines(self, path: str, last_id: str | None) -> Iterator[str]:
+        """The lines of a stream of events, from an id on, until it ends."""
+        headers = {} if last_id is None else {"Last-Event-ID": last_id}
+        with _reached(), self._http.stream("GET", PREFIX + path, headers=headers) as response:
+            if response.is_error:
+                response.read()
+            yield from _checked(response).iter_lines()
+
     def save(self, path: str, target: Path) -> None:
         """Write a file of the API to `target`, piece by piece.
 

@@ -14,6 +14,7 @@ from activation.cli.api import Api
 from activation.cli.events import evaluating
 from activation.cli.options import Group, options
 from activation.cli.output import facts, moment, output, table, text_of
+from activation.cli.watching import watch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +30,7 @@ Examples:
   activation segments members "Buyers"
   activation segments members "Buyers" --at 2026-11-28T09:30:00Z
   activation segments history "Buyers" --from 2026-11-28T09:00:00Z
+  activation segments watch "Buyers"
   activation segments explain "Buyers" user-17
   activation segments explain "Buyers" user-17 --at 2026-11-28T09:30:00Z
   activation segments status "Buyers" inactive
@@ -80,6 +82,9 @@ def _rules(_context: click.Context, _parameter: click.Parameter, given: tuple[st
 @click.group(cls=Group, epilog=EPILOG)
 def segments() -> None:
     """Define segments on events, and see who is in them."""
+
+
+segments.add_command(watch)
 
 
 @segments.command("list")

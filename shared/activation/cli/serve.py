@@ -35,13 +35,18 @@ Examples:
     type=click.IntRange(0, 65535),
     help="Loopback port of /metrics for Prometheus; none without it.",
 )
-def serve(host: str, port: int, metrics_port: int | None) -> None:
-    """Host every function on this machine, behind one port."""
+@click.option(
+    "--socket-port",
+    type=click.IntRange(1, 65535),
+    help="Port of WebSockets; by default the one after --port.",
+)
+def serve(host: str, port: int, metrics_port: int | None, socket_port: int | None) -> None:
+    """Host every function on this machine, behind one port, and WebSockets behind another."""
     options().require_local("an API is served from the store it works on.")
     from activation.local import run
 
     given = {} if metrics_port is None else {"metrics_port": metrics_port}
-    run(options().settings(**given), host, port)
+    run(options().settings(**given), host, port, socket_port=socket_port)
 
 
 @click.command(cls=Command, epilog=MINT_EPILOG)

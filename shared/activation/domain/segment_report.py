@@ -115,6 +115,25 @@ class SegmentHistory(Value):
         return self.model_dump(mode="json")
 
 
+class ChangePage(Value):
+    """Changes of a segment after a place, in the order of each user's; `next_after` is the place to
+    go on from, at once when there is `more`.
+
+    `reset` says why nobody can go on from the place that was asked for: what changed since is not
+    known any more, and the segment has so many `members` at `next_after`.
+    """
+
+    data: tuple[SegmentChange, ...]
+    next_after: str
+    more: bool
+    reset: str | None = None
+    members: int | None = None
+
+    def public(self) -> dict[str, Any]:
+        """As the caller sees it."""
+        return self.model_dump(mode="json")
+
+
 class RuleExplained(Value):
     """A rule with the number that it compares, from the events of (from, to]; null when its field
     is not added up, because no active segment asks for it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from activation.segments.block import Ints
 from activation.segments.codec import Told, told_of
 from activation.segments.explain import outlook
 from activation.segments.minutes import instant_of, micros_of
+from activation.services.access import retry_conflicts
 from activation.services.cached import STATISTICS, CachedValues
 from activation.services.explained import explained
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
@@ -86,7 +88,9 @@ class MembershipService:
 
     def of_user(self, caller: Caller, user_id: str) -> UserSegments:
         """The segments that a user is in; NotFoundError for a user without any event."""
-        opened = self._opened(caller, user_id)
+        return self._of_user(caller, user_id, self._opened(caller, user_id))
+
+    def _of_user(self, caller: Caller, user_id: str, opened: OpenShard) -> UserSegments:
         stays = opened.state.memberships_of(user_id, opened.book)
         seen = self.segments.named(caller, [one.segment_id for one in stays])
         data = [
@@ -171,6 +175,20 @@ class MembershipService:
             done=len(done) if pending else len(heads),
             since=record.counting_since,
         )
+
+    def counted(self, organization_id: str, segment_id: str) -> tuple[dict[int, int], int]:
+        """How many are in a segment, as of which step of each shard."""
+        numbers, members = {}, 0
+        for shard in self._existing(organization_id):
+            opened = retry_conflicts(partial(self.shards.states.open, organization_id, shard))
+            numbers[shard] = opened.state.number
+            members += len(_member_rows(opened, segment_id))
+        return numbers, members
+
+    def of_user_at(self, caller: Caller, user_id: str) -> tuple[int, UserSegments]:
+        """The segments that a user is in, as of which step of his shard."""
+        opened = retry_conflicts(partial(self._opened, caller, user_id))
+        return opened.state.number, self._of_user(caller, user_id, opened)
 
     # how --------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from activation.services.organizations import OrganizationService
 from activation.services.records import Records, require_owner
 from activation.services.segment_bindings import followers
 from activation.services.segment_rules import Force, SegmentRules, fields_of
+from activation.services.segment_updates import update_message
 
 VERSIONS, NAMES = "segment_versions", "segment_names"
 PAGE = 200
@@ -238,9 +239,12 @@ class SegmentService(Records[SegmentRecord]):
         audiences = self._audiences(caller.organization_id, segment_id)
         self._require_unused(caller, users, audiences)
         writes = [stored.deleted(), Write(_name_key(stored.entity), None)]
+        told = update_message(caller, stored.entity, None, self.clock)
         if not stored.entity.is_active:
             writes.append(self.rules.touched(force))
-            self.commits.commit(caller, "api:segment:delete", writes, before=stored.entity)
+            self.commits.commit(
+                caller, "api:segment:delete", writes, before=stored.entity, messages=[told]
+            )
             return
         changed = self.rules.changed(force, self.clock.now(), gone=segment_id)
         self.commits.commit(
@@ -248,7 +252,7 @@ class SegmentService(Records[SegmentRecord]):
             "api:segment:delete",
             [*writes, *changed.writes],
             before=stored.entity,
-            messages=[rules_message(caller, changed.after.version, self.clock)],
+            messages=[rules_message(caller, changed.after.version, self.clock), told],
         )
         self.rules.remember(changed.after)
 
@@ -268,7 +272,7 @@ class SegmentService(Records[SegmentRecord]):
             after.status,
         )
         was = before is not None and before.is_active
-        messages: list[Message] = []
+        messages: list[Message] = [update_message(caller, before, after, self.clock)]
         changed = None
         if decides and (was or after.is_active):
             put = [after.definition()] if after.is_active else []
