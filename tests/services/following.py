@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from activation.app import App
 from activation.domain.audience import Audience, AudienceChanges, AudienceDraft
 from activation.domain.caller import Caller
 from activation.domain.identifier import IdentifierType, key_digest, normalised
-from activation.domain.segment_follow import Following
+from activation.domain.member_import import HashRule
+from activation.domain.segment_follow import Following, SegmentBinding
 from activation.domain.segment_record import NewSegmentDraft
 from activation.ports import Message
 from tests.conftest import caller_of
@@ -50,17 +52,21 @@ class Shop:
 
     def audience(self, name: str = "Live", **binding: Any) -> str:
         """An audience that follows the segment."""
-        bound = {"segment_id": self.segment_id, "identifier": "email", **binding}
+        bound = self._bound(binding)
         draft = {"name": name, "type": "first_party", "segment": bound}
         made = self.app.audiences.create(self.caller, AudienceDraft.model_validate(draft))
         return made.entity.audience_id
 
     def bind(self, audience_id: str, **binding: Any) -> Audience:
         """Have an audience follow the segment, or with `segment=None` no longer."""
-        bound = {"segment_id": self.segment_id, "identifier": "email", **binding}
+        bound = self._bound(binding)
         changes = {"segment": binding.get("segment", bound)}
         draft = AudienceChanges.model_validate(changes)
         return self.app.audiences.update(self.caller, audience_id, draft).entity
+
+    def _bound(self, binding: dict[str, Any]) -> dict[str, Any]:
+        about = {} if "identifier" in binding else HASHED
+        return {"segment_id": self.segment_id, **about, **binding}
 
     def buys(self, *users: str) -> None:
         """Each of these users orders something now."""
@@ -121,16 +127,14 @@ class Shop:
         audience = self.record(audience_id)
         assert audience.segment is not None
         users = self.users(audience.segment.segment_id)
-        kind, region = audience.segment.identifier, audience.segment.default_region
         wanted: dict[str, int] = {}
         rejected = 0
-        gone = {key_digest(one) for one in erased}
+        gone = set(erased)
         for user in users:
-            stored = normalised(kind, user, region)
-            if stored is None or key_digest(stored) in gone:
+            digest = _digest(audience.segment, user)
+            if digest is None or digest in gone:
                 rejected += 1
             else:
-                digest = key_digest(stored).hex()
                 wanted[digest] = wanted.get(digest, 0) + 1
         held = contents(self.app, audience)
         assert held.keys() == wanted.keys()
@@ -145,13 +149,30 @@ class Shop:
         return following
 
 
-def email(number: int) -> str:
-    """The address of a user."""
+def _digest(binding: SegmentBinding, user: str) -> str | None:
+    """The member that a user is, if he is one."""
+    if binding.hash_rule is not HashRule.RAW:
+        return user.strip().lower() if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", user) else None
+    stored = normalised(binding.identifier, user, binding.default_region)
+    return None if stored is None else key_digest(stored).hex()
+
+
+HASHED = {"identifier": "email", "hash_rule": "google"}
+"""What the users' ids are, if nothing else is said."""
+
+
+def address(number: int) -> str:
+    """The e-mail address of a user."""
     return f"u{number}@example.com"
 
 
+def email(number: int) -> str:
+    """The id of a user: the hash of his address, as events may carry it."""
+    return key_digest(address(number)).hex()
+
+
 def emails(*numbers: int) -> list[str]:
-    """Addresses of users."""
+    """Ids of users."""
     return [email(number) for number in numbers]
 
 

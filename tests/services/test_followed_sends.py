@@ -16,7 +16,6 @@ from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import Distribution, DistributionStatus
-from activation.domain.identifier import key_digest
 from activation.domain.platform import PlatformChanges
 from activation.domain.suppression import SuppressionsDraft
 from activation.ports import Query
@@ -26,7 +25,7 @@ from activation.twins.members import member_key
 from tests.conftest import START
 from tests.faults.ports import Crash, Fault, Tape, When, attach
 from tests.services.desk import Desk, desk
-from tests.services.following import ANN, Shop, email, emails
+from tests.services.following import ANN, Shop, address, email, emails
 from tests.working import work
 
 COMPLETED, PROCESSING = DistributionStatus.COMPLETED, DistributionStatus.PROCESSING
@@ -57,7 +56,7 @@ class Market:
 
 
 def keys(users: Iterable[str]) -> set[bytes]:
-    return {member_key("email", key_digest(user.strip().lower()).hex()) for user in users}
+    return {member_key("email", user.strip().lower()) for user in users}
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def test_a_silent_evening_is_held_by_the_guard(market: Market) -> None:
 
 def test_who_opted_out_follows_and_is_not_sent(market: Market) -> None:
     shop = market.shop
-    given = [{"identifier_type": "email", "identifier_value": email(1), "reason": "opt_out"}]
+    given = [{"identifier_type": "email", "identifier_value": address(1), "reason": "opt_out"}]
     shop.app.suppressions.add(
         shop.caller, SuppressionsDraft.model_validate({"suppressions": given})
     )

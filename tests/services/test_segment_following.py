@@ -17,7 +17,7 @@ from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.domain.audience import AudienceDraft
 from activation.domain.caller import Role
-from activation.domain.identifier import Consent, IdentifierType, key_digest
+from activation.domain.identifier import Consent, IdentifierType
 from activation.domain.member import MemberFilter, MemberInput
 from activation.domain.member_change import MemberReference
 from activation.domain.member_import import ImportDraft
@@ -35,7 +35,7 @@ from activation.errors import (
 from activation.members.store import MemberStore, MergeResult
 from activation.ports import Batch, Query, Write
 from tests.conftest import caller_of
-from tests.services.following import ANN, BUYS, Shop, email, emails
+from tests.services.following import ANN, BUYS, Shop, address, email, emails
 from tests.services.support import contents
 from tests.services.test_segment_definitions import outcome
 
@@ -71,11 +71,11 @@ def created(app: App, name: str = "Plain", **fields: object) -> str:
 
 
 def member(number: int) -> MemberInput:
-    return MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value=email(number))
+    return MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value=address(number))
 
 
 def reference(number: int) -> MemberReference:
-    return MemberReference(identifier_type=IdentifierType.EMAIL, identifier_value=email(number))
+    return MemberReference(identifier_type=IdentifierType.EMAIL, identifier_value=address(number))
 
 
 # what is a member ---------------------------------------------------------------------------------
@@ -84,10 +84,10 @@ def reference(number: int) -> MemberReference:
 def test_two_spellings_are_one_member_until_both_have_left(shop: Shop) -> None:
     audience = shop.audience()
     shop.work()
-    shop.buys("Ann@example.com")
+    shop.buys(email(9).upper())
     shop.quiet()
     shop.minutes(10)
-    shop.buys("ann@example.com ", email(1))
+    shop.buys(f"{email(9)} ", email(1))
     shop.quiet()
     following = shop.require_in_step(audience)
     assert (following.users, following.members, following.shared) == (3, 2, 1)
@@ -100,7 +100,7 @@ def test_two_spellings_are_one_member_until_both_have_left(shop: Shop) -> None:
 def test_ids_that_are_no_identifiers_are_counted_by_reason(shop: Shop) -> None:
     audience = shop.audience(identifier="phone")
     shop.work()
-    shop.buys("+49 170 1234567", "0170 7654321", "nobody", "x" * 255)
+    shop.buys("0049 170 1234567", "0170 7654321", "nobody", "x" * 255)
     shop.quiet()
     following = shop.require_in_step(audience)
     assert following.members == 1
@@ -113,7 +113,7 @@ def test_ids_that_are_no_identifiers_are_counted_by_reason(shop: Shop) -> None:
 
 def test_a_region_completes_phone_numbers(shop: Shop) -> None:
     audience = shop.audience(identifier="phone", default_region="DE")
-    shop.buys("+49 170 7654321", "0170 7654321")
+    shop.buys("0049 170 7654321", "0170 7654321")
     shop.quiet()
     following = shop.require_in_step(audience)
     assert (following.members, following.shared) == (1, 1)
@@ -136,9 +136,9 @@ def test_every_type_of_identifier_may_be_followed(shop: Shop, identifier: str, u
 
 
 def test_hashed_user_ids_are_taken_as_what_they_are(shop: Shop, app: App) -> None:
-    hashed = key_digest("ann@example.com").hex()
-    audience = shop.audience(hash_rule="plain")
-    shop.buys(hashed, "ann@example.com")
+    hashed = email(7)
+    audience = shop.audience()
+    shop.buys(hashed, "ann")
     shop.quiet()
     assert contents(app, shop.record(audience)).keys() == {hashed}
     assert shop.following(audience).rejected == {"not_a_hash": 1}
@@ -527,7 +527,7 @@ def test_an_archived_or_held_audience_waits(shop: Shop, app: App) -> None:
 def erase(app: App, *numbers: int) -> None:
     """Erase people as a whole: suppress them, then take them out of all audiences."""
     given = [
-        {"identifier_type": "email", "identifier_value": email(n), "reason": "erasure"}
+        {"identifier_type": "email", "identifier_value": address(n), "reason": "erasure"}
         for n in numbers
     ]
     app.suppressions.add(ANN, SuppressionsDraft.model_validate({"suppressions": given}))
@@ -544,11 +544,11 @@ def test_who_was_erased_does_not_come_back_until_that_is_lifted(shop: Shop, app:
     shop.quiet()
     following = shop.require_in_step(audience, erased=emails(1, 3))
     assert (following.members, following.rejected) == (2, {"suppressed": 2})
-    shop.buys("U1@example.com")
+    shop.buys(email(1).upper())
     shop.quiet()
     following = shop.require_in_step(audience, erased=emails(1, 3))
     assert (following.members, following.rejected) == (2, {"suppressed": 3})
-    lifted = SuppressionReference(identifier_type=IdentifierType.EMAIL, identifier_value=email(1))
+    lifted = SuppressionReference(identifier_type=IdentifierType.EMAIL, identifier_value=address(1))
     app.suppressions.remove(ANN, lifted)
     shop.buys(email(5))
     shop.quiet()
@@ -572,25 +572,11 @@ def test_erased_users_leave_the_counts_when_they_leave_the_segment(shop: Shop, a
 
 def test_who_only_opted_out_stays_a_member_and_is_never_sent(shop: Shop, app: App) -> None:
     audience = shop.audience()
-    given = [{"identifier_type": "email", "identifier_value": email(1), "reason": "opt_out"}]
+    given = [{"identifier_type": "email", "identifier_value": address(1), "reason": "opt_out"}]
     app.suppressions.add(ANN, SuppressionsDraft.model_validate({"suppressions": given}))
     shop.buys(*emails(1, 2))
     shop.quiet()
     assert shop.require_in_step(audience).members == 2
-
-
-def test_who_was_erased_from_the_segment_leaves_the_audience(
-    shop: Shop, app: App, runs: list[Line]
-) -> None:
-    """His exit is told under a name that is not his: everything is compared."""
-    audience = shop.audience(identifier="customer_id")
-    erased = "erased:somebody"
-    shop.buys("C1", "C2")
-    shop.quiet()
-    shop.buys(erased)
-    shop.quiet()
-    assert last(runs) == ("broken", 1, 0)
-    shop.require_in_step(audience)
 
 
 # when it fails ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from activation.domain.event import (
     require_timely,
     scaled,
 )
+from activation.domain.personal_data import masked
 from activation.errors import ValidationError
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -129,3 +130,48 @@ def test_an_amount_may_lie_deeper() -> None:
     event = read_event(SEED, NOW)
     assert amount_in(event.attributes, "cart.items") == 2 * SCALE
     assert amount_in(event.attributes, "cart.price") is None
+
+
+# contact data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["user_id", "event_id", "session_id", "device_id"])
+@pytest.mark.parametrize(
+    "text", ["ann@example.com", "mailto:Ann.B+x@mail.example.org", "+49 170 1234567"]
+)
+def test_an_id_is_no_contact_data(field: str, text: str) -> None:
+    row = {"user_id": "ann", "event_type": "clicks", field: text}
+    with pytest.raises(ValidationError) as caught:
+        read_event(row, NOW)
+    assert (caught.value.field, caught.value.reason) == (field, "personal_data")
+    assert text not in caught.value.message
+
+
+def test_contact_data_in_attributes_is_masked_wherever_it_stands() -> None:
+    attributes = {
+        "note": "call +44 20 7946 0958 or ann@example.com",
+        "cart": {"for": ["bob@example.com", 3], "amount": 2},
+        "carl@example.com": 1,
+        "sum": "1+1",
+        "handle": "@ann",
+    }
+    row = {"user_id": "ann", "event_type": "orders", "attributes": attributes}
+    event = read_event(row, NOW)
+    assert event.attributes == {
+        "note": "call [contact data] or [contact data]",
+        "cart": {"for": ["[contact data]", 3], "amount": 2},
+        "[contact data]": 1,
+        "sum": "1+1",
+        "handle": "@ann",
+    }
+    again = read_event(event.model_dump(mode="json"), NOW)
+    assert again == event, "what is masked is masked once, and the same event"
+
+
+def test_what_nests_without_end_is_refused_and_not_kept() -> None:
+    deep: Any = "ann@example.com"
+    for _ in range(900):
+        deep = [deep]
+    assert "ann" not in str(masked({"a": deep}))
+    with pytest.raises(ValidationError):
+        read_event({"user_id": "ann", "event_type": "orders", "attributes": {"a": deep}}, NOW)

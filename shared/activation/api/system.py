@@ -42,6 +42,7 @@ READY: Mapping[str, tuple[str, ...]] = {
     "distributions": (*STORES, "members", "suppressions"),
     "events": STORES,
     "segments": (*STORES, "members"),
+    "realtime": ("documents", "members"),
     "users": (*STORES, "members", "events", "suppressions"),
     "local": tuple(PARTS),
 }

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 TYPES = ("first_party", "third_party", "clean_room")
-
-
 IDENTIFIERS = ("email", "phone", "ramp_id", "uid2", "maid", "cookie_id", "customer_id")
+HASH_RULES = ("raw", "plain", "google", "uid2", "e164", "digits")
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -34,6 +33,13 @@ def identifier_option(*, required: bool) -> Decorator:
 
 region_option = click.option(
     "--region", metavar="CC", help="Country of phone numbers without + or 00."
+)
+
+
+hash_rule_option = click.option(
+    "--hash-rule",
+    type=click.Choice(HASH_RULES),
+    help="By which rule the user ids are hashed already.",
 )
 
 
@@ -70,6 +76,7 @@ def show_audience(audience: str) -> None:
 @click.option("--tag", "tags", multiple=True, help="May be given several times.")
 @click.option("--segment", metavar="SEGMENT", help="Its users are the members; id or name.")
 @identifier_option(required=False)
+@hash_rule_option
 @region_option
 def create(
     name: str,
@@ -78,13 +85,14 @@ def create(
     tags: tuple[str, ...],
     segment: str | None,
     identifier: str | None,
+    hash_rule: str | None,
     region: str | None,
 ) -> None:
     """Define an audience; members come with `activation import`, or from a segment."""
     if (segment is None) != (identifier is None):
         raise click.UsageError("--segment and --identifier belong together.")
     with connected(options(), create=True) as api:
-        bound = binding(api, segment, identifier, region) if segment else None
+        bound = binding(api, segment, identifier, hash_rule, region) if segment else None
         made = create_audience(api, name, data_type, description, tags, bound)
     output().answer(made, f"Created the audience [bold]{made['audience_id']}[/bold].")
 
@@ -93,15 +101,18 @@ def create(
 @click.argument("audience", metavar="AUDIENCE")
 @click.option("--segment", required=True, metavar="SEGMENT", help="Id or name.")
 @identifier_option(required=True)
+@hash_rule_option
 @region_option
-def follow(audience: str, segment: str, identifier: str, region: str | None) -> None:
+def follow(
+    audience: str, segment: str, identifier: str, hash_rule: str | None, region: str | None
+) -> None:
     """Have the users of a segment be the members of an audience from now on.
 
     Members that are there and not in the segment leave.
     """
     with connected(options()) as api:
         found = find_audience(api, audience)
-        body = {"segment": binding(api, segment, identifier, region)}
+        body = {"segment": binding(api, segment, identifier, hash_rule, region)}
         shown = api.put(f"/audiences/{found['audience_id']}", body)
     output().answer(shown, f"{shown['name']!r} follows the segment.")
 
@@ -116,11 +127,14 @@ def unfollow(audience: str) -> None:
     output().answer(shown, f"{shown['name']!r} keeps its {shown['size']:,} members.")
 
 
-def binding(api: Api, segment: str, identifier: str | None, region: str | None) -> dict[str, Any]:
+def binding(
+    api: Api, segment: str, identifier: str | None, hash_rule: str | None, region: str | None
+) -> dict[str, Any]:
     """What says which segment is followed."""
     segment_id = api.find("/segments", "segment", segment)["segment_id"]
-    bound = {"segment_id": segment_id, "identifier": identifier}
-    return {**bound, "default_region": region} if region else bound
+    optional = {"hash_rule": hash_rule, "default_region": region}
+    stated = {name: value for name, value in optional.items() if value}
+    return {"segment_id": segment_id, "identifier": identifier, **stated}
 
 
 def create_audience(

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from activation.domain.entity import Instant, Value, timestamp
+from activation.domain.personal_data import is_contact_data, masked
 from activation.domain.user_erasure import ERASED, is_pseudonym
 from activation.errors import ValidationError
 
@@ -102,13 +103,15 @@ class Event(Value):
 
 
 _FIELDS = frozenset(Event.model_fields)
+_IDS = ("user_id", "event_id", "session_id", "device_id")
 _NAMES = {alias: name for name in _FIELDS for alias in (name, to_camel(name))}
 
 
 def read_event(data: Mapping[str, Any], received_at: datetime) -> Event:
     """The event of a JSON object in any version; without a timestamp it happened when it came.
+    E-mail addresses and phone numbers in its attributes are masked: they are never at rest.
 
-    Raises ValidationError with the field at fault.
+    Raises ValidationError with the field at fault, also for an id that is such contact data.
     """
     if not isinstance(data, Mapping):
         raise ValidationError("An event is a JSON object.", reason="not_an_object")
@@ -121,6 +124,8 @@ def read_event(data: Mapping[str, Any], received_at: datetime) -> Event:
     if known.get("timestamp") is None:
         known["timestamp"] = received_at
     present = {name: value for name, value in known.items() if value is not None}
+    _refuse_contact_data(present)
+    present["attributes"] = masked(present.get("attributes", {}))
     try:
         return Event.model_validate(present)
     except pydantic_core.ValidationError as error:
@@ -129,6 +134,17 @@ def read_event(data: Mapping[str, Any], received_at: datetime) -> Event:
         raise ValidationError(
             "The event is not valid.", field=where, reason=first["type"]
         ) from None
+
+
+def _refuse_contact_data(fields: Mapping[str, Any]) -> None:
+    for name in _IDS:
+        value = fields.get(name)
+        if isinstance(value, str) and is_contact_data(value):
+            raise ValidationError(
+                "An id is no e-mail address and no phone number: send a hash of it.",
+                field=name,
+                reason="personal_data",
+            )
 
 
 def require_timely(event: Event, received_at: datetime) -> None:

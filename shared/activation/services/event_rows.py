@@ -9,6 +9,7 @@ from typing import Any
 
 from activation.domain.event import Event, read_event, require_timely
 from activation.domain.identifier import require_safe_id
+from activation.domain.personal_data import masked
 from activation.errors import ValidationError
 from activation.ports import Message
 from activation.services.event_messages import USER_EVENTS, EventBatch
@@ -72,7 +73,7 @@ def aside_message(organization_id: str, batch: EventBatch, bad: Sequence[Bad]) -
     data = {
         "refused": bad[0].reason,
         "received_at": batch.received_at.isoformat(),
-        "events": [one.row for one in bad],
+        "events": [masked(one.row) for one in bad],
     }
     message_id = f"{safe_id(batch.id)}-refused"
     return Message(USER_EVENTS, organization_id, message_id, data, trace_id=batch.trace_id)
