@@ -309,6 +309,49 @@ def test_what_was_published_survives_a_kill(path: Path, clock: MovableClock) -> 
     assert recorder.ids() == [f"m{n}" for n in range(delivered)]
 
 
+DELIVERER = """
+import sys, time
+from pathlib import Path
+from activation.adapters.clock import SystemClock
+from activation.adapters.embedded.bus import SqliteBus
+from activation.message_codec import Subscription
+
+def work(*_):
+    print("at it", flush=True)
+    time.sleep(60)
+
+patient = {"t": [Subscription("s", ack_deadline_seconds=600)]}
+bus = SqliteBus(Path(sys.argv[1]), SystemClock(), patient)
+bus.deliver_due(work)
+"""
+
+
+def test_what_a_killed_process_had_in_work_need_not_wait_for_its_lease(path: Path) -> None:
+    clock = MovableClock(datetime.now(UTC))
+    bus = SqliteBus(path, clock, {"t": [Subscription("s", ack_deadline_seconds=600)]})
+    bus.publish([message("m1", "a", "t"), message("m2", "a", "t")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", DELIVERER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    recorder = Recorder()
+    clock.sleep(60)
+    assert bus.deliver_due(recorder) == 0, "whoever lives keeps what he has"
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    process.stdout.close()
+    assert bus.deliver_due(recorder) == 0, "it has just looked"
+    clock.sleep(11)
+    assert bus.deliver_due(recorder) == 2
+    assert recorder.calls == [("s", "m1", 2), ("s", "m2", 1)]
+    bus.close()
+    assert list(path.parent.glob("*.alive")) == []
+
+
 def test_a_closed_bus_is_unavailable(path: Path, clock: MovableClock) -> None:
     bus = SqliteBus(path, clock, TOPICS)
     bus.close()

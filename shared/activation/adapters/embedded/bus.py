@@ -14,6 +14,7 @@ import orjson
 
 from activation import observability
 from activation.adapters.embedded.database import Database
+from activation.adapters.embedded.presence import Presence
 from activation.errors import ActivationError
 from activation.message_codec import Subscription, decode, encode
 from activation.ports import Clock, DeadLetter, Message
@@ -33,6 +34,8 @@ SCHEMA = (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         subscription TEXT NOT NULL, lane TEXT, data BLOB NOT NULL, attributes BLOB NOT NULL,
         attempts INTEGER NOT NULL, reason TEXT NOT NULL)""",
+    # Who has taken a message, so that it need not wait for its lease when he has died.
+    "CREATE TABLE IF NOT EXISTS holders (seq INTEGER PRIMARY KEY, holder TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS dead_letters_of ON dead_letters (subscription, seq)",
 )
 
@@ -62,7 +65,16 @@ _BEHIND = """SELECT seq, data, attributes, attempts FROM queue
 _TAKE_ALONG = "UPDATE queue SET attempts = 1 WHERE seq = ?"
 _REMOVE_ALONG = "DELETE FROM queue WHERE seq = ?"
 
+_HOLD = "INSERT OR REPLACE INTO holders (seq, holder) VALUES (?, ?)"
+_LET_GO = "DELETE FROM holders WHERE seq = ?"
+_HOLDERS = "SELECT DISTINCT holder FROM holders"
+_FREE = """UPDATE queue SET ready_at = ?1
+    WHERE ready_at > ?1 AND seq IN (SELECT seq FROM holders WHERE holder = ?2)"""
+_FORGET = "DELETE FROM holders WHERE holder = ?"
+
 NO_ANSWER = "no answer within the ack deadline"
+LOOK_SECONDS = 10.0
+"""How often a deliverer looks whether another one has died."""
 MAX_JOINED = 64
 MAX_JOINED_BYTES = 1_000_000
 """How many messages of a lane, and how many bytes, may be handed out as one."""
@@ -114,6 +126,7 @@ class SqliteBus:
         self._known = {s.name: s for group in subscriptions.values() for s in group}
         self._names = orjson.dumps(sorted(self._known)).decode()
         self._news = threading.Condition()
+        self._presence, self._look_at = Presence(path), 0.0
         self._database = Database(path, SCHEMA)
 
     def publish(self, messages: Sequence[Message]) -> None:
@@ -146,6 +159,7 @@ class SqliteBus:
     def close(self) -> None:
         """Release the file, and everybody in `wait`."""
         self._database.close()
+        self._presence.end()
         self._announce()
 
     # The delivering side --------------------------------------------------------------------
@@ -157,7 +171,8 @@ class SqliteBus:
         Messages of one ordering key are handled one at a time and in order. When the handler
         raises, the message comes again after the subscription's back-off (or what the error's
         `retry_after_seconds` says), and is a dead letter after its last attempt. A deliverer that
-        dies, or takes longer than the ack deadline, is taken for failed.
+        takes longer than the ack deadline is taken for failed; one whose process has died is
+        noticed within seconds.
         """
         delivered, names = 0, self._asked(only)
         lease = self._database.write(partial(self._lease, names))
@@ -208,6 +223,8 @@ class SqliteBus:
         """Take the next message; one that was taken for the last time and not answered is dead."""
         while True:
             now = self._now()
+            if not self._look_at - LOOK_SECONDS <= now < self._look_at:
+                self._free(now, connection)
             row = connection.execute(_NEXT, (now, names)).fetchone()
             if row is None:
                 return None
@@ -217,8 +234,18 @@ class SqliteBus:
                 lease = replace(last, attempt=last.attempt + 1)
                 until = now + policy.ack_deadline_seconds
                 connection.execute(_LEASE, (lease.attempt, until, lease.seq))
+                connection.execute(_HOLD, (lease.seq, self._presence.name))
                 return self._joined(lease, connection)
             self._bury(last, NO_ANSWER, connection)
+
+    def _free(self, now: float, connection: sqlite3.Connection) -> None:
+        """Let messages be taken at once that somebody holds who has died."""
+        self._look_at = now + LOOK_SECONDS
+        self._presence.begin()
+        for (holder,) in connection.execute(_HOLDERS).fetchall():
+            if self._presence.is_gone(holder):
+                connection.execute(_FREE, (now, holder))
+                connection.execute(_FORGET, (holder,))
 
     def _joined(self, lease: _Lease, connection: sqlite3.Connection) -> _Lease:
         """The lease with what may be taken along. What was tried once goes alone: so a message
@@ -248,7 +275,8 @@ class SqliteBus:
             return
         told = getattr(error, "retry_after_seconds", None)
         delay = policy.backoff_seconds(lease.attempt) if told is None else told
-        connection.execute(_POSTPONE, (self._now() + delay, lease.seq, lease.attempt))
+        if connection.execute(_POSTPONE, (self._now() + delay, lease.seq, lease.attempt)).rowcount:
+            connection.execute(_LET_GO, (lease.seq,))
 
     def _bury(self, lease: _Lease, reason: str, connection: sqlite3.Connection) -> None:
         if self._finish(lease, connection):
@@ -267,6 +295,7 @@ class SqliteBus:
         """Remove the message and let its lane go on; False when the lease is no longer ours."""
         if connection.execute(_REMOVE, (lease.seq, lease.attempt)).rowcount == 0:
             return False
+        connection.execute(_LET_GO, (lease.seq,))
         connection.executemany(_REMOVE_ALONG, [(seq,) for seq in lease.along])
         if lease.lane is not None:
             connection.execute(_RELEASE_LANE, (self._now(), lease.subscription, lease.lane))
