@@ -34,6 +34,8 @@ ENDING = re.compile(
     r"(delete|archive|set|share|forget|pause|release|unarchive)_(?!quota|retention)"
 )
 """Operations after which other requests find less: they get B's last objects, not its first."""
+ALIKE = frozenset({"erase_user"})
+"""Operations whose answer is the same for every id, known or not."""
 MARK, OWN_MARK = "CANARY-A7F3", "INTRUDER"
 HEADERS = ("Idempotency-Key", "If-Match", "X-Org-Id", "X-Organization", "X-User-Id")
 TENANT = "organization_id"
@@ -215,7 +217,9 @@ class Intruder:
         answer = answered(self.server, probe.foreign)
         found = judge.faults(probe.foreign, answer)
         found += [f"tells {what!r}" for what in self._told(probe, answer)]
-        if probe.place[0] == "path":
+        if probe.place[0] == "path" and probe.operation_id in ALIKE:
+            found += self._differs(probe, answer)
+        elif probe.place[0] == "path":
             own_user = "/users/" in probe.foreign.path and self.kept.issuperset(probe.given)
             if answer.status not in (403, 404) and not own_user:
                 found.append(f"path: {answer.status}")
