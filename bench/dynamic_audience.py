@@ -27,6 +27,7 @@ from activation.app import App
 from activation.domain.audience import AudienceDraft
 from activation.domain.caller import Caller, Role
 from activation.domain.event import Event, read_event
+from activation.domain.identifier import key_digest
 from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.ports import Batch
@@ -74,15 +75,15 @@ def prepared(folder: Path, users: int) -> str:
         made = app.segments.create(ANN, NewSegmentDraft.model_validate(draft)).entity
         for at in range(0, users, 100_000):
             ordered(app, (email(n) for n in range(at, min(at + 100_000, users))), "first")
-        bound = {"segment_id": made.segment_id, "identifier": "email"}
+        bound = {"segment_id": made.segment_id, "identifier": "email", "hash_rule": "google"}
         body = {"name": "Live", "type": "first_party", "segment": bound}
         audience = app.audiences.create(ANN, AudienceDraft.model_validate(body)).entity
     return audience.audience_id
 
 
 def email(number: int) -> str:
-    """The address of a user."""
-    return f"user{number}@example.com"
+    """The id of a user: the hash of his address."""
+    return key_digest(f"user{number}@example.com").hex()
 
 
 def changed(folder: Path, now: datetime, first: int, changes: int, users: int) -> None:

@@ -13,7 +13,6 @@ from activation.app import App
 from activation.documents import Collection
 from activation.domain.audience import Audience
 from activation.domain.audit import AuditEntry
-from activation.domain.identifier import key_digest
 from activation.domain.job import Job
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
@@ -323,7 +322,7 @@ def out_of_step(app: App) -> list[str]:
         if audience.segment is None or why_paused(audience) is not None:
             continue
         users = _users_of(app, audience.segment.segment_id)
-        wanted = {key_digest(user) for user in users}
+        wanted = {bytes.fromhex(user) for user in users}
         if {member[1] for member in current_members(app, audience)} != wanted:
             found.append("I21 an audience is not in step with its segment")
         follow = app.follow_worker.records.get(ORGANIZATION, audience.audience_id).entity

@@ -49,6 +49,7 @@ HANDLERS: dict[str, Callable[[App, Message], None]] = {
     "distribution-requests": messages.dispatch_distribution,
     "user-events": messages.process_events,
     "segment-memberships": messages.follow_segments,
+    "segment-updates": lambda _app, _message: None,
 }
 """Topic → what the function behind it does with a message."""
 

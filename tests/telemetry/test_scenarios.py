@@ -41,7 +41,7 @@ from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from tests.api.client import Api
 from tests.services.desk import Desk, desk, emails
-from tests.services.following import Shop
+from tests.services.following import Shop, email
 from tests.services.support import add, audience_of, drained, inputs
 from tests.services.test_change_feed import define, order
 from tests.telemetry.figures import SHOWN, Figures, shows
@@ -249,12 +249,12 @@ def test_an_audience_that_follows_a_segment(
 ) -> None:
     shop = Shop(app, clock)
     audience = shop.audience()
-    shop.buys("ann@example.com", "bob@example.com")
+    shop.buys(email(1), email(2))
     shop.quiet()
-    shop.buys("carl@example.com")
+    shop.buys(email(3))
     shop.work()
     clock.sleep(30)
-    shop.buys("dora@example.com")
+    shop.buys(email(4))
     shop.work()
     clock.sleep(90)
     app.due.run()
