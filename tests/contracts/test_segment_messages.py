@@ -25,6 +25,7 @@ from tests.contracts.test_pubsub_bus import Inbox
 
 WORKER, LISTENER = "process_events", "listener"
 TOPICS: Mapping[str, Sequence[Subscription]] = {
+    "segment-updates": [],
     USER_EVENTS: [Subscription(WORKER, 5, 0.5, 1.0, 10.0)],
     MEMBERSHIPS: [Subscription(LISTENER, 5, 0.5, 1.0, 10.0)],
 }
