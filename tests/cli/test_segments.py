@@ -185,6 +185,8 @@ def test_an_audience_follows_a_segment(
     assert "follows the segment" in program.ok(
         "audiences", "follow", "Plain", "--segment", "Buyers", "--identifier", "phone"
     )
+    hashed = ("--segment", "Buyers", "--identifier", "email", "--hash-rule", "google")
+    assert program.json("audiences", "follow", "Plain", *hashed)["segment"]["hash_rule"] == "google"
     program.ok("audiences", "follow", "Plain", *bound)
     path = file_of("events.ndjson", events(1) + events(1, "bob"))
     program.ok("events", "send", str(path))
