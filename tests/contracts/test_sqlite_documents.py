@@ -183,6 +183,19 @@ def test_processes_share_a_file(path: Path) -> None:
     store.close()
 
 
+def test_who_opens_a_new_file_waits_for_others_who_do(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, other.execute, ["COMMIT"])
+    done.start()
+    store = SqliteDocuments(path, MovableClock())
+    put(store, audience("a1"), n=1)
+    done.join()
+    store.close()
+    other.close()
+
+
 def test_a_full_disk_acknowledges_nothing(sqlite_store: SqliteDocuments) -> None:
     put(sqlite_store, audience("a1"), n=1)
     pages = sqlite_store._database.write(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ MAX_GROUP = 256
 MAX_IDLE_READERS = 8
 BUSY_SECONDS = 15.0
 """How long to wait for another process that writes to the same file."""
+RETRY_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Database:
         with _translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = _connect(path)
-            self._writer.execute("PRAGMA journal_mode = WAL")
+            _set_write_ahead(self._writer)
         try:
             self.write(lambda connection: _create(connection, schema))
         except StorageUnavailableError:
@@ -134,6 +137,20 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _set_write_ahead(connection: sqlite3.Connection) -> None:
+    """Have a write-ahead log. SQLite does not wait by itself for others who open a new file now."""
+    for attempt in count(1):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or attempt * RETRY_SECONDS > BUSY_SECONDS:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _create(connection: sqlite3.Connection, schema: Sequence[str]) -> None:
