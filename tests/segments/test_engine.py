@@ -219,6 +219,23 @@ def test_only_the_rules_of_the_events_type_are_looked_at() -> None:
 # ids ----------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 2**32))
+def test_nobody_is_looked_at_in_vain(seed: int) -> None:
+    """At the very tick at which somebody is due, and not before, one of his ranks changes."""
+    world = Maker(random.Random(seed)).world()
+    book = rule_book(world.segments, "1")
+    state, nothing = empty_state(book), empty_block(book.fields)
+    for arrival in world.arrivals:
+        block = block_of(arrival.events, book.fields)[0]
+        while state.next_due() <= Moment(micros_of(arrival.at)).tick:
+            (row,) = state.due_rows(state.next_due(), 1)
+            after = evaluate(state, nothing, book, micros_of_tick(state.next_due()), 1).state
+            assert (after.ranks[row] != state.ranks[row]).any()
+            state = after
+        state = evaluate(state, block, book, micros_of(arrival.at)).state
+
+
 def test_two_users_may_use_the_same_id() -> None:
     shard = Shard(segment("one", rules=[rule("GTE", 1, 5)]))
     found = shard.step(event(1), event(1, user="bob"), event(1))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from activation.segments.arrays import spread
 from activation.segments.block import Ints
-from activation.segments.minutes import NEVER, RETAINED_MINUTES, Moment
+from activation.segments.minutes import RETAINED_MINUTES, Moment
 
 ROW_BITS = 32
 SAFE = 9.0e18
@@ -91,6 +92,8 @@ class View:
     `high[i]` to `end[i]` lie ahead of it.
     """
 
+    keys: Ints
+    """Position of the row, and minute."""
     minutes: Ints
     numbers: Ints
     low: Ints
@@ -104,41 +107,29 @@ class View:
         prefix = np.concatenate([[0], np.cumsum(self.numbers[:, column])])
         return prefix[self.high][:, None] - prefix[self.low], prefix
 
-    def first_ahead(self) -> Ints:
-        """For each row, the tick from which on an event that lies ahead will count."""
-        found = np.full(len(self.high), NEVER, np.int64)
-        ahead = np.flatnonzero(self.high < self.end)
-        found[ahead] = 2 * self.minutes[self.high[ahead]] - 1
-        return found
-
-    def first_out(self, chosen: Ints) -> Ints:
-        """For each row, the tick at which the first of its cells leaves a chosen window."""
-        low = self.low[:, chosen]
-        inside = low < self.high[:, None]
-        due = np.full(low.shape, NEVER, np.int64)
-        i, j = np.nonzero(inside)
-        due[i, j] = 2 * (self.minutes[low[i, j]] + self.windows[chosen[j]])
-        first: Ints = due.min(axis=1, initial=NEVER)
-        return first
+    def inside(self, rows: Ints, window: int, ticks: Ints) -> tuple[Ints, Ints]:
+        """The cells [low, high) of each row that lie in a window at a tick."""
+        base = rows << ROW_BITS
+        low = np.searchsorted(self.keys, base + ticks // 2 - window, side="right")
+        return low, np.searchsorted(self.keys, base + (ticks + 1) // 2, side="right")
 
 
 def view_of(cells: Cells, rows: Ints, windows: Ints, moment: Moment) -> View:
     """The cells of distinct rows; `windows` in minutes."""
     starts = np.searchsorted(cells.keys, rows << ROW_BITS)
     stops = np.searchsorted(cells.keys, (rows + 1) << ROW_BITS)
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    places = np.arange(int(lengths.sum())) + np.repeat(starts - (ends - lengths), lengths)
+    of, places = spread(starts, stops)
     minutes = cells.keys[places] & (2**ROW_BITS - 1)
     local = np.arange(len(rows), dtype=np.int64) << ROW_BITS
-    keys = np.repeat(local, lengths) | minutes
+    keys = (of << ROW_BITS) | minutes
     before = local[:, None] + (moment.floor - windows)[None, :]
     return View(
+        keys,
         minutes,
         cells.numbers[places],
         np.searchsorted(keys, before.ravel(), side="right").reshape(before.shape),
         np.searchsorted(keys, local + moment.ceil, side="right"),
-        ends,
+        np.cumsum(stops - starts),
         windows,
         cells.bound < SAFE,
     )

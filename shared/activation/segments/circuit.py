@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from activation.segments.arrays import distinct, spread
 from activation.segments.block import Ints, Mask
 
 ALL = 2**31 - 1
@@ -31,10 +32,7 @@ class Table:
 
     def spread(self, first: Ints, last: Ints) -> Pairs:
         """Of each pair of positions in `items`: which pair it was, and each item between."""
-        lengths = last - first
-        ends = np.cumsum(lengths)
-        of = np.repeat(np.arange(len(first), dtype=np.int64), lengths)
-        places = np.arange(len(of), dtype=np.int64) + np.repeat(first - (ends - lengths), lengths)
+        of, places = spread(first, last)
         return of, self.items[places]
 
 
@@ -43,14 +41,6 @@ def table(lists: Sequence[Sequence[int]]) -> Table:
     lengths = np.array([0, *map(len, lists)], np.int64)
     items = np.array([item for one in lists for item in one], np.int64)
     return Table(np.cumsum(lengths), items)
-
-
-def distinct(numbers: Ints) -> Ints:
-    """The different numbers, in order."""
-    ordered = np.sort(numbers)
-    new = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    return ordered[new]
 
 
 @dataclass(frozen=True, slots=True)

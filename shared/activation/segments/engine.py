@@ -8,21 +8,22 @@ after the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from activation.segments.arrays import distinct, spread
 from activation.segments.block import TYPES, EventBlock, Ints, Mask
 from activation.segments.cells import SAFE, Cells, View, view_of
-from activation.segments.circuit import distinct
 from activation.segments.minutes import MICROS, NEVER, RETAINED_MINUTES, Moment
 from activation.segments.rulebook import Measure, RuleBook, TypePlan
 from activation.segments.seen import Seen, first_of_each
 from activation.segments.state import Due, ShardState, Transitions, Users, no_transitions
 from activation.segments.stays import Stays
 
-EVALUATION = 1
+EVALUATION = 2
 """Goes up with every change after which `evaluate` gives something else for the same log: what was
 told would no longer follow from the stored deltas, so that those of another number are refused."""
 
@@ -223,7 +224,7 @@ def looked_at(
     if not plan.measures:
         return []
     view = view_of(cells, rows, plan.windows, moment)
-    next_due = view.first_ahead()
+    next_due = np.full(len(rows), NEVER, np.int64)
     changes = []
     for measure in plan.measures:
         sums, prefix = view.sums(measure.column)
@@ -234,19 +235,51 @@ def looked_at(
         i, j = np.nonzero(found != told)
         changes.append(Change(rows[i], measure.first + j, told[i, j], found[i, j]))
         ranks[rows, mine] = found
-        np.minimum(next_due, _next_change(view, measure, found, sums, prefix), out=next_due)
+        np.minimum(next_due, _next_change(view, measure, found, prefix), out=next_due)
     due[rows] = np.minimum(next_due, NEVER)
     return changes
 
 
-def _next_change(view: View, measure: Measure, ranks: Ints, sums: Ints, prefix: Ints) -> Ints:
-    """For each row, the first tick at which time alone changes one of these ranks.
+def all_looked_at(
+    cells: Sequence[Cells], book: RuleBook, moment: Moment, ranks: npt.NDArray[np.uint8]
+) -> Due:
+    """Bring the ranks of every row up to date, in place; returns when each is due."""
+    every = np.arange(len(ranks), dtype=np.int64)
+    due = np.full((len(every), len(TYPES)), NEVER, np.int32)
+    if len(every):
+        for kind, plan in enumerate(book.plans):
+            looked_at(cells[kind], plan, every, moment, ranks, due[:, kind])
+    return due
 
-    While no amount is negative a sum only falls as events leave, so that the tick is exact.
-    Otherwise it is the first at which anything leaves.
-    """
-    if not view.safe or (view.numbers[:, measure.column] < 0).any():
-        return view.first_out(measure.windows)
+
+def _next_change(view: View, measure: Measure, ranks: Ints, prefix: Ints) -> Ints:
+    """For each row, the first tick at which time alone changes one of these ranks."""
+    amounts = view.numbers[:, measure.column]
+    rising = _may_rise(view, amounts)
+    if not rising.any():
+        return _first_fall(view, measure, ranks, prefix)
+    falling = np.where(rising[:, None], 0, ranks)
+    growing = np.concatenate([[0], np.cumsum(np.maximum(amounts, 0))])
+    first = _first_fall(view, measure, falling, growing)
+    rows = np.flatnonzero(rising)
+    first[rows] = _first_turn(view, measure, ranks[rows], prefix, rows)
+    return first
+
+
+def _may_rise(view: View, amounts: Ints) -> Mask:
+    """The rows whose sums time may raise: with events ahead, or with negative amounts."""
+    if not view.safe:
+        return np.ones(len(view.end), np.bool_)
+    rising: Mask = view.high < view.end
+    negative = amounts < 0
+    if negative.any():
+        so_far = np.concatenate([[0], np.cumsum(negative)])
+        rising |= np.diff(so_far[view.end], prepend=0) > 0
+    return rising
+
+
+def _first_fall(view: View, measure: Measure, ranks: Ints, prefix: Ints) -> Ints:
+    """The first tick of each row whose sums only fall, as events leave: one search finds it."""
     due = np.full(ranks.shape, NEVER, np.int64)
     zero = measure.ranks(np.zeros((1, ranks.shape[1]), np.int64))
     i, j = np.nonzero(ranks > zero)
@@ -255,6 +288,24 @@ def _next_change(view: View, measure: Measure, ranks: Ints, sums: Ints, prefix: 
     out = np.searchsorted(prefix, prefix[view.high[i]] - needed, side="right") - 1
     due[i, j] = 2 * (view.minutes[out] + view.windows[measure.windows[j]])
     first: Ints = due.min(axis=1, initial=NEVER)
+    return first
+
+
+def _first_turn(view: View, measure: Measure, ranks: Ints, prefix: Ints, rows: Ints) -> Ints:
+    """The first tick of each of these rows, whatever their amounts: at every tick at which an event
+    comes or leaves, the sums are added up."""
+    first = np.full(len(rows), NEVER, np.int64)
+    high, end = view.high[rows], view.end[rows]
+    for number, place in enumerate(measure.windows.tolist()):
+        window = int(view.windows[place])
+        leaving, out = spread(view.low[rows, place], end)
+        coming, into = spread(high, end)
+        of = np.concatenate([leaving, coming])
+        ticks = np.concatenate([2 * (view.minutes[out] + window), 2 * view.minutes[into] - 1])
+        start, stop = view.inside(rows[of], window, ticks)
+        found = measure.ranks(prefix[stop] - prefix[start], np.full(len(of), number, np.int64))
+        turned = found != ranks[of, number]
+        np.minimum.at(first, of[turned], ticks[turned])
     return first
 
 

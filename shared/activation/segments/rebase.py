@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from activation.domain.segment import Segment
-from activation.segments.block import TYPES, EventBlock, Mask
+from activation.segments.block import EventBlock, Mask
 from activation.segments.cells import Cells
-from activation.segments.engine import looked_at
-from activation.segments.minutes import NEVER, Moment
+from activation.segments.engine import all_looked_at
+from activation.segments.minutes import Moment
 from activation.segments.past import Missing, lacking, with_past
 from activation.segments.rulebook import RuleBook
 from activation.segments.state import ShardState, Transitions, no_transitions
@@ -58,12 +58,8 @@ def rebased(
     without = lacking(old, new, missing)
     if past is not None:
         cells = with_past(cells, state.users.found(past.users), past, without, moment)
-    every = np.arange(len(state.users), dtype=np.int64)
-    ranks = np.tile(new.zero, (len(every), 1))
-    due = np.full((len(every), len(TYPES)), NEVER, np.int32)
-    for kind, plan in enumerate(new.plans):
-        if len(every):
-            looked_at(cells[kind], plan, every, moment, ranks, due[:, kind])
+    ranks = np.tile(new.zero, (len(state.users), 1))
+    due = all_looked_at(cells, new, moment, ranks)
     after = replace(
         state,
         version=new.version,

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from activation.segments.block import TYPES, EventBlock, Ints, digest_of_id, empty_block
 from activation.segments.cells import Cells
-from activation.segments.engine import evaluate, looked_at
+from activation.segments.engine import all_looked_at, evaluate
 from activation.segments.minutes import MICROS, NEVER, RETAINED_MINUTES, Moment
 from activation.segments.past import block_of_table, joined, recounted
-from activation.segments.rulebook import RuleBook, TypePlan
+from activation.segments.rulebook import RuleBook
 from activation.segments.seen import KEPT_DAYS, Run, Seen
 from activation.segments.state import ShardState, Transitions, Users
 
@@ -119,7 +119,7 @@ class Replay:
         of = np.array([self.rows[user] for user in past.users], np.int64)
         cells = tuple(recounted(of, past, n, self.moment) for n in range(len(TYPES)))
         ranks = np.tile(self.book.zero, (len(self.rows), 1))
-        due = _looked_at_all(cells, self.book, self.moment, ranks)
+        due = all_looked_at(cells, self.book, self.moment, ranks)
         ids = np.concatenate([np.zeros(0, _ID), *self._ids])
         known = _ids_in(live.seen)
         compared = known[known["day"] >= self.first_day]
@@ -135,7 +135,7 @@ class Replay:
             state,
             len(_other_cells(live, state)),
             int((live.ranks != ranks).any(axis=1).sum()),
-            int((live.due > due).any(axis=1).sum()),
+            int((live.due != due).any(axis=1).sum()),
             len(self.rows) - len(self.live.users),
             len(np.setxor1d(compared, ids)),
             _other_pairs(live, state, self.book),
@@ -161,35 +161,6 @@ def _with_users(state: ShardState, book: RuleBook, names: Sequence[str]) -> Shar
         ranks=np.concatenate([state.ranks, np.tile(book.zero, (more, 1))]),
         due=np.concatenate([state.due, np.full((more, len(TYPES)), NEVER, np.int32)]),
     )
-
-
-def _looked_at_all(
-    cells: Sequence[Cells], book: RuleBook, moment: Moment, ranks: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.int32]:
-    """Bring all ranks up to date; returns when each row is due, as late as it may be.
-
-    Rows with negative amounts are looked at one by one: together with others they make all of them
-    due earlier than needed, which is right too, but nothing to compare with.
-    """
-    due = np.full((len(ranks), len(TYPES)), NEVER, np.int32)
-    for kind, plan in enumerate(book.plans):
-        negative = np.unique(cells[kind].keys[(cells[kind].numbers < 0).any(axis=1)] >> 32)
-        usual = np.setdiff1d(np.arange(len(ranks), dtype=np.int64), negative)
-        for rows in (usual, *negative[:, None]):
-            _look(cells[kind], plan, rows, moment, ranks, due[:, kind])
-    return due
-
-
-def _look(
-    cells: Cells,
-    plan: TypePlan,
-    rows: Ints,
-    moment: Moment,
-    ranks: npt.NDArray[np.uint8],
-    due: npt.NDArray[np.int32],
-) -> None:
-    if len(rows):
-        looked_at(cells, plan, rows, moment, ranks, due)
 
 
 def _ids_in(seen: Seen) -> _Ids:

@@ -47,17 +47,18 @@ class Measure:
         """How far the thresholds of one number lie from those of the next in `flat`."""
         return self.highest - self.lowest + 2
 
-    def ranks(self, sums: Ints) -> npt.NDArray[np.int64]:
-        """How many thresholds each sum has reached; a column per number."""
-        if self.flat is None:
-            found = [
-                np.searchsorted(thresholds, sums[:, n], side="right")
-                for n, thresholds in enumerate(self.thresholds)
-            ]
-            return np.column_stack(found).astype(np.int64)
-        offsets = np.arange(len(self.thresholds), dtype=np.int64) * self.span
-        clipped = np.clip(sums, self.lowest - 1, self.highest) - self.lowest + 1 + offsets
-        return np.searchsorted(self.flat, clipped, side="right") - self.starts[:-1]
+    def ranks(self, sums: Ints, numbers: Ints | None = None) -> npt.NDArray[np.int64]:
+        """How many thresholds each sum has reached: a column per number, or of the given ones."""
+        of = np.arange(len(self.thresholds), dtype=np.int64) if numbers is None else numbers
+        if self.flat is not None:
+            clipped = np.clip(sums, self.lowest - 1, self.highest) - self.lowest + 1
+            reached = np.searchsorted(self.flat, clipped + of * self.span, side="right")
+            return reached - self.starts[of]
+        found = np.zeros(sums.shape, np.int64)
+        for n, thresholds in enumerate(self.thresholds):
+            mine = np.broadcast_to(of == n, sums.shape)
+            found[mine] = np.searchsorted(thresholds, sums[mine], side="right")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
