@@ -1,8 +1,8 @@
 """Segments under traffic: python -m bench.segment_traffic [--rate N] [--segments N] [--users N]
 
 - both cores: two processes share the shards of one store.
-- paced: events come at a rate, micro-batches of half a second; how long from the arrival of an
-  event until its memberships are committed.
+- paced: events come at a rate, in micro-batches, to one process and to two; how long from the
+  arrival of an event until its memberships are committed.
 - storm: a million users are due in one minute; the sweep lets them go in bounded steps while live
   batches want their turn.
 """
@@ -14,12 +14,14 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from activation.domain.event import Event, EventType
 from activation.domain.segment import Segment
 from activation.domain.segment_shard import shard_of
 from activation.ports import Query
@@ -27,34 +29,77 @@ from activation.services.shard_states import HEADS
 from bench.segment_load import START, Load, segments
 from bench.segments import ORGANIZATION, Place, Run, take
 
-PIECE_SECONDS = 0.5
 LIVE_EVENTS = 200
 LIVE_PAUSE = 0.05
 
 
+Pieces = Sequence[tuple[datetime, Mapping[int, list[Event]]]]
+"""Events that come together, by shard, and when that is."""
+
+
+@dataclass
+class Half:
+    """What one of two processes counted, and how long that took; its events' waits."""
+
+    counted: int
+    seconds: float
+    waits: list[float]
+
+
 def both_cores(some: Sequence[Segment], load: Load, chunk: int) -> str:
     """Two processes, each with half of the shards."""
+    halves = _halves(some, load, chunk, 0.0)
+    counted, seconds = sum(half.counted for half in halves), max(half.seconds for half in halves)
+    return f"both cores: {counted / seconds:,.0f} events/s durable ({counted:,} events)"
+
+
+def paced_on_both(some: Sequence[Segment], load: Load, rate: int, piece: float) -> str:
+    """Events at a rate, for two processes."""
+    halves = _halves(some, load, int(rate * piece), piece)
+    return told(rate, "two processes", piece, [one for half in halves for one in half.waits])
+
+
+def paced(some: Sequence[Segment], load: Load, rate: int, piece: float) -> str:
+    """Events at a rate, for one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place.made(Path(folder), some, load.shards)
+        with closing(place.documents):
+            waits = _waited(place, list(load.chunks(int(rate * piece))), piece, Run())
+    return told(rate, "one process", piece, waits)
+
+
+def told(rate: int, by: str, piece: float, waits: list[float]) -> str:
+    """The line of a pace."""
+    waits.sort()
+    middle, last = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
+    return (
+        f"paced at {rate:,}/s, {by}, micro-batches of {piece} s: "
+        f"event to membership p50 {middle:.2f} s, p99 {last:.2f} s"
+    )
+
+
+def _halves(some: Sequence[Segment], load: Load, chunk: int, piece: float) -> Sequence[Half]:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         Place.made(Path(folder), some, load.shards).documents.close()
-        ready, told = context.Barrier(2), context.SimpleQueue()
+        ready, done = context.Barrier(2), context.SimpleQueue()
         jobs = [
-            context.Process(target=_half, args=(folder, load, chunk, n, ready, told))
+            context.Process(target=_half, args=(folder, load, chunk, piece, n, ready, done))
             for n in range(2)
         ]
         for job in jobs:
             job.start()
-        done = [told.get() for _ in jobs]
+        halves: list[Half] = [done.get() for _ in jobs]
         for job in jobs:
             job.join()
-    counted = sum(one for one, _ in done)
-    seconds = max(took for _, took in done)
-    return f"both cores: {counted / seconds:,.0f} events/s durable ({counted:,} events)"
+    return halves
 
 
-def _half(folder: str, load: Load, chunk: int, turn: int, ready: Any, told: Any) -> None:
+def _half(
+    folder: str, load: Load, chunk: int, piece: float, turn: int, ready: Any, done: Any
+) -> None:
     run = Run()
-    chunks = [
+    pieces = [
         (now, {shard: some for shard, some in by_shard.items() if shard % 2 == turn})
         for now, by_shard in load.chunks(chunk)
     ]
@@ -62,33 +107,26 @@ def _half(folder: str, load: Load, chunk: int, turn: int, ready: Any, told: Any)
     place.worker.books.current(ORGANIZATION)
     ready.wait()
     began = time.perf_counter()
-    for now, by_shard in chunks:
-        place.clock.set(now)
-        take(place, by_shard, run)
-    told.put((run.counted, time.perf_counter() - began))
+    waits = _waited(place, pieces, piece, run)
+    done.put(Half(run.counted, time.perf_counter() - began, waits))
     place.documents.close()
 
 
-def paced(some: Sequence[Segment], load: Load, rate: int) -> str:
-    """Events at a rate; an event arrives evenly within its piece, and waits for its end."""
+def _waited(place: Place, pieces: Pieces, piece: float, run: Run) -> list[float]:
+    """Take pieces, each when it has come; how long events waited. An event arrives evenly within
+    its piece, and waits for its end. Without a length they are taken as fast as they can."""
     waits: list[float] = []
-    run = Run()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Place.made(Path(folder), some, load.shards)
-        with closing(place.documents):
-            pieces = list(load.chunks(int(rate * PIECE_SECONDS)))
-            began = time.perf_counter()
-            for number, (now, by_shard) in enumerate(pieces, 1):
-                place.clock.set(now)
-                ends = began + number * PIECE_SECONDS
-                time.sleep(max(0.0, ends - time.perf_counter()))
-                for shard, events in by_shard.items():
-                    take(place, {shard: events}, run)
-                    late = time.perf_counter() - ends
-                    waits += [late + PIECE_SECONDS * (n + 0.5) / 50 for n in range(50)]
-    waits.sort()
-    middle, last = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
-    return f"paced at {rate:,}/s: event to membership p50 {middle:.2f} s, p99 {last:.2f} s"
+    began = time.perf_counter()
+    for number, (now, by_shard) in enumerate(pieces, 1):
+        place.clock.set(now)
+        ends = began + number * piece
+        if piece:
+            time.sleep(max(0.0, ends - time.perf_counter()))
+        for shard, events in by_shard.items():
+            take(place, {shard: events}, run)
+            late = time.perf_counter() - ends
+            waits += [late + piece * (n + 0.5) / 50 for n in range(50)]
+    return waits
 
 
 def storm(users: int, shards: int) -> str:
@@ -129,8 +167,6 @@ def storm(users: int, shards: int) -> str:
 
 
 def _fill(place: Place, users: int, shards: int) -> None:
-    from activation.domain.event import Event, EventType
-
     by_shard: dict[int, list[Event]] = {}
     for number in range(users):
         name = f"user-{number}"
@@ -161,6 +197,7 @@ def main() -> None:
     """Print a line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, nargs="+", default=[25_000, 50_000, 100_000])
+    parser.add_argument("--piece", type=float, nargs="+", default=[0.5], help="Seconds collected.")
     parser.add_argument("--segments", type=int, default=10_000)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=64)
@@ -171,7 +208,9 @@ def main() -> None:
     print(both_cores(some, load, 100_000), flush=True)
     for rate in arguments.rate:
         load = Load(arguments.users, rate * arguments.seconds, 10, arguments.shards)
-        print(paced(some, load, rate), flush=True)
+        for piece in arguments.piece:
+            print(paced(some, load, rate, piece), flush=True)
+            print(paced_on_both(some, load, rate, piece), flush=True)
     print(storm(arguments.users, arguments.shards), flush=True)
 
 
