@@ -12,7 +12,7 @@ BEAM_TESTS := $(addprefix tests/streaming/, test_arrivals.py test_beam_digest.py
     tests/services/test_segment_shards.py
 COMPILED := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help demo serve test test-emulators test-slow test-exhaustive check check-terraform \
+.PHONY: help demo serve test test-emulators test-slow test-nightly test-exhaustive check check-terraform \
     terraform-schema terraform-data format lock archives audit beam test-beam template clean
 
 help:            ## show the targets
@@ -30,8 +30,11 @@ test: $(VENV)/.dev  ## run the tests (embedded back-ends and wire-level servers)
 test-emulators: $(VENV)/.dev  ## run the tests on the Firestore and Pub/Sub emulators
 	$(BIN)/pytest -n auto -m emulator $(ARGS)
 
-test-slow: $(VENV)/.dev  ## run the long tests: kill -9 while it works, more of the crash lab
+test-slow: $(VENV)/.dev  ## run the long tests: kill -9 while it works, archives in fresh environments
 	$(BIN)/pytest -n auto -m slow $(ARGS)
+
+test-nightly: $(VENV)/.dev  ## run more of the crash lab: every read, more pairs
+	$(BIN)/pytest -n auto -m nightly $(ARGS)
 
 test-exhaustive: $(VENV)/.dev  ## run the crash lab in all ways: second crashes, many schedules
 	$(BIN)/pytest -n auto -m exhaustive $(ARGS)

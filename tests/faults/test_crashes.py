@@ -14,12 +14,12 @@ VARIANTS = frozenset(
         *("first suppress", "follow a segment", "follow by delta"),
     }
 )
-"""Flows that go ways which others go as well: for the slow run."""
+"""Flows that go ways which others go as well: for the nightly run."""
 
 WIDE = frozenset({"follow a segment", "follow by delta"})
 """Flows that read every shard of an organization, each of them the same way."""
 
-TRIED = [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in FLOWS]
+TRIED = [pytest.param(name, marks=pytest.mark.nightly) if name in VARIANTS else name for name in FLOWS]
 
 
 @pytest.mark.parametrize("name", TRIED)
@@ -27,7 +27,7 @@ def test_a_crash_anywhere_changes_nothing(lab: Lab, name: str, tell: Tell) -> No
     tell(lab.explored(FLOWS[name], lab.expected(FLOWS[name])))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in FLOWS if name not in WIDE])
 def test_also_at_every_read(lab: Lab, name: str, tell: Tell) -> None:
     tell(lab.explored(FLOWS[name], lab.expected(FLOWS[name]), reads=True))

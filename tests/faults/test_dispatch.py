@@ -16,7 +16,7 @@ from tests.faults.lab import Lab
 
 KNOWN = {**FLOWS, **DISPATCH, **{flow.name: flow for flow in (CANCEL, PAUSE, WORKER)}}
 DRAWN, MORE, MANY = 14, 60, 300
-"""Ways to die, and schedules of a pair, in the usual run, the slow one, and the exhaustive one."""
+"""Ways to die, and schedules of a pair, in the usual run, the nightly one, and the exhaustive one."""
 
 USUAL = (
     *("send changes", "send changes to google", "refresh as of an instant", "refresh by session"),
@@ -113,9 +113,9 @@ def pair_of(names: Names) -> Pair:
 
 
 def marked(usual: Sequence[Names], further: Sequence[Names]) -> list[Any]:
-    """Pairs, of which the further ones are for the slow run."""
+    """Pairs, of which the further ones are for the nightly run."""
     return [
-        pytest.param(names, marks=pytest.mark.slow if names in further else ())
+        pytest.param(names, marks=pytest.mark.nightly if names in further else ())
         for names in (*usual, *further)
     ]
 
@@ -132,7 +132,7 @@ def test_a_crash_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
     tell(lab.explored(flow, lab.expected(flow), at_most=DRAWN))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", DISPATCH)
 def test_a_crash_changes_nothing_in_more_ways(lab: Lab, name: str, tell: Tell) -> None:
     flow = DISPATCH[name]

@@ -92,7 +92,7 @@ FURTHER = (
     ("create the last", "delete"),
     ("limit", "limit"),
 )
-"""What the slow run tries as well."""
+"""What the nightly run tries as well."""
 
 FOLLOWING = (
     ("follow", "follow"),
@@ -105,7 +105,7 @@ FOLLOWING = (
 )
 """Dynamic audiences: only the exhaustive run tries these; a run of theirs reads every shard."""
 
-TRIED = [*PAIRS, *(pytest.param(*names, marks=pytest.mark.slow) for names in FURTHER)]
+TRIED = [*PAIRS, *(pytest.param(*names, marks=pytest.mark.nightly) for names in FURTHER)]
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +151,7 @@ def test_one_dies_and_another_happens(
     tell(interleaver.explored_deaths(Pair(FLOWS[first], FLOWS[second])))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("first", "second"), [*PAIRS, *FURTHER])
 def test_the_other_dies_and_the_one_happens(
     interleaver: Interleaver, first: str, second: str, tell: Tell

@@ -9,8 +9,8 @@ from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
 from tests.faults.mutants import MUTANTS, RACES
 
-SLOW = frozenset({"follow: followed before"})
-TRIED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MUTANTS]
+NIGHTLY = frozenset({"follow: followed before"})
+TRIED = [pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in MUTANTS]
 
 
 @pytest.mark.parametrize("name", TRIED)

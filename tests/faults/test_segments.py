@@ -15,7 +15,7 @@ from tests.faults.segments import SEGMENTS
 from tests.faults.shards import broken_segments
 
 DRAWN, MORE, MANY = 16, 60, 300
-"""Ways to die, and schedules of a pair, in the usual run, the slow one, and the exhaustive one."""
+"""Ways to die, and schedules of a pair, in the usual run, the nightly one, and the exhaustive one."""
 
 USUAL = ("accept events", "leave by silence", "change the rules", "delete a segment")
 PAIRS = (
@@ -70,7 +70,7 @@ def test_a_crash_anywhere_lets_an_erasure_go_on(lab: Lab, tell: Tell) -> None:
     tell(lab.explored(flow, lab.expected(flow), at_most=2 * DRAWN))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SEGMENTS)
 def test_a_crash_anywhere_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
     tell(lab.explored(SEGMENTS[name], lab.expected(SEGMENTS[name]), at_most=MORE))
@@ -93,7 +93,7 @@ def test_two_at_once(interleaver: Interleaver, first: str, second: str, tell: Te
     tell(interleaver.explored(pair(first, second), DRAWN))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("first", "second"), FURTHER)
 def test_two_more_at_once(interleaver: Interleaver, first: str, second: str, tell: Tell) -> None:
     tell(interleaver.explored(pair(first, second), DRAWN))
