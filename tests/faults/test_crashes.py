@@ -19,7 +19,9 @@ VARIANTS = frozenset(
 WIDE = frozenset({"follow a segment", "follow by delta"})
 """Flows that read every shard of an organization, each of them the same way."""
 
-TRIED = [pytest.param(name, marks=pytest.mark.nightly) if name in VARIANTS else name for name in FLOWS]
+TRIED = [
+    pytest.param(name, marks=pytest.mark.nightly) if name in VARIANTS else name for name in FLOWS
+]
 
 
 @pytest.mark.parametrize("name", TRIED)

@@ -16,7 +16,7 @@ from tests.faults.lab import Lab
 
 KNOWN = {**FLOWS, **DISPATCH, **{flow.name: flow for flow in (CANCEL, PAUSE, WORKER)}}
 DRAWN, MORE, MANY = 14, 60, 300
-"""Ways to die, and schedules of a pair, in the usual run, the nightly one, and the exhaustive one."""
+"""Ways to die, and schedules of a pair, in the usual run, the nightly and the exhaustive one."""
 
 USUAL = (
     *("send changes", "send changes to google", "refresh as of an instant", "refresh by session"),

@@ -10,7 +10,9 @@ from tests.faults.lab import Lab
 from tests.faults.mutants import MUTANTS, RACES
 
 NIGHTLY = frozenset({"follow: followed before"})
-TRIED = [pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in MUTANTS]
+TRIED = [
+    pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in MUTANTS
+]
 
 
 @pytest.mark.parametrize("name", TRIED)

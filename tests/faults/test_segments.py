@@ -15,7 +15,7 @@ from tests.faults.segments import SEGMENTS
 from tests.faults.shards import broken_segments
 
 DRAWN, MORE, MANY = 16, 60, 300
-"""Ways to die, and schedules of a pair, in the usual run, the nightly one, and the exhaustive one."""
+"""Ways to die, and schedules of a pair, in the usual run, the nightly and the exhaustive one."""
 
 USUAL = ("accept events", "leave by silence", "change the rules", "delete a segment")
 PAIRS = (
