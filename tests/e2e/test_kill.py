@@ -17,12 +17,13 @@ from activation.twins.members import member_key, set_digest
 from activation.twins.server import RunningTwins, serve
 from tests.e2e.server import ServerProcess
 
-pytestmark = pytest.mark.slow
-
 PEOPLE = 600_000
 BROKEN = 5_000
 REPEATED = 10_000
-KILLS = 10
+KILLS = [
+    pytest.param(seed, marks=pytest.mark.slow if seed < 3 else pytest.mark.nightly)
+    for seed in range(10)
+]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def checked(job: dict[str, Any]) -> None:
     assert counts["received"] == counts["accepted"] + counts["duplicate"] + counts["rejected"]
 
 
-@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize("seed", KILLS)
 def test_a_killed_import_ends_as_if_nothing_had_happened(
     server: ServerProcess, export: Path, seed: int
 ) -> None:
@@ -135,7 +136,7 @@ def ready(server: ServerProcess, export: Path, twins: RunningTwins) -> dict[str,
     return {"audience_id": audience_id, "platform_id": platform["platform_id"]}
 
 
-@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize("seed", KILLS)
 def test_a_killed_distribution_leaves_the_platform_with_exactly_the_audience(
     server: ServerProcess,
     ready: dict[str, str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import httpx
@@ -46,16 +48,27 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def binaries(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of one fresh environment: all archives ask for the same packages."""
+    """The programs of one fresh environment: all archives ask for the same packages, and all
+    processes of a test run share it."""
     [lock] = {(folder / "requirements.txt").read_bytes() for folder in folders.values()}
-    place = tmp_path_factory.mktemp("environment")
-    (place / "requirements.txt").write_bytes(lock)
+    run = tmp_path_factory.getbasetemp()
+    place = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "environment"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as held:
+        flock(held, LOCK_EX)
+        if not (place / "ready").exists():
+            (place / "requirements.txt").write_bytes(lock)
+            _install(place)
+            (place / "ready").touch()
+    return place / "venv/bin"
+
+
+def _install(place: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
     pip = [str(place / "venv/bin/python"), "-I", "-m", "pip", "--disable-pip-version-check"]
     locked = ["--no-deps", "--require-hashes", "-r", str(place / "requirements.txt")]
     subprocess.run([*pip, "install", "--quiet", *locked], check=True)
     subprocess.run([*pip, "check"], check=True)
-    return place / "venv/bin"
 
 
 @contextmanager

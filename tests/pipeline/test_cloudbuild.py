@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +16,6 @@ import pytest
 import yaml
 
 from activation.cli.acceptance import acceptance
-from activation.function_manifest import functions
 from functions import rollout
 from tests.pipeline.rules import Document, problems
 
@@ -175,9 +175,12 @@ def test_archives_are_built_twice_and_an_unstable_build_is_refused(copied: Path)
     for folder in ("functions", "shared/activation"):
         shutil.copytree(ROOT / folder, copied / folder, ignore=ignore)
     shutil.copy(ROOT / "shared/requirements.txt", copied / "shared/requirements.txt")
+    manifest = copied / "functions/manifest.json"
+    two = json.loads(manifest.read_bytes())["functions"][:2]
+    manifest.write_text(json.dumps({"functions": two}))
     done = run("archives", copied, PYTHON=sys.executable)
     assert done.returncode == 0, done.stderr
-    assert f"{len(functions())} archives, built twice: the same bytes." in done.stdout
+    assert "2 archives, built twice: the same bytes." in done.stdout
     builder = copied / "functions/build.py"
     text = builder.read_text()
     planted = text.replace("str(DEPLOYED / name)", "str(path)")  # where it was built

@@ -8,9 +8,13 @@ import pytest
 
 from tests.services.chaos import Town
 
+SEEDS = [
+    pytest.param(seed, marks=pytest.mark.slow if seed == 1 else pytest.mark.nightly)
+    for seed in range(1, 5)
+]
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_invariant_holds_whatever_fails(tmp_path: Path, seed: int) -> None:
     town = Town(tmp_path / "data", seed)
     town.live(45)
