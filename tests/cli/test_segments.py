@@ -15,7 +15,8 @@ import pytest
 from activation.app import App
 from activation.cli.segments import parsed_rule
 from activation.local import LocalServer
-from activation.ports import Batch
+from activation.ports import Batch, Query
+from activation.services.shard_states import DELTAS
 from activation.settings import Settings
 from tests.cli.conftest import Program
 
@@ -156,6 +157,27 @@ def turned_out(program: Program) -> None:
     state = replace(opened.state, number=number, ranks=ranks)
     app.documents.commit(Batch(app.shards.states.whole(opened, state)))
     app.close()
+
+
+def deltas(program: Program) -> int:
+    """Steps that are only stored as what was added."""
+    app = App(Settings(data_folder=str(program.folder)))
+    found = app.documents.count(Query("demo", DELTAS))
+    app.close()
+    return found
+
+
+def test_a_fold_stores_every_shard_whole(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    program.ok("segments", "create", "Buyers", "--rule", "orders >= 3 in 1h")
+    for count in (1, 2, 3):
+        program.ok("events", "send", str(file_of(f"{count}.ndjson", events(count))))
+    assert deltas(program) == 2
+    assert "1 shard is stored whole." in program.ok("segments", "fold")
+    assert deltas(program) == 0
+    assert len(program.json("segments", "members", "Buyers")) == 1
+    assert program.json("segments", "fold") == {"shards": 1}
 
 
 def test_a_replay_agrees_or_names_what_differs(

@@ -14,6 +14,7 @@ from activation.cli.api import Api
 from activation.cli.events import evaluating
 from activation.cli.options import Group, options
 from activation.cli.output import facts, moment, output, table, text_of
+from activation.cli.stores import opened
 from activation.cli.watching import watch
 
 if TYPE_CHECKING:
@@ -239,6 +240,25 @@ def explain(segment: str, user_id: str, at: str | None) -> None:
         for rule in one["rules"]
     ]
     output().answer(told, facts(shown), table(("segment", "rule", "number", "holds"), rows))
+
+
+@segments.command("fold")
+def fold() -> None:
+    """Store every shard of all organizations whole: before another release that evaluates in
+    another way, as its changelog says. It works on the stores, while nothing else does."""
+    out = output()
+    with opened("segments are folded in the stores themselves.") as app:
+        shards = [
+            (one, shard)
+            for one in app.documents.organizations()
+            for shard in app.segment_replay.existing(one)
+        ]
+        with out.bar("Folding", "shards") as bar:
+            for number, (organization_id, shard) in enumerate(shards, 1):
+                app.shards.fold(organization_id, shard)
+                bar.show(number, total=len(shards))
+    told = "1 shard is" if len(shards) == 1 else f"{len(shards):,} shards are"
+    out.answer({"shards": len(shards)}, f"{told} stored whole.")
 
 
 def brought(ask: Callable[[], dict[str, Any]], bar: Bar) -> dict[str, Any]:

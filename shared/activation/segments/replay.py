@@ -135,7 +135,7 @@ class Replay:
             state,
             len(_other_cells(live, state)),
             int((live.ranks != ranks).any(axis=1).sum()),
-            int((live.due != due).any(axis=1).sum()),
+            int((live.due > due).any(axis=1).sum()),
             len(self.rows) - len(self.live.users),
             len(np.setxor1d(compared, ids)),
             _other_pairs(live, state, self.book),
