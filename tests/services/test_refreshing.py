@@ -94,6 +94,7 @@ def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type,misc]
 
 
+@pytest.mark.embedded("months of minutes; the days around show the other store")
 def test_every_day_in_the_tenants_time_over_the_night_the_clocks_change(world: World) -> None:
     zone = OrganizationDraft.model_validate({"time_zone": "Europe/Berlin"})
     world.app.organization_settings.update(world.ann, zone)
@@ -110,6 +111,7 @@ def test_every_day_in_the_tenants_time_over_the_night_the_clocks_change(world: W
     assert {str(one.distribution_type) for one in world.made()} == {"refresh"}
 
 
+@pytest.mark.embedded("months of minutes; the days around show the other store")
 def test_monthly_on_the_31st_means_the_last_day(world: World) -> None:
     world.clock.set(utc(2028, 1, 15))
     world.configure(
