@@ -134,6 +134,7 @@ class App(Segments):
         from dataclasses import replace
 
         from activation.services.erased_members import ErasedMembers
+        from activation.services.erasure_playback import ErasurePlayback
         from activation.services.playback import Playback
         from activation.services.recovery import RecoveryService
 
@@ -143,6 +144,7 @@ class App(Segments):
             Playback(self.commits, lists, self.journal, self.clock),
             ErasedMembers(self.member_upkeep, self.suppressions, self.clock),
             self.journal,
+            ErasurePlayback(self.user_erasures, self.erasure_journal, self.job_worker, self.clock),
             self.clock,
         )
 

@@ -43,7 +43,7 @@ READY: Mapping[str, tuple[str, ...]] = {
     "events": STORES,
     "segments": (*STORES, "members"),
     "realtime": ("documents", "members"),
-    "users": (*STORES, "members", "events", "suppressions"),
+    "users": (*STORES, "members", "events", "journal", "suppressions"),
     "local": tuple(PARTS),
 }
 """What each function asks: what its roles in the manifest cover, and nothing else."""

@@ -147,7 +147,7 @@ def prune(source: Path, last: int, hours: int, days: int) -> None:
     "--journal",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Journal of suppressions that was saved from the lost store.",
+    help="Journal, of suppressions and erasures, that was saved from the lost store.",
 )
 def restore(
     source: Path,
@@ -156,7 +156,8 @@ def restore(
     passphrase_file: Path | None,
     journal: Path | None,
 ) -> None:
-    """Restore a backup into an empty data folder; who opted out since is suppressed again."""
+    """Restore a backup into an empty data folder; who opted out since is suppressed again, and who
+    was erased is erased again."""
     from activation.adapters.clock import SystemClock
     from activation.restoring import Keys, restored
 
@@ -237,6 +238,7 @@ def _told(recovery: Recovery) -> dict[str, Any]:
         "suppressed again": recovery.suppressed,
         "released again": recovery.released or None,
         "erased members": recovery.erased_members or None,
+        "erased users": recovery.users_erased or None,
         "uncertain ledgers": recovery.ledgers,
         "begun anew": recovery.distributions,
     }
@@ -248,6 +250,11 @@ def _advice(recovery: Recovery) -> list[str]:
         advice.append(
             f"[yellow]{recovery.audiences_held} audiences under legal hold and "
             f"{recovery.archives_unchecked} archives may hold people who were erased.[/yellow]"
+        )
+    if recovery.erasures_waiting:
+        advice.append(
+            f"[yellow]{recovery.erasures_waiting} erasures of users were asked for again and have "
+            "not ended; they go on when the store runs.[/yellow]"
         )
     if recovery.again:
         advice.append("The ledgers had been told before; they were left alone.")
@@ -271,6 +278,7 @@ def _tidy_journal(settings: Settings) -> None:
 
     app = App(settings)
     app.journal.tidy()
+    app.erasure_journal.tidy()
     app.close()
 
 

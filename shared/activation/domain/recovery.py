@@ -21,6 +21,10 @@ class Recovery(Value):
     """Identifiers that are off a list again."""
     erased_members: int = 0
     """Members taken out, because they were erased since."""
+    users_erased: int = 0
+    """Users of segments who were erased since, and are again."""
+    erasures_waiting: int = 0
+    """Erasures of users that were asked for again, and have not ended: their jobs go on."""
     audiences_held: int = 0
     """Audiences with erased members that a legal hold keeps as they are."""
     archives_unchecked: int = 0

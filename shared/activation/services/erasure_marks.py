@@ -101,14 +101,23 @@ class ErasureMarks:
 
     # the key ----------------------------------------------------------------------------------
 
-    def _key(self, organization_id: str) -> bytes:
+    def sealed(self, organization_id: str) -> str:
+        """The key of an organization's pseudonyms, sealed; drawn when there is none."""
         records = Collection(self.documents, KEYS, ErasureKey)
         found = records.find(organization_id, KEY)
-        if found is None:
-            self._begin(organization_id)
-            return self._key(organization_id)
+        if found is not None:
+            return found.entity.key
+        self._begin(organization_id)
+        return self.sealed(organization_id)
+
+    def restored(self, organization_id: str, sealed: str) -> None:
+        """Take over a key that the store has lost; one that is there stays."""
+        if Collection(self.documents, KEYS, ErasureKey).find(organization_id, KEY) is None:
+            self._put(organization_id, sealed)
+
+    def _key(self, organization_id: str) -> bytes:
         try:
-            key = self.vault.open(found.entity.key, erasure_context(organization_id))
+            key = self.vault.open(self.sealed(organization_id), erasure_context(organization_id))
         except CredentialUnreadableError as error:
             raise StorageUnavailableError(
                 "The key of erasures cannot be opened.", reason="key"
@@ -117,9 +126,13 @@ class ErasureMarks:
         return key
 
     def _begin(self, organization_id: str) -> None:
-        """Draw the key of an organization, unless somebody has just done so."""
+        """Draw the key of an organization."""
+        drawn = os.urandom(KEY_BYTES)
+        self._put(organization_id, self.vault.seal(drawn, erasure_context(organization_id)))
+
+    def _put(self, organization_id: str, sealed: str) -> None:
+        """Keep a key, unless somebody has just kept another one."""
         now = self.clock.now()
-        sealed = self.vault.seal(os.urandom(KEY_BYTES), erasure_context(organization_id))
         record = ErasureKey(
             organization_id=organization_id, created_at=now, updated_at=now, key=sealed
         )

@@ -1,8 +1,9 @@
 """Recovery: what a store has to hear after it went back to an earlier state.
 
-Who opted out since then is on the lists again before anything is sent; what platforms hold is
-doubted until all was stated again; what was under way begins anew under new names, as platforms
-may know the old ones. All of it may be done again at any time, after a crash too.
+Who opted out since then is on the lists again before anything is sent, and who was erased from
+segments is erased again; what platforms hold is doubted until all was stated again; what was under
+way begins anew under new names, as platforms may know the old ones. All of it may be done again at
+any time, after a crash too.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from activation.domain.distribution import (
     Progress,
 )
 from activation.domain.entity import new_id, timestamp
+from activation.domain.job import Job
 from activation.domain.ledger import Ledger
 from activation.domain.recovery import Recovery
 from activation.ports import Batch, BlobKey, Clock, Key, Query, Write
 from activation.services.distributions import DistributionService, batch_id
 from activation.services.erased_members import ErasedMembers
+from activation.services.erasure_playback import ErasurePlayback
 from activation.services.playback import Playback
 from activation.services.restore_mark import era_at, mark, marked
 from activation.services.suppression_journal import SuppressionJournal
@@ -54,26 +57,31 @@ class RecoveryService:
     playback: Playback
     erased: ErasedMembers
     journal: SuppressionJournal
+    erasures: ErasurePlayback
     clock: Clock
 
     def run(self, since: datetime, told: Told = lambda _: None) -> Recovery:
         """Tell the store that it went back to its state of `since`. A second time for the same
-        instant, only the journal is played back."""
+        instant, only the journals are played back."""
         documents, now = self.distributions.documents, self.clock.now()
         before = marked(documents)
         again = before is not None and before["since"] == timestamp(since)
         counts: Counter[str] = Counter()
         entries = dict(self.journal.organizations(since - OVERLAP))
-        organizations = sorted({*entries, *self._organizations()})
+        erasures = dict(self.erasures.journal.organizations(since - OVERLAP))
+        organizations = sorted({*entries, *erasures, *self._organizations()})
+        jobs: list[Job] = []
         for organization_id in organizations:
             told(organization_id)
             counts += self._suppressions(organization_id, entries.get(organization_id, ()))
+            jobs += self.erasures.asked(organization_id, erasures.get(organization_id, ()))
         era = era_at(now)
         for organization_id in () if again else organizations:
             told(organization_id)
             counts += self._doubted(organization_id, era)
         if not again:
             documents.commit(Batch([mark(documents, since, now, era)]))
+        counts += self.erasures.done(jobs)
         return Recovery(since=since, again=again, organizations=len(organizations), **counts)
 
     def _organizations(self) -> Iterator[str]:

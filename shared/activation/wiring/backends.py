@@ -81,7 +81,7 @@ class Backends:
 
     @cached_property
     def journal_blobs(self) -> BlobStore:
-        """The journal of suppressions: apart from what a backup brings back."""
+        """The journals of suppressions and erasures: apart from what a backup brings back."""
         if not self._embedded:
             return self._bucket(self.settings.journal_bucket or self.settings.archive_bucket)
         from activation.adapters.embedded.blobs import FileBlobs

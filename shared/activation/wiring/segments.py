@@ -11,6 +11,7 @@ from activation.wiring.distributions import Distributions
 if TYPE_CHECKING:
     from activation.services.change_feed import ChangeHub
     from activation.services.change_pages import ChangePages
+    from activation.services.erasure_journal import ErasureJournal
     from activation.services.erasure_marks import ErasureMarks
     from activation.services.event_archive import EventArchive
     from activation.services.event_archiver import EventArchiver
@@ -97,12 +98,24 @@ class Segments(Distributions):
         return ErasureMarks(self.documents, self.suppression_vault, self.clock)
 
     @cached_property
+    def erasure_journal(self) -> ErasureJournal:
+        """Requests to erase users, kept apart from the store."""
+        from activation.services.erasure_journal import ErasureJournal
+
+        return ErasureJournal(self.journal_blobs, self.suppression_vault, self.clock)
+
+    @cached_property
     def user_erasures(self) -> UserErasures:
         """Erasures of users."""
         from activation.services.user_erasures import UserErasures
 
         return UserErasures(
-            self.commits, self.jobs, self.erasure_marks, self._stores_of_users, self.clock
+            self.commits,
+            self.jobs,
+            self.erasure_marks,
+            self.erasure_journal,
+            self._stores_of_users,
+            self.clock,
         )
 
     def _stores_of_users(self) -> list[tuple[str, Erase]]:
