@@ -74,11 +74,12 @@ class App(Segments):
             self.shards,
             self.told_steps,
             self.settings.membership_days,
-            self._dead_events,
+            self._dead_letters,
+            self.dead_events,
             self.clock,
         )
 
-    def _dead_events(self) -> frozenset[str] | None:
+    def _dead_letters(self) -> frozenset[str] | None:
         """Dead letters of events; on Pub/Sub they go by themselves."""
         if not self._embedded:
             return None

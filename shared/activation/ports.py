@@ -6,7 +6,7 @@ every port is its docstring, and the suite `tests/contracts` holds each back-end
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import IO, Any, Protocol
@@ -279,6 +279,11 @@ class MessageBus(Protocol):
 
     def redrive(self, subscription: str, limit: int = 100) -> int:
         """Publish dead letters again under their own ids, then drop them; returns how many."""
+
+    def revise(self, subscription: str, revised: Callable[[Message], Message | None]) -> bool:
+        """Put in the place of each dead letter what `revised` makes of it, nothing for None, and
+        leave those alone that it returns as they are. False, and nothing is done, on a bus whose
+        messages cannot be changed: there they go by themselves, after a month at the latest."""
 
     def ping(self) -> None:
         """Return when the bus answers; raise StorageUnavailableError otherwise."""

@@ -281,6 +281,9 @@ class TapedBus:
             lambda: self._publish(messages[: len(messages) // 2]),
         )
 
+    def revise(self, subscription: str, revised: Callable[[Message], Message | None]) -> bool:
+        return self.tape.effect("revise", lambda: self.inner.revise(subscription, revised))
+
     def _publish(self, messages: Sequence[Message]) -> None:
         self.inner.publish(messages)
         self.tape.published.extend(messages)

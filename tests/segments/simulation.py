@@ -128,6 +128,10 @@ class Wire:
         """Nothing to do."""
         return 0
 
+    def revise(self, subscription: str, revised: Callable[[Message], Message | None]) -> bool:
+        """There is nothing to change."""
+        return True
+
     def ping(self) -> None:
         """It is there."""
 

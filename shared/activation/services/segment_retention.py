@@ -19,6 +19,7 @@ from activation.errors import ConflictError
 from activation.ports import Batch, BlobKey, Clock, Document, Key, Query, Write
 from activation.services.access import retry_conflicts
 from activation.services.commits import Commits
+from activation.services.dead_events import DeadEvents
 from activation.services.events import REFUSALS
 from activation.services.parcels import object_of
 from activation.services.rule_books import CURRENT, RULES
@@ -52,6 +53,7 @@ class SegmentRetention:
     days: int
     waiting: Callable[[], frozenset[str] | None]
     """Ids of dead letters that are there; None where the bus lets them go by itself."""
+    letters: DeadEvents
     clock: Clock
     max_deleted: int = MAX_DELETED
 
@@ -71,6 +73,8 @@ class SegmentRetention:
                 if not dry_run:
                     self._delete(caller, PREFIX + name, page)
                 keep()
+        if not dry_run:
+            self.letters.tidy(caller.organization_id)
         return counts
 
     # what is over -----------------------------------------------------------------------------

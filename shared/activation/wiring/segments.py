@@ -11,6 +11,7 @@ from activation.wiring.distributions import Distributions
 if TYPE_CHECKING:
     from activation.services.change_feed import ChangeHub
     from activation.services.change_pages import ChangePages
+    from activation.services.dead_events import DeadEvents
     from activation.services.erasure_journal import ErasureJournal
     from activation.services.erasure_marks import ErasureMarks
     from activation.services.event_archive import EventArchive
@@ -105,6 +106,13 @@ class Segments(Distributions):
         return ErasureJournal(self.journal_blobs, self.suppression_vault, self.clock)
 
     @cached_property
+    def dead_events(self) -> DeadEvents:
+        """Events of erased users in dead letters."""
+        from activation.services.dead_events import DeadEvents
+
+        return DeadEvents(self.bus, self.shards, self.erasure_marks, self.clock)
+
+    @cached_property
     def user_erasures(self) -> UserErasures:
         """Erasures of users."""
         from activation.services.user_erasures import UserErasures
@@ -129,6 +137,7 @@ class Segments(Distributions):
             ("history", eraser.history),
             ("events", eraser.events),
             ("objects", eraser.objects),
+            ("dead_letters", self.dead_events.erase),
         ]
 
     @cached_property

@@ -58,6 +58,9 @@ _BURY = """INSERT INTO dead_letters (subscription, lane, data, attributes, attem
     VALUES (?, ?, ?, ?, ?, ?)"""
 _DEAD = """SELECT seq, subscription, lane, data, attributes, attempts, reason FROM dead_letters
     WHERE subscription = ? ORDER BY seq LIMIT ?"""
+_DEAD_AFTER = """SELECT seq, data, attributes FROM dead_letters
+    WHERE subscription = ? AND seq > ? ORDER BY seq LIMIT 100"""
+_REPLACE = "UPDATE dead_letters SET data = ? WHERE seq = ?"
 _UNBURY = "DELETE FROM dead_letters WHERE seq = ?"
 
 _BEHIND = """SELECT seq, data, attributes, attempts FROM queue
@@ -150,6 +153,19 @@ class SqliteBus:
         moved = self._database.write(lambda c: self._unbury(c, subscription, limit))
         self._announce()
         return moved
+
+    def revise(self, subscription: str, revised: Callable[[Message], Message | None]) -> bool:
+        """Put in the place of each dead letter what `revised` makes of it. One that is redriven
+        meanwhile is left alone."""
+        after = 0
+        while rows := self._dead_after(subscription, after):
+            found = [(seq, decode(d, orjson.loads(a), "")) for seq, d, a in rows]
+            made = [(seq, message, revised(message)) for seq, message in found]
+            changes = [(seq, new) for seq, message, new in made if new is not message]
+            if changes:
+                self._database.write(partial(self._replace, changes))
+            after = rows[-1][0]
+        return True
 
     def ping(self) -> None:
         """Return when the bus answers."""
@@ -306,6 +322,19 @@ class SqliteBus:
         self._enqueue(connection, (row[1:5] for row in rows))
         connection.executemany(_UNBURY, [row[:1] for row in rows])
         return len(rows)
+
+    def _dead_after(self, subscription: str, after: int) -> list[tuple[int, bytes, bytes]]:
+        with self._database.read() as connection:
+            return connection.execute(_DEAD_AFTER, (subscription, after)).fetchall()
+
+    def _replace(
+        self, changes: Sequence[tuple[int, Message | None]], connection: sqlite3.Connection
+    ) -> None:
+        for seq, message in changes:
+            if message is None:
+                connection.execute(_UNBURY, (seq,))
+            else:
+                connection.execute(_REPLACE, (encode(message)[0], seq))
 
     def _enqueue(
         self, connection: sqlite3.Connection, rows: Iterable[tuple[str, str | None, bytes, bytes]]

@@ -6,7 +6,7 @@ subscription of the same name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
@@ -77,6 +77,10 @@ class PubSubBus:
             request = {"subscription": self._dead(subscription), "ack_ids": ack_ids}
             self._subscriber.acknowledge(request=request, **self._bounds)
         return len(received)
+
+    def revise(self, subscription: str, revised: Callable[[Message], Message | None]) -> bool:
+        """Not possible: a message of Pub/Sub never changes, and no pull hands out all of them."""
+        return False
 
     def ping(self) -> None:
         """Return when the bus answers; raise StorageUnavailableError otherwise.
