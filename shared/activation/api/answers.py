@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
-from activation.domain.audience import Audience, AudienceType
+from activation.domain.audience import HIDDEN, Audience, AudienceType
 from activation.domain.caller import Role
 from activation.domain.distribution import HIDDEN, Distribution
 from activation.domain.entity import Entity, Instant, Value
@@ -44,7 +44,7 @@ def public_form(
 
 AudienceAnswer = public_form(
     Audience,
-    frozenset({"resting_status", "manifest_id", "members_kept_from", "backups_kept_from"}),
+    HIDDEN,
     type=AudienceType,
     total_audience_size=int,
 )

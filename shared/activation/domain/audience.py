@@ -11,7 +11,12 @@ from activation.domain.entity import Draft, Entity, Instant, Value, require_tran
 from activation.domain.manifest import Place, StorageTier
 from activation.domain.operators import ValueType
 from activation.domain.retention import AudienceRetentionPolicy, LegalHold, RetentionClass
-from activation.domain.segment_follow import Following, SegmentBinding, SegmentBindingDraft
+from activation.domain.segment_follow import (
+    FollowedAs,
+    Following,
+    SegmentBinding,
+    SegmentBindingDraft,
+)
 from activation.errors import InvalidStateError
 
 MAX_NAME = 255
@@ -176,6 +181,12 @@ class Derivation(Value):
     derived_at: Instant | None = None
 
 
+HIDDEN = frozenset(
+    {"resting_status", "manifest_id", "members_kept_from", "backups_kept_from", "followed_as"}
+)
+"""What callers do not see of an audience."""
+
+
 class Audience(Entity):
     """The record of an audience. `size` counts distinct members in the current manifest."""
 
@@ -212,6 +223,8 @@ class Audience(Entity):
     """Audiences that are derived from this one."""
     segment: SegmentBinding | None = None
     """The segment that its members follow."""
+    followed_as: tuple[FollowedAs, ...] = ()
+    """As what users of segments became its members, now or ever: so they are found again."""
     following: Following | None = None
     """How far they do; found when the audience is shown, and never stored."""
     legal_hold: LegalHold | None = None
@@ -241,8 +254,7 @@ class Audience(Entity):
 
     def public(self) -> dict[str, Any]:
         """What callers see: also `total_audience_size` and `type`, the names of the documents."""
-        hidden = {"resting_status", "manifest_id", "members_kept_from", "backups_kept_from"}
-        shown = self.model_dump(mode="json", exclude=hidden)
+        shown = self.model_dump(mode="json", exclude=set(HIDDEN))
         return {**shown, "type": self.data_type.value, "total_audience_size": self.size}
 
     def require_own_members(self) -> None:

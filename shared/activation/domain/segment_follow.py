@@ -13,6 +13,14 @@ from activation.domain.member import fits
 from activation.domain.member_import import HashRule
 
 
+class FollowedAs(Value):
+    """As what a user id becomes a member."""
+
+    identifier: IdentifierType
+    hash_rule: HashRule = HashRule.RAW
+    default_region: str | None = None
+
+
 class SegmentBinding(Value):
     """The segment that an audience follows, and what its user ids are.
 
@@ -34,6 +42,15 @@ class SegmentBinding(Value):
     bound_at: Instant
     manifest_id: str | None = None
     """The manifest that came of following; another one: the members were changed since."""
+
+    @property
+    def followed_as(self) -> FollowedAs:
+        """As what its user ids become members."""
+        return FollowedAs(
+            identifier=self.identifier,
+            hash_rule=self.hash_rule,
+            default_region=self.default_region,
+        )
 
     def says(self) -> tuple[object, ...]:
         """All that decides on the members."""

@@ -34,6 +34,8 @@ class UserErasure(Entity):
     number: int | None = None
     changes: int = 0
     """Entries and exits that were taken out of what had been told."""
+    members: dict[str, int] = Field(default_factory=dict)
+    """Members that left audiences, by audience."""
 
 
 def is_pseudonym(user_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from activation.domain.manifest import Manifest, PartitionObject
+from activation.domain.manifest import Manifest, PartitionObject, StoredPart
 from activation.members.ahead import in_order
 from activation.members.deltas import CHANGE, applied, between, bounds_of, keys_of, located
 from activation.members.layout import KEY_COLUMNS, PATCH, fields_of, first_bytes, leading
@@ -39,6 +39,19 @@ def looked_up(
     open_ended[places] = False
     rest = keys.filter(pa.array(open_ended)).combine_chunks()
     return applied(_in_partitions(store, manifest, rest, names), changes.select([*names, CHANGE]))
+
+
+def names_any(store: PartStore, organization_id: str, part: StoredPart, keys: Any) -> Any:
+    """Whether a stored part names any of these few keys, as a member or as one who leaves."""
+    with opened(store, organization_id, part) as groups:
+        for digest in keys_of(keys)[0]:
+            low = digest.tobytes()
+            if not groups.within(low, _behind(low)):
+                continue
+            rows = groups.between(low, _behind(low), KEY_COLUMNS)
+            if located(keys, rows)[1].any():
+                return True
+    return False
 
 
 def _behind(digest: bytes) -> bytes:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from activation.domain.identifier import IdentifierType
 from activation.domain.member_import import ColumnMapping
-from activation.domain.segment_follow import SegmentBinding
+from activation.domain.segment_follow import FollowedAs, SegmentBinding
 from activation.members.block import Block
+from activation.members.changes import sorted_keys
 from activation.members.headers import Role
+from activation.members.layout import TYPES
 from activation.members.mapping import Columns
 from activation.members.ndjson import as_text
 from activation.members.rows import Encoded, Encoder, Refused
 
 USER_ID = "user_id"
+
+
+def keys_of_user(rules: Iterable[FollowedAs], user_id: str, now: datetime) -> Any:
+    """The sorted keys of the members that a user may be, by each of the rules; none by those to
+    which his id is no identifier."""
+    keys: set[tuple[IdentifierType, bytes]] = set()
+    for rule in rules:
+        binding = SegmentBinding(segment_id="", binding_id="", bound_at=now, **dict(rule))
+        members = UserIds(binding).encoded([user_id], now).members
+        names = (members.column(name).to_pylist() for name in ("identifier_type", "digest"))
+        keys |= {(TYPES[code], digest) for code, digest in zip(*names, strict=True)}
+    return sorted_keys(sorted(keys))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ from activation.services.lineage import (
 from activation.services.organizations import OrganizationService
 from activation.services.quotas import QuotaService
 from activation.services.records import Records, require_owner
-from activation.services.segment_bindings import bound, require_bindable
+from activation.services.segment_bindings import bound, followed_as, require_bindable
 from activation.services.version_records import recorded, version_of, version_write
 
 
@@ -168,7 +168,8 @@ class AudienceService(Records[Audience]):
         fields = _fields_of(draft)
         in_use: list[Write] = []
         if draft.segment is not None:
-            fields["segment"], write = bound(self.documents, caller, draft.segment, self.clock)
+            binding, write = bound(self.documents, caller, draft.segment, self.clock)
+            fields |= {"segment": binding, "followed_as": (binding.followed_as,)}
             in_use.append(write)
         metadata = AudienceMetadata(created_by=caller.user_id, **fields.pop("metadata", {}))
         audience = Audience(
@@ -226,7 +227,8 @@ class AudienceService(Records[Audience]):
             fields.pop("name", None)
         in_use: list[Write] = []
         if "segment" in changes.model_fields_set:
-            fields["segment"], in_use = self._bound(caller, before, changes.segment)
+            binding, in_use = self._bound(caller, before, changes.segment)
+            fields |= {"segment": binding, "followed_as": followed_as(before, binding)}
         return self._versioned(
             caller, stored, fields, "api:audience:update", "Definition changed", in_use
         )

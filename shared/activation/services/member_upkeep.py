@@ -105,7 +105,13 @@ class MemberUpkeep:
         )
         return None if result else told(before)
 
-    def erase(self, caller: Caller, audience_id: str, leaving: Callable[[Any], Any]) -> int:
+    def erase(
+        self,
+        caller: Caller,
+        audience_id: str,
+        leaving: Callable[[Any], Any],
+        extra: Extra = lambda _audience, _result: (),
+    ) -> int:
         """Take out the members that `leaving` marks, and let go of every version and backup from
         before; returns how many left. InvalidStateError under legal hold."""
 
@@ -121,7 +127,8 @@ class MemberUpkeep:
             "function:members:erase",
             "Erased people removed",
             merge,
-            lambda _audience, _result: (),
+            extra,
+            status=lambda before: {"version": before.version + 1},
             upkeep=True,
             require=_require_unheld,
             finish=kept_from_now,

@@ -6,7 +6,7 @@ from activation.documents import Collection, Stored
 from activation.domain.audience import Audience, AudienceStatus
 from activation.domain.caller import Caller
 from activation.domain.entity import new_id
-from activation.domain.segment_follow import SegmentBinding, SegmentBindingDraft
+from activation.domain.segment_follow import FollowedAs, SegmentBinding, SegmentBindingDraft
 from activation.domain.segment_record import SegmentRecord
 from activation.errors import InvalidStateError
 from activation.ports import Clock, DocumentStore, Query, Write
@@ -45,6 +45,13 @@ def require_bindable(audience: Audience) -> None:
         raise _refused("An import is running; wait for its end or cancel it.", "processing")
     if audience.status is AudienceStatus.ARCHIVED:
         raise _refused("The audience is archived.", "archived")
+
+
+def followed_as(audience: Audience, binding: SegmentBinding | None) -> tuple[FollowedAs, ...]:
+    """As what users became members of an audience, with what it follows from now on."""
+    known = (audience.segment, binding)
+    more = (one.followed_as for one in known if one is not None)
+    return tuple(dict.fromkeys((*audience.followed_as, *more)))
 
 
 def followers(documents: DocumentStore, organization_id: str, segment_id: str) -> list[Audience]:

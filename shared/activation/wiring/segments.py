@@ -129,15 +129,19 @@ class Segments(Distributions):
     def _stores_of_users(self) -> list[tuple[str, Erase]]:
         """Every store that knows users by name, in the order in which an erasure goes through
         them."""
+        from activation.services.audience_erasure import Areas, AudienceEraser
         from activation.services.shard_erasure import ShardEraser
 
         eraser = ShardEraser(self.shards, self.erasure_marks, self.event_archive)
+        areas = Areas(self.backup_blobs, self.archive_blobs)
+        audiences = AudienceEraser(self.member_upkeep, areas, self.clock)
         return [
             ("memberships", eraser.memberships),
             ("history", eraser.history),
             ("events", eraser.events),
             ("objects", eraser.objects),
             ("dead_letters", self.dead_events.erase),
+            ("audiences", audiences.erase),
         ]
 
     @cached_property
