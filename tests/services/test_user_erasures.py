@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,15 +23,12 @@ from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import shard_of
 from activation.domain.user_erasure import is_pseudonym
 from activation.errors import BadRequestError, ConflictError, NotFoundError, ValidationError
-from activation.indexes import INDEXES, SWEPT, UNFILTERED
 from activation.ports import Batch, Message, Query
-from activation.segments.codec import MARK, unpack
-from activation.segments.event_file import file_table
 from activation.services.event_archive import Span
-from activation.services.event_log import LOG
 from activation.services.event_messages import USER_EVENTS
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from tests.services.support import drained
+from tests.services.unpacked import holds
 
 MINUTE = timedelta(minutes=1)
 BOB = "bob-the-user-to-be-forgotten"
@@ -92,31 +88,9 @@ def erased(app: App, caller: Caller, user_id: str = BOB) -> Job:
     return drained(app, app.user_erasures.request(caller, user_id).entity)
 
 
-def everything(app: App) -> Iterator[bytes]:
-    """All that the stores hold of acme, unpacked."""
-    for name in {*INDEXES, *SWEPT, *UNFILTERED}:
-        for one in app.documents.query(Query("acme", name, limit=1_000)):
-            yield repr(one).encode()
-    for name in ("segment_states", "segment_deltas", TRANSITIONS, "segment_rules", LOG):
-        for one in app.documents.query(Query("acme", name, limit=1_000)):
-            if "data" in one.data:
-                yield plain(base64.b64decode(one.data["data"]))
-    for info in app.member_blobs.list("acme"):
-        content = app.member_blobs.get(info.key)
-        yield plain(content) if content.startswith(MARK) else content
-    for info in app.event_blobs.list("acme"):
-        yield repr(file_table(app.event_blobs.get(info.key)).to_pylist()).encode()
-
-
-def plain(packed: bytes) -> bytes:
-    """A packed parcel as it reads."""
-    header, columns = unpack(packed)
-    return orjson.dumps(header) + b"".join(column.tobytes() for column in columns.values())
-
-
 def known(app: App, user_id: str = BOB) -> bool:
     """Whether anything that is stored names a user."""
-    return any(user_id.encode() in content for content in everything(app))
+    return holds(app, user_id)
 
 
 def another(app: App) -> ShardWorker:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
-from activation.domain.audience import HIDDEN, Audience, AudienceType
+from activation.domain.audience import INTERNAL, Audience, AudienceType
 from activation.domain.caller import Role
 from activation.domain.distribution import HIDDEN, Distribution
 from activation.domain.entity import Entity, Instant, Value
@@ -44,7 +44,7 @@ def public_form(
 
 AudienceAnswer = public_form(
     Audience,
-    HIDDEN,
+    INTERNAL,
     type=AudienceType,
     total_audience_size=int,
 )

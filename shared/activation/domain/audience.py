@@ -181,7 +181,7 @@ class Derivation(Value):
     derived_at: Instant | None = None
 
 
-HIDDEN = frozenset(
+INTERNAL = frozenset(
     {"resting_status", "manifest_id", "members_kept_from", "backups_kept_from", "followed_as"}
 )
 """What callers do not see of an audience."""
@@ -254,7 +254,7 @@ class Audience(Entity):
 
     def public(self) -> dict[str, Any]:
         """What callers see: also `total_audience_size` and `type`, the names of the documents."""
-        shown = self.model_dump(mode="json", exclude=set(HIDDEN))
+        shown = self.model_dump(mode="json", exclude=set(INTERNAL))
         return {**shown, "type": self.data_type.value, "total_audience_size": self.size}
 
     def require_own_members(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,7 @@ from activation.services.upkeep import ENDED, Upkeep, acting_in
 PAGE = 100
 SWEEPING = frozenset({RetentionJob.WEEKLY, RetentionJob.MONTHLY})
 MAX_DELIVERIES = 5
+ERASED_LATELY = timedelta(days=4)
 LASTING = frozenset({RetentionAction.ARCHIVE, RetentionAction.DELETE})
 """What the guard counts."""
 COUNTS = {
@@ -422,8 +424,18 @@ class _Round:
         documents = self.worker.retention.commits.documents
         if documents.count(Query(organization_id, "deleted_audiences")):
             return True
+        if self._has_erased(organization_id):
+            return True
         last = documents.query(Query(organization_id, "jobs", {"kind": JobKind.SWEEP}, limit=1))
         return bool(last) and "released" in Job.restored(last[0].data).result
+
+    def _has_erased(self, organization_id: str) -> bool:
+        """Whether a user was erased lately: what held him is released by one sweep, and deleted by
+        the next."""
+        documents = self.worker.retention.commits.documents
+        query = Query(organization_id, "jobs", {"kind": JobKind.ERASE_USER}, limit=1)
+        last = [Job.restored(one.data) for one in documents.query(query)]
+        return any(self.worker.clock.now() - one.created_at <= ERASED_LATELY for one in last)
 
     def _effects(self) -> Counter[str]:
         """What was done, from the audit log."""
