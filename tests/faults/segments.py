@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from activation.app import App
+from activation.domain.audience import AudienceDraft
 from activation.domain.caller import Caller
 from activation.domain.entity import timestamp
 from activation.domain.segment_record import NewSegmentDraft, SegmentDefinition
@@ -69,6 +70,16 @@ def peopled(app: App) -> Scene:
     """Users in both."""
     scene = defined(app)
     app.events.accept(ANN, orders([*USERS, "ann", BOB], 0))
+    return scene
+
+
+def followed(app: App) -> Scene:
+    """Users in both, and two audiences that follow one, each with its own kind of version."""
+    scene = peopled(app)
+    for name, more in (("Live", {}), ("Sent", {"distribute_every_minutes": 5})):
+        bound = {"segment_id": scene.ids["buyers"], "identifier": "customer_id", **more}
+        draft = {"name": name, "type": "first_party", "segment": bound}
+        app.audiences.create(ANN, AudienceDraft.model_validate(draft))
     return scene
 
 
@@ -136,6 +147,9 @@ SEGMENTS: Mapping[str, Flow] = {
         Flow("change the rules", peopled, replace_rules, refit=small),
         Flow("delete a segment", peopled, delete_segment, asks=by_the_system, refit=small),
         Flow("erase a user", peopled, erase, refit=small),
+        Flow(
+            "erase a user from audiences", followed, erase, refit=small, exact=False, ages=True
+        ),
         Flow("archive events", peopled, archive_events, asks=by_the_system, refit=small),
     )
 }

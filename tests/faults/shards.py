@@ -9,17 +9,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from activation.app import App
+from activation.domain.audience import Audience
 from activation.domain.event import Event
 from activation.domain.membership import Transition
 from activation.domain.segment_record import SegmentRecord
 from activation.domain.segment_shard import SHARDS, shard_id
 from activation.domain.user_erasure import UserErasure, is_pseudonym
 from activation.errors import ActivationError
-from activation.ports import Query
+from activation.members.user_ids import keys_of_user
+from activation.ports import BlobKey, Query
 from activation.segments.event_file import events_of
 from activation.segments.minutes import Moment, micros_of
+from activation.services.audience_erasure import Areas, AudienceEraser, Search
+from activation.services.erasure_journal import ERASURES
 from activation.services.event_archive import Span
 from activation.services.event_log import LOG
+from activation.services.segment_bindings import followed_as
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_states import DELTAS, HEADS, STATES, OpenShard
 from tests.faults.world import ANN, MANY, all_of
@@ -78,9 +83,38 @@ def broken_segments(app: App) -> list[str]:
             found.append("S1 an event was counted twice")
         for opened in shards(app):
             found += _shard_broken(app, opened, events)
+        found += _erased_broken(app)
     except ActivationError as error:
         found.append(f"S1 a shard cannot be read: {error}")
     return found
+
+
+def _erased_broken(app: App) -> list[str]:
+    """Whether each request to erase is in the journal, and who was erased in no audience. Whoever
+    came back since is looked at as the new user he is."""
+    found: list[str] = []
+    there = {name for opened in shards(app) for name in opened.state.users.names}
+    for erasure in all_of(app, "user_erasures", UserErasure):
+        key = BlobKey(ERASURES, f"{ORGANIZATION}/{erasure.entry_id}")
+        try:
+            user_id = app.erasure_journal.entry(key).user_id
+        except ActivationError:
+            found.append("S5 an erasure is not in the journal")
+            continue
+        if erasure.user_id is None and user_id not in there and _in_audience(app, user_id):
+            found.append("S6 an audience holds somebody who was erased")
+    return found
+
+
+def _in_audience(app: App, user_id: str) -> bool:
+    eraser = AudienceEraser(app.member_upkeep, Areas(app.backup_blobs, app.archive_blobs), app.clock)
+    for audience in all_of(app, "audiences", Audience):
+        if rules := followed_as(audience, None):
+            keys = keys_of_user(rules, user_id, app.clock.now())
+            held = Search(eraser, audience, keys, lambda: None).held()
+            if held.members or held.version or held.backup:
+                return True
+    return False
 
 
 def _shard_broken(app: App, opened: OpenShard, events: Sequence[Event]) -> list[str]:

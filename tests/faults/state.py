@@ -13,10 +13,11 @@ from activation.app import App
 from activation.documents import Collection
 from activation.domain.audience import Audience
 from activation.domain.audit import AuditEntry
+from activation.domain.identifier import key_digest
 from activation.domain.job import Job
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.member import MemberFilter
-from activation.domain.member_import import ImportStatus, MemberImport
+from activation.domain.member_import import HashRule, ImportStatus, MemberImport
 from activation.domain.quota import QuotaLimit
 from activation.domain.segment_shard import SHARDS
 from activation.domain.suppression import SuppressionReference
@@ -322,7 +323,8 @@ def out_of_step(app: App) -> list[str]:
         if audience.segment is None or why_paused(audience) is not None:
             continue
         users = _users_of(app, audience.segment.segment_id)
-        wanted = {bytes.fromhex(user) for user in users}
+        raw = audience.segment.hash_rule is HashRule.RAW
+        wanted = {key_digest(user) if raw else bytes.fromhex(user) for user in users}
         if {member[1] for member in current_members(app, audience)} != wanted:
             found.append("I21 an audience is not in step with its segment")
         follow = app.follow_worker.records.get(ORGANIZATION, audience.audience_id).entity

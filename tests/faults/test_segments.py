@@ -70,6 +70,13 @@ def test_a_crash_anywhere_lets_an_erasure_go_on(lab: Lab, tell: Tell) -> None:
     tell(lab.explored(flow, lab.expected(flow), at_most=2 * DRAWN))
 
 
+def test_a_crash_anywhere_lets_nobody_who_was_erased_stay_in_an_audience(
+    lab: Lab, tell: Tell
+) -> None:
+    flow = SEGMENTS["erase a user from audiences"]
+    tell(lab.explored(flow, lab.expected(flow), at_most=DRAWN))
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", SEGMENTS)
 def test_a_crash_anywhere_changes_nothing(lab: Lab, name: str, tell: Tell) -> None:
