@@ -102,6 +102,7 @@ class App(Segments):
             ),
             self.suppressions.lists,
             Parcels(self.member_blobs),
+            self.erasure_journal,
             self.clock,
         )
 

@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
+import orjson
+
 from activation.app import App
 from activation.documents import Stored
 from activation.domain.audience import Audience, AudienceChanges
 from activation.domain.caller import Caller, Claim
 from activation.domain.entity import new_id
+from activation.domain.job import Job
 from activation.domain.manifest import Manifest
 from activation.domain.segment_follow import SegmentFollow
 from activation.errors import ConflictError
@@ -25,12 +28,14 @@ from activation.members.followed import Difference
 from activation.members.store import MergeResult
 from activation.ports import ABSENT, Batch, BlobInfo, BlobKey, BlobStore, Key, Query, Write
 from activation.services.archives import nothing_more
+from activation.services.erasure_journal import ERASURES, entry_context
 from activation.services.follow_work import FollowWork
 from activation.services.idempotency import completion
 from activation.services.quotas import QuotaService
 from activation.services.suppression_lists import SuppressionLists
+from activation.services.user_erasures import UserErasures
 from activation.services.version_records import version_of, version_write
-from tests.faults import flows
+from tests.faults import flows, segments
 from tests.faults.flows import FLOWS
 from tests.faults.interleave import Pair
 from tests.faults.lab import Flow
@@ -308,6 +313,32 @@ def noted_afterwards(app: App, caller: Caller, scene: Scene) -> Answer:
     return flows.opt_out(app, caller, scene)
 
 
+class AskedAfterwards(UserErasures):
+    """Erasures whose journal is written once the request is committed."""
+
+    __slots__ = ()
+
+    def _request(self, caller: Caller, user_id: str, digest: str) -> Stored[Job]:
+        organization_id = caller.organization_id
+        found = self.records.find(organization_id, digest)
+        if found is not None and found.entity.user_id is not None:
+            return self.jobs.records.get(organization_id, found.entity.job_id)
+        entry_id = new_id(self.clock.now())
+        stored = self._committed(caller, user_id, digest, entry_id)
+        sealed = self.journal.vault.seal(user_id.encode(), entry_context(organization_id, entry_id))
+        content = orjson.dumps({"user": sealed, "key": self.marks.sealed(organization_id)})
+        self.journal.blobs.put(BlobKey(ERASURES, f"{organization_id}/{entry_id}"), content)
+        return stored
+
+
+def asked_afterwards(app: App, caller: Caller, scene: Scene) -> Answer:
+    erasures = app.user_erasures
+    fields = {one.name: getattr(erasures, one.name) for one in dataclasses.fields(erasures)}
+    app.__dict__["user_erasures"] = AskedAfterwards(**fields)
+    return segments.erase(app, caller, scene)
+
+
+ERASE = segments.SEGMENTS["erase a user"]
 ARCHIVE = Flow("archive at once", flows.filled_objects, right_archive, asks=flows.by_the_system)
 FOLLOW = FLOWS["follow"]
 ADD = FLOWS["upsert of objects"]
@@ -369,6 +400,11 @@ MUTANTS: Mapping[str, Mutant] = {
         Mutant(
             replace(FLOWS["suppress"], name="journal afterwards", act=noted_afterwards),
             FLOWS["suppress"],
+            True,
+        ),
+        Mutant(
+            replace(ERASE, name="journal of erasures afterwards", act=asked_afterwards),
+            ERASE,
             True,
         ),
         Mutant(

@@ -147,9 +147,7 @@ SEGMENTS: Mapping[str, Flow] = {
         Flow("change the rules", peopled, replace_rules, refit=small),
         Flow("delete a segment", peopled, delete_segment, asks=by_the_system, refit=small),
         Flow("erase a user", peopled, erase, refit=small),
-        Flow(
-            "erase a user from audiences", followed, erase, refit=small, exact=False, ages=True
-        ),
+        Flow("erase a user from audiences", followed, erase, refit=small, exact=False, ages=True),
         Flow("archive events", peopled, archive_events, asks=by_the_system, refit=small),
     )
 }

@@ -107,7 +107,9 @@ def _erased_broken(app: App) -> list[str]:
 
 
 def _in_audience(app: App, user_id: str) -> bool:
-    eraser = AudienceEraser(app.member_upkeep, Areas(app.backup_blobs, app.archive_blobs), app.clock)
+    eraser = AudienceEraser(
+        app.member_upkeep, Areas(app.backup_blobs, app.archive_blobs), app.clock
+    )
     for audience in all_of(app, "audiences", Audience):
         if rules := followed_as(audience, None):
             keys = keys_of_user(rules, user_id, app.clock.now())

@@ -9,7 +9,7 @@ from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
 from tests.faults.mutants import MUTANTS, RACES
 
-NIGHTLY = frozenset({"follow: followed before"})
+NIGHTLY = frozenset({"follow: followed before", "erase a user: journal of erasures afterwards"})
 TRIED = [
     pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in MUTANTS
 ]

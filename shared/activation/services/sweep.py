@@ -30,6 +30,7 @@ from activation.services.audience_sweep import (
     KeptFor,
 )
 from activation.services.commits import Commits
+from activation.services.erasure_journal import ErasureJournal
 from activation.services.jobs import JobRun
 from activation.services.parcels import Parcels
 from activation.services.suppression_imports import source_key
@@ -50,6 +51,7 @@ class SweepWorker:
     kept_for: KeptFor
     suppressions: SuppressionLists
     parcels: Parcels
+    erasures: ErasureJournal
     clock: Clock
 
     def run(self, run: JobRun) -> Mapping[str, Any]:
@@ -74,6 +76,7 @@ class SweepWorker:
             counts[kind] += self._folder(area, organization_id, folder, named)
             run.keep()
         counts["suppressions"] += self.suppressions.tidy(organization_id)
+        counts["erasures"] += self.erasures.tidy(organization_id)
         before = self.clock.now() - GRACE
         counts["segments"] += self.parcels.sweep(self.commits.documents, organization_id, before)
         return {kind: count for kind, count in counts.items() if count}

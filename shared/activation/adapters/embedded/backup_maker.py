@@ -84,6 +84,7 @@ class BackupMaker:
         """Make one; with a passphrase the keys of the store are in it, sealed."""
         if not (self.store.data / DOCUMENTS).is_file():
             raise NotFoundError(f"There is no store in {self.store.data}.", reason="no_store")
+        key_bundle.fingerprint(self.store.data)  # makes the keys of a store that used none yet
         keys = key_bundle.found_keys(self.store.data)
         sealed = key_bundle.sealed(keys, passphrase) if passphrase is not None else None
         folder = self.folder.prepared()
