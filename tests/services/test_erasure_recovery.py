@@ -78,7 +78,6 @@ def test_a_shard_whose_objects_are_gone_is_told_of(app: App, ann: Caller) -> Non
     went_back(app, then)
     assert counts(app, then) == (0, 2)
     assert marked(app.documents) is not None
-    assert not known(app)
 
 
 def test_what_the_restored_store_knows_is_not_done_again(
