@@ -147,8 +147,8 @@ def test_where_letters_cannot_be_changed_the_receipt_says_how_long_they_wait(
     app: App, ann: Caller, clock: MovableClock
 ) -> None:
     dead = replace(app.dead_events, bus=PubSubBus("project"))
-    stores = [*app.user_erasures.stores()[:-1], ("dead_letters", dead.erase)]
-    erasures = replace(app.user_erasures, stores=lambda: stores)
+    stores = {**dict(app.user_erasures.stores()), "dead_letters": dead.erase}
+    erasures = replace(app.user_erasures, stores=lambda: list(stores.items()))
     handlers = {JobKind.ERASE_USER: lambda: erasures.run}
     job = erasures.request(ann, BOB).entity
     replace(app.job_worker, handlers=handlers).run("acme", job.job_id, "t")
