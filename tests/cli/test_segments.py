@@ -75,7 +75,9 @@ def test_a_user_is_erased(program: Program, file_of: Callable[[str, str], Path])
     assert [one["user_id"] for one in program.json("segments", "members", "Buyers")] == ["bob"]
     assert program.json("events", "send", str(path))["accepted"] == 3
     assert [one["user_id"] for one in program.json("segments", "members", "Buyers")] == ["bob"]
-    assert "exits" in program.ok("users", "erase", "bob", "--yes")
+    told = program.ok("users", "erase", "bob", "--yes")
+    assert "memberships: exits" in told
+    assert "still hold this user" not in told
     program.ok("events", "send", str(file_of("more.ndjson", events(1, "a/b"))))
     assert program.json("users", "segments", "a/b")["user_id"] == "a/b"
 

@@ -13,8 +13,10 @@ from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.documents import Collection
 from activation.domain.audience import AudienceDraft
+from activation.domain.distribution import DistributionDraft
 from activation.domain.identifier import IdentifierType, key_digest
 from activation.domain.job import JobKind, JobStatus
+from activation.domain.platform import PlatformDraft
 from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.domain.segment_follow import FollowedAs, SegmentSend
 from activation.domain.version import AudienceVersion
@@ -28,6 +30,7 @@ from tests.conftest import START
 from tests.services.following import ANN, Shop, email, emails
 from tests.services.support import contents, drained
 from tests.services.unpacked import holds
+from tests.working import work
 
 BOB = email(7)
 OTHERS = emails(*range(1, 7))
@@ -225,6 +228,29 @@ def test_a_legal_hold_is_told_of_and_the_next_request_does_it(shop: Shop, app: A
     assert held.entity.version == app.audiences.find(ANN, audience_id).entity.version
     app.retention.lift(ANN, audience_id)
     assert erased(shop)["members"] == {audience_id: 1}
+
+
+def test_earlier_versions_under_legal_hold_stay(shop: Shop, app: App) -> None:
+    audience_id = followed(shop)
+    shop.minutes(32)
+    assert shop.record(audience_id).size == 0
+    app.retention.hold(ANN, audience_id, "A lawsuit")
+    before = app.audiences.find(ANN, audience_id).entity
+    receipt = erased(shop)
+    assert (receipt["members"], receipt["held"]) == ({}, [audience_id])
+    assert app.audiences.find(ANN, audience_id).entity == before
+
+
+def test_a_distribution_that_would_still_send_him_is_told_of(shop: Shop, app: App) -> None:
+    audience_id = followed(shop)
+    drop = {"platform_type": "file_drop", "name": "Drop", "credentials": {}}
+    platform = app.platforms.create(ANN, PlatformDraft.model_validate(drop)).entity
+    draft = DistributionDraft(audience_id=audience_id, platform_id=platform.platform_id)
+    waits = app.distributions.create(ANN, draft).entity.distribution_id
+    assert erased(shop)["distributions"] == [waits]
+    work(app, waits)
+    shop.minutes(5)
+    assert erased(shop)["distributions"] == []
 
 
 def test_an_archive_with_him_is_told_of(shop: Shop, app: App) -> None:

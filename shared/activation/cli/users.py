@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -54,6 +56,24 @@ def erase(user_id: str) -> None:
         require_done(job)
     receipts = job["result"].get("stores", {})
     shown = {
-        f"{store}: {what}": count for store, one in receipts.items() for what, count in one.items()
+        f"{store}: {what}": _shown(found)
+        for store, one in receipts.items()
+        for what, found in one.items()
     }
-    out.answer(job, facts(shown))
+    out.answer(job, facts(shown), *_advice(receipts.get("audiences", {})))
+
+
+def _shown(found: Any) -> Any:
+    """A receipt's part: counts by audience as their sum, names one after the other."""
+    if isinstance(found, Mapping):
+        return sum(found.values())
+    return (", ".join(found) or None) if isinstance(found, list) else found
+
+
+def _advice(audiences: Mapping[str, Any]) -> list[str]:
+    if not any(audiences.get(name) for name in ("held", "archives", "distributions")):
+        return []
+    return [
+        "[yellow]Audiences under legal hold, archives or distributions still hold this user; "
+        "docs/dynamic-audiences.md says what to do.[/yellow]"
+    ]
