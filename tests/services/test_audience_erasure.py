@@ -15,7 +15,7 @@ from activation.documents import Collection
 from activation.domain.audience import AudienceDraft
 from activation.domain.distribution import DistributionDraft
 from activation.domain.identifier import IdentifierType, key_digest
-from activation.domain.job import JobKind, JobStatus
+from activation.domain.job import FINAL, JobKind, JobStatus
 from activation.domain.platform import PlatformDraft
 from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.domain.segment_follow import FollowedAs, SegmentSend
@@ -317,6 +317,32 @@ def test_the_same_again_after_a_crash_counts_the_same(shop: Shop, app: App) -> N
     done = drained(app, job)
     assert done.result["stores"]["audiences"] == receipts[0]
     assert receipts[0]["members"] == dict.fromkeys(audiences, 1)
+
+
+def test_a_search_goes_on_where_the_last_call_has_ended(shop: Shop, app: App) -> None:
+    """Every call has time for one step only."""
+    audience_id = followed(shop)
+    shop.minutes(32)
+    shop.buys(*emails(*range(10, 30)))
+    shop.quiet()
+    backups = backed_up(shop, audience_id)
+    assert len(backups) > 1
+    job = app.user_erasures.request(ANN, BOB).entity
+    hasty = replace(app.job_worker, work_seconds=-1.0)
+    walks: list[tuple[int, ...]] = []
+    while job.status not in FINAL:
+        hasty.run("acme", job.job_id, "t")
+        job = app.jobs.records.get("acme", job.job_id).entity
+        if at := (job.state.get("walk") or {}).get("at"):
+            walks.append((at["version"], at["backup"]))
+        assert len(walks) < 20, "it does not get on"
+    assert job.result["stores"]["audiences"]["members"] == {audience_id: 0}
+    assert len(walks) == len(backups)
+    assert walks[-1] == (max(walks)[0], max(walks)[1])
+    after = app.audiences.find(ANN, audience_id).entity
+    assert (after.members_kept_from, after.backups_kept_from) == tuple(n + 1 for n in walks[-1])
+    days(shop, 4)
+    assert not holds(app, BOB)
 
 
 def test_platforms_are_told_by_themselves_where_they_are_so(shop: Shop, app: App) -> None:

@@ -10,7 +10,7 @@ person.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from activation.services.member_upkeep import MemberUpkeep
 from activation.services.segment_bindings import followed_as
 from activation.services.segment_followers import FOLLOWS, mark_write
 from activation.services.shard_erasure import ERASURES
+from activation.services.version_records import version_id, version_records
 
 if TYPE_CHECKING:
     from activation.members.store import MemberStore, MergeResult
@@ -51,6 +52,16 @@ class Areas:
 
     backups: BlobStore
     archives: BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How far the versions of an audience were looked at, the latest first: the last ones that
+    have him, stored and in a backup (0: none yet), and the id behind which it goes on."""
+
+    version: int = 0
+    backup: int = 0
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,8 @@ class AudienceEraser:
                 continue
             found = self._erased(run, digest, audience_id, rules, user_id)
             told = {name: [*told[name], *found.get(name, ())] for name in NOTHING}
-            run.save({**run.job.state, "audiences": told, "after_audience": audience_id})
+            done = {"audiences": told, "after_audience": audience_id, "walk": None}
+            run.save({**run.job.state, **done})
             run.pause()
         erasure = self.records.get(run.caller.organization_id, digest).entity
         return {"members": erasure.members, **told}
@@ -114,7 +126,15 @@ class AudienceEraser:
         stored = self.upkeep.members.audiences.records.find(*address)
         if stored is None or not keys.num_rows:
             return {}
-        held = Search(self, stored.entity, keys, run.keep).held()
+        walk = run.job.state.get("walk") or {}
+        start = Walk(**walk["at"]) if walk.get("audience_id") == audience_id else Walk()
+
+        def reached(at: Walk) -> None:
+            here = {"audience_id": audience_id, "at": asdict(at)}
+            run.save({**run.job.state, "walk": here})
+            run.pause()
+
+        held = Search(self, stored.entity, keys, run.keep, start, reached).held()
         found = {"distributions": held.distributions, "held": [], "archives": []}
         if held.archive:
             found["archives"] = [audience_id]
@@ -215,45 +235,59 @@ class AudienceEraser:
 
 @dataclass(slots=True)
 class Search:
-    """Where one audience holds one of some keys."""
+    """Where one audience holds one of some keys. `reached` hears how far it is, and may raise."""
 
     eraser: AudienceEraser
     audience: Audience
     keys: Any
     keep: Callable[[], None]
+    start: Walk = field(default_factory=Walk)
+    reached: Callable[[Walk], None] = lambda _: None
     _parts: dict[str, bool] = field(default_factory=dict)
 
     def held(self) -> Held:
         """Look through all that is kept."""
-        having = {one.manifest_id for one in self._manifests() if self._is_in(one)}
-        versions = list(self._all("versions", AudienceVersion))
-        archive = self.audience.archive
+        audience, archive = self.audience, self.audience.archive
+        walk = self._walked()
         return Held(
-            members=self.audience.manifest_id in having,
-            version=max(
-                (
-                    one.version
-                    for one in versions
-                    if one.manifest_id in having and one.version >= self.audience.members_kept_from
-                ),
-                default=0,
-            ),
-            backup=max((one.version for one in versions if self._is_in_backup(one)), default=0),
+            members=self._has(audience.manifest_id),
+            version=walk.version if walk.version >= audience.members_kept_from else 0,
+            backup=walk.backup if walk.backup >= audience.backups_kept_from else 0,
             archive=archive is not None and self._is_archived(archive.location, archive.sha256),
             distributions=tuple(
                 one.distribution_id
-                for one in self._all("distributions", Distribution)
-                if one.status in USING_MEMBERS and one.manifest_id in having
+                for one in self._distributions()
+                if one.status in USING_MEMBERS and self._has(one.manifest_id)
             ),
         )
+
+    def _walked(self) -> Walk:
+        """The last versions that have him; whatever is older is let go of with them."""
+        walk = self.start
+        while page := self._versions(walk.after):
+            for one in page:
+                walk = replace(walk, after=version_id(one.audience_id, one.version))
+                if not walk.version and one.version >= self.audience.members_kept_from:
+                    walk = replace(walk, version=one.version * self._has(one.manifest_id))
+                if not walk.backup and self._has_backup(one):
+                    walk = replace(walk, backup=one.version * self._is_in_backup(one))
+                    self.reached(walk)
+            if len(page) < PAGE or (walk.version and walk.backup):
+                return walk
+            self.reached(walk)
+        return walk
 
     @property
     def _store(self) -> MemberStore:
         return self.eraser.upkeep.members.store
 
-    def _manifests(self) -> Iterator[Manifest]:
-        """Those whose members somebody may still ask for."""
-        return (one for one in self._all("manifests", Manifest) if one.released_at is None)
+    def _has(self, manifest_id: str | None) -> bool:
+        """Whether a manifest names him whose members somebody may still ask for."""
+        if manifest_id is None:
+            return False
+        manifests = self.eraser.upkeep.members.manifests
+        found = manifests.find(self.audience.organization_id, manifest_id)
+        return found is not None and found.entity.released_at is None and self._is_in(found.entity)
 
     def _is_in(self, manifest: Manifest) -> bool:
         return any(self._is_in_part(part) for part in manifest.parts)
@@ -267,15 +301,16 @@ class Search:
             self._parts[part.path] = names_any(self._store.parts, organization_id, part, self.keys)
         return self._parts[part.path]
 
+    def _has_backup(self, version: AudienceVersion) -> bool:
+        return version.backup is not None and version.version >= self.audience.backups_kept_from
+
     def _is_in_backup(self, version: AudienceVersion) -> bool:
         from activation.members.archive import backed_up_members
 
-        backup = version.backup
-        if backup is None or version.version < self.audience.backups_kept_from:
-            return False
-        blobs = self.eraser.areas.backups
+        assert version.backup is not None
+        key, blobs = key_of(version, version.backup), self.eraser.areas.backups
         try:
-            return self._names_any(backed_up_members(blobs, key_of(version, backup), backup.sha256))
+            return self._names_any(backed_up_members(blobs, key, version.backup.sha256))
         except NotFoundError:
             return False  # it is gone already
 
@@ -294,12 +329,17 @@ class Search:
                 return True
         return False
 
-    def _all(self, collection: str, kind: Any) -> Iterator[Any]:
-        records = Collection(self.eraser.upkeep.members.documents, collection, kind)
-        organization_id, after = self.audience.organization_id, None
+    def _versions(self, after: str | None) -> Sequence[AudienceVersion]:
+        equal = {"audience_id": self.audience.audience_id}
+        query = Query(self.audience.organization_id, "versions", equal, after=after, limit=PAGE)
+        return version_records(self.eraser.upkeep.members.documents).page(query).items
+
+    def _distributions(self) -> Iterator[Distribution]:
+        documents, after = self.eraser.upkeep.members.documents, None
+        records = Collection(documents, "distributions", Distribution)
         equal = {"audience_id": self.audience.audience_id}
         while True:
-            query = Query(organization_id, collection, equal, after=after, limit=PAGE)
+            query = Query(self.audience.organization_id, records.name, equal, None, after, PAGE)
             page = records.page(query)
             yield from page.items
             after = page.next_after
