@@ -242,15 +242,23 @@ def test_earlier_versions_under_legal_hold_stay(shop: Shop, app: App) -> None:
 
 
 def test_a_distribution_that_would_still_send_him_is_told_of(shop: Shop, app: App) -> None:
-    audience_id = followed(shop)
+    audience_id = followed(shop, identifier="customer_id")
     drop = {"platform_type": "file_drop", "name": "Drop", "credentials": {}}
     platform = app.platforms.create(ANN, PlatformDraft.model_validate(drop)).entity
     draft = DistributionDraft(audience_id=audience_id, platform_id=platform.platform_id)
+    tomorrow = draft.model_copy(update={"scheduled_at": shop.clock.now() + timedelta(days=1)})
+    early = app.distributions.create(ANN, tomorrow).entity.distribution_id
+    shop.buys(email(8))
+    shop.quiet()
     waits = app.distributions.create(ANN, draft).entity.distribution_id
-    assert erased(shop)["distributions"] == [waits]
+    assert erased(shop)["distributions"] == [early]
+    after = shop.record(audience_id)
+    moved = app.distributions.get(ANN, waits).entity
+    assert (moved.manifest_id, moved.audience_version) == (after.manifest_id, after.version)
     work(app, waits)
-    shop.minutes(5)
-    assert erased(shop)["distributions"] == []
+    sent = app.distributions.get(ANN, waits).entity
+    assert (sent.status, sent.progress.sent) == ("completed", len(OTHERS) + 1)
+    assert erased(shop)["distributions"] == [early]
 
 
 def test_an_archive_with_him_is_told_of(shop: Shop, app: App) -> None:

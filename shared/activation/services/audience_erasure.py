@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from activation.documents import Collection
 from activation.domain.audience import Audience
 from activation.domain.caller import Caller
-from activation.domain.distribution import Distribution
+from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.manifest import Manifest, StoredPart
 from activation.domain.segment_follow import FollowedAs, SegmentFollow
 from activation.domain.user_erasure import UserErasure
@@ -139,7 +139,8 @@ class AudienceEraser:
         if held.archive:
             found["archives"] = [audience_id]
         try:
-            self._let_go(run.caller, digest, stored.entity, held, keys)
+            moved = self._let_go(run.caller, digest, stored.entity, held, keys)
+            found["distributions"] = [one for one in held.distributions if one not in moved]
         except InvalidStateError as error:
             if error.reason != "legal_hold":
                 raise ConflictError("The audience was changed meanwhile.") from error
@@ -184,27 +185,48 @@ class AudienceEraser:
 
     def _let_go(
         self, caller: Caller, digest: str, audience: Audience, held: Held, keys: Any
-    ) -> None:
-        """InvalidStateError under legal hold. How many members left is noted in the same commit."""
+    ) -> Mapping[str, Write]:
+        """Returns the distributions that send the members without him instead. InvalidStateError
+        under legal hold. How many members left is noted in the same commit."""
         from activation.members.deltas import located
 
+        moved: dict[str, Write] = {}
         if not held.members and not held.version and not held.backup:
-            return
+            return moved
         if audience.legal_hold is not None:
             raise InvalidStateError("The audience is under legal hold.", reason="legal_hold")
         in_force = held.members or max(held.version, held.backup) >= audience.version
         if not in_force or audience.manifest_id is None:
             retry_conflicts(partial(self._forgotten, caller, digest, audience.audience_id, held))
-            return
+            return moved
         now, documents = self.clock.now(), self.upkeep.members.documents
 
         def noted(after: Audience, result: MergeResult) -> Sequence[Write]:
             sends = to_be_sent(documents, after, now) if result.removed else []
-            return [*sends, self._noted(after, digest, result.removed)]
+            moved.clear()
+            moved.update(self._moved(held.distributions, after, result.manifest.parent_id))
+            return [*sends, *moved.values(), self._noted(after, digest, result.removed)]
 
         self.upkeep.erase(
             caller, audience.audience_id, lambda members: located(keys, members)[1], noted
         )
+        return moved
+
+    def _moved(
+        self, names: Sequence[str], after: Audience, before: str | None
+    ) -> Mapping[str, Write]:
+        """Those of the distributions that have not begun and were to send the members of before:
+        they send the same members without him."""
+        records = Collection(self.upkeep.members.documents, "distributions", Distribution)
+        found = [records.get(after.organization_id, name) for name in names]
+        version = {"manifest_id": after.manifest_id, "audience_version": after.version}
+        return {
+            one.entity.distribution_id: one.replaced_by(one.entity.changed(**version))
+            for one in found
+            if one.entity.status is DistributionStatus.SCHEDULED
+            and one.entity.roster is None
+            and one.entity.manifest_id == before
+        }
 
     def _forgotten(self, caller: Caller, digest: str, audience_id: str, held: Held) -> None:
         """Let go of versions and backups of before; the members are without him."""
