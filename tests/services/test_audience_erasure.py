@@ -241,6 +241,7 @@ def test_earlier_versions_under_legal_hold_stay(shop: Shop, app: App) -> None:
     assert app.audiences.find(ANN, audience_id).entity == before
 
 
+@pytest.mark.embedded("drops lie on the disk")
 def test_a_distribution_that_would_still_send_him_is_told_of(shop: Shop, app: App) -> None:
     audience_id = followed(shop, identifier="customer_id")
     drop = {"platform_type": "file_drop", "name": "Drop", "credentials": {}}
