@@ -27,8 +27,8 @@ class UserErasure(Entity):
     shard: int
     job_id: str
     requested_by: str
-    entry_id: str
-    """The entry of the journal that asks for it."""
+    entry_id: str = ""
+    """The entry of the journal that asks for it; none before there was a journal."""
     user_id: str | None = Field(default=None, repr=False)
     erased_at: Instant | None = None
     number: int | None = None
