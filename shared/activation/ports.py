@@ -118,6 +118,24 @@ class Query:
     limit: int = 50
 
 
+class Watch(Protocol):
+    """Tells of one collection of one organization; made by `DocumentStore.watch`.
+
+    What it tells is a hint: it may come late, more than once, or, when a connection broke in a way
+    that nobody noticed, not at all. Whoever relies on it looks for himself from time to time.
+    """
+
+    def wait(self, timeout_seconds: float) -> list[Document]:
+        """The documents that were written since the last call, each as it was last written; at the
+        first call, all there are. Waits for one until the time is over or the watch is closed.
+
+        Deletes are not told. Raises StorageUnavailableError when the store does not answer.
+        """
+
+    def close(self) -> None:
+        """Tell nothing more, and let go whoever waits. May be called again, by any thread."""
+
+
 class DocumentStore(Protocol):
     """Metadata: small JSON documents, strongly consistent, with optimistic revisions.
 
@@ -149,6 +167,10 @@ class DocumentStore(Protocol):
         Returns the new revision of each write (ABSENT for deletes). Raises ConflictError, with
         nothing applied, when any precondition does not hold. A batch may touch a key only once.
         """
+
+    def watch(self, organization_id: str, collection: str) -> Watch:
+        """Be told of a collection of few documents, whoever writes them; without reading while
+        nothing is written. Close it."""
 
     def ping(self) -> None:
         """Return when the store answers; raise StorageUnavailableError otherwise."""

@@ -119,7 +119,8 @@ class Settings:
         100, "open realtime connections of an organization, in one process"
     )
     realtime_poll_seconds: float = _setting(
-        0.3, "how often a process looks for changes of segments that somebody follows"
+        30.0,
+        "how often a process looks for changes of segments that somebody follows, told or not",
     )
     realtime_stream_seconds: int = _setting(
         3_300, "a realtime connection ends after this, and the client goes on with a new one"

@@ -28,6 +28,7 @@ from activation.ports import (
     MessageBus,
     Query,
     Revision,
+    Watch,
 )
 from tests.faults.witness import Witness
 
@@ -169,6 +170,9 @@ class TapedDocuments:
     def commit(self, batch: Batch) -> list[Revision]:
         touched = ", ".join(dict.fromkeys(write.key.collection for write in batch.writes))
         return self.tape.effect(f"commit {touched or OUTBOX_ONLY}", lambda: self._commit(batch))
+
+    def watch(self, organization_id: str, collection: str) -> Watch:
+        return self.inner.watch(organization_id, collection)
 
     def _commit(self, batch: Batch) -> list[Revision]:
         revisions = self.inner.commit(batch)

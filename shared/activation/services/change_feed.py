@@ -1,9 +1,10 @@
 """Changes of memberships as they happen: one look at the store for all who follow in a process.
 
-While anybody follows an organization, one thread looks every fraction of a second how far its
-shards are, reads the new steps once, and hands them to those whom they concern. Who joins reads
-what he has missed from the store himself, up to the step from which on he is handed everything:
-so nobody misses a change or gets one twice, and nobody waits for anybody else.
+While anybody follows an organization, one thread is told by the store how far its shards are,
+reads the new steps once, and hands them to those whom they concern; now and then it looks by
+itself, because a store's word can get lost. Who joins reads what he has missed from the store
+himself, up to the step from which on he is handed everything: so nobody misses a change or gets
+one twice, and nobody waits for anybody else.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from activation.errors import (
     StorageUnavailableError,
 )
 from activation.services.feed_targets import SegmentTarget, Target, Unread, UserTarget
+from activation.services.head_watch import HeadWatch, Numbers
 from activation.services.memberships import MembershipService
 from activation.services.segment_changes import ALL_SHARDS, Look, SegmentChanges, Step
 
 MAX_PENDING = 10_000
 """Changes that may wait for one who follows; when there are more, he has to come again."""
+PAUSE_SECONDS = 0.05
+"""Between two readings of steps, so that what comes close together is read together."""
 MAX_PAUSE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 RETRY_SECONDS = 30.0
@@ -172,7 +176,8 @@ class Follower:
 
 
 class OrganizationFeed:
-    """Those of one process who follow changes of an organization, and the thread that looks."""
+    """Those of one process who follow changes of an organization, and the thread that looks: when
+    it is told to, and every `poll_seconds`."""
 
     def __init__(
         self,
@@ -185,10 +190,12 @@ class OrganizationFeed:
         self._poll_seconds, self._max_pending = poll_seconds, max_pending
         self._followers: set[Follower] = set()
         self._look = Look({})
+        self._heads = HeadWatch(changes.documents, organization_id)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._left = threading.Event()
         self._closed = False
+        self._look_at = 0.0
 
     def join(self, follower: Follower) -> None:
         """From now on, hand the follower every step that concerns him."""
@@ -196,7 +203,10 @@ class OrganizationFeed:
         with self._lock:
             if self._thread is None:
                 self._look = Look({}, fresh.era)
-            self._look = Look({**fresh.numbers, **self._look.numbers}, self._look.era)
+                self._look_at = self.changes.clock.monotonic() + self._poll_seconds
+            # What was told of a shard before anybody followed it is not told again.
+            numbers = {**self._heads.reached(fresh.numbers), **self._look.numbers}
+            self._look = Look(numbers, self._look.era)
             self._followers.add(follower)
             if self._thread is None:
                 name = f"activation-changes-{self.organization_id}"
@@ -208,7 +218,7 @@ class OrganizationFeed:
         with self._lock:
             self._followers.discard(follower)
             if not self._followers:
-                self._left.set()
+                self._release()
 
     def take(self, follower: Follower) -> tuple[list[Handed], Position | None]:
         """What was handed to him, and the place of all that was looked at, while he is here."""
@@ -224,7 +234,8 @@ class OrganizationFeed:
         """Let everybody go, and look no more."""
         self._closed = True
         self.end(STOPPING)
-        self._left.set()
+        with self._lock:
+            self._release()
         thread = self._thread
         if thread is not None:
             thread.join(CLOSE_SECONDS)
@@ -236,17 +247,22 @@ class OrganizationFeed:
                 follower.ended = follower.ended or reason
                 follower.wake()
 
+    def _release(self) -> None:
+        self._left.set()
+        self._heads.stop()
+
     def _run(self) -> None:
-        pause = self._poll_seconds
+        pause = PAUSE_SECONDS
         while True:
             with self._lock:
                 if not self._followers or self._closed:
                     self._thread = None
                     return
                 self._left.clear()
+                self._heads.go_on()
             try:
-                self._poll()
-                pause = self._poll_seconds
+                self._wait_and_poll()
+                pause = PAUSE_SECONDS
             except ActivationError as error:
                 observability.event("realtime waits", code=error.code)
                 pause = min(pause * 2, MAX_PAUSE_SECONDS)
@@ -255,17 +271,43 @@ class OrganizationFeed:
                 pause = MAX_PAUSE_SECONDS
             self._left.wait(pause)
 
-    def _poll(self) -> None:
-        before = self._look
-        look = self.changes.look(self.organization_id, before.numbers)
-        went_back = any(look.numbers[shard] < one for shard, one in before.numbers.items())
-        if went_back or look.era != before.era:
-            self.end(RESTORED)
-            with self._lock:
-                self._look = look
+    def _wait_and_poll(self) -> None:
+        """Wait until the store tells something, or it is time to look without that."""
+        clock = self.changes.clock
+        told = self._heads.wait(max(self._look_at - clock.monotonic(), 0.0))
+        if self._left.is_set():
             return
-        for step in self.changes.steps(self.organization_id, before.numbers, look.numbers):
+        known = self._look.numbers
+        moved = [number - known[shard] for shard, number in told.items() if shard in known]
+        if not told or clock.monotonic() >= self._look_at or min(moved, default=0) < 0:
+            self._look_at = 0.0  # until the look has succeeded
+            self._poll(known)
+            self._look_at = clock.monotonic() + self._poll_seconds
+        elif any(moved):
+            self._look_at, due = 0.0, self._look_at
+            self._poll({})
+            self._look_at = due
+
+    def _poll(self, doubted: Numbers) -> None:
+        """Hand out what is new: as was told, and of doubted shards as the store has it."""
+        before = self._look
+        look = self.changes.look(self.organization_id, doubted)
+        went_back = any(number < before.numbers[shard] for shard, number in look.numbers.items())
+        if went_back or look.era != before.era:
+            self._end_restored()
+            return
+        reached = self._heads.reached({**before.numbers, **look.numbers})
+        for step in self.changes.steps(self.organization_id, before.numbers, reached):
             self._hand_out(step)
+        with self._lock:
+            self._look = Look({**self._look.numbers, **reached}, look.era)
+        if doubted:
+            self._heads.checked(look.numbers)
+
+    def _end_restored(self) -> None:
+        self.end(RESTORED)
+        self._heads.renew()
+        look = self.changes.look(self.organization_id, self._look.numbers)
         with self._lock:
             self._look = Look({**self._look.numbers, **look.numbers}, look.era)
 

@@ -19,7 +19,8 @@ from activation.adapters.document_rules import (
     require_swept,
     terms,
 )
-from activation.adapters.embedded.database import Database
+from activation.adapters.embedded.database import Database, Pulse
+from activation.adapters.embedded.watches import SqliteWatch
 from activation.domain.entity import timestamp
 from activation.indexes import INDEXES
 from activation.ports import ABSENT, Batch, Clock, Document, Key, Query, Revision
@@ -42,6 +43,7 @@ SCHEMA = (
 
 _BY_KEY = """SELECT organization_id, collection, id, data, revision FROM documents
     WHERE organization_id = ? AND collection = ? AND id = ?"""
+_REVISIONS = "SELECT id, revision FROM documents WHERE organization_id = ? AND collection = ?"
 _ORGANIZATIONS = "SELECT DISTINCT organization_id FROM documents ORDER BY organization_id"
 _DUE = """SELECT organization_id, collection, id, data, revision FROM documents
     WHERE collection = ? AND due_at <= ? ORDER BY due_at LIMIT ?"""
@@ -108,6 +110,19 @@ class SqliteDocuments:
             lambda connection: [_applied(connection, change) for change in prepared]
         )
         return applied[: len(batch.writes)]
+
+    def watch(self, organization_id: str, collection: str) -> SqliteWatch:
+        """Be told of a collection of few documents."""
+        return SqliteWatch(self, organization_id, collection)
+
+    def revisions(self, organization_id: str, collection: str) -> dict[str, int]:
+        """The revision of each document of a collection, by id; looks at an index only."""
+        with self._database.read() as connection:
+            return dict(connection.execute(_REVISIONS, (organization_id, collection)).fetchall())
+
+    def pulse(self) -> Pulse:
+        """Tells whether anybody has committed anything."""
+        return self._database.pulse()
 
     def ping(self) -> None:
         """Return when the store answers."""

@@ -36,7 +36,7 @@ from activation.adapters.document_rules import (
 from activation.adapters.gcp.calls import answered, once, patient
 from activation.domain.entity import timestamp
 from activation.indexes import EXPIRING, INDEXES, SWEPT, UNFILTERED
-from activation.ports import ABSENT, Batch, Clock, Document, Key, Query, Revision
+from activation.ports import ABSENT, Batch, Clock, Document, Key, Query, Revision, Watch
 
 EMULATOR_MAX_COMMIT_BYTES = 4 * 1024 * 1024 - 64 * 1024
 """The emulator refuses larger requests, and Google's client then tries again for a minute."""
@@ -112,9 +112,16 @@ class FirestoreDocuments:
         with answered("Firestore"), _conflicts(prepared):
             results = writes.commit(**once(self._timeout_seconds))
         return [
-            ABSENT if change.json is None else _revision(result.update_time)
+            ABSENT if change.json is None else revision_of(result.update_time)
             for change, result in zip(prepared, results, strict=True)
         ][: len(batch.writes)]
+
+    def watch(self, organization_id: str, collection: str) -> Watch:
+        """Be told of a collection of few documents."""
+        from activation.adapters.gcp.watches import FirestoreWatch
+
+        database = f"projects/{self._project}/databases/{self._database}"
+        return FirestoreWatch(self._client, database, organization_id, collection)
 
     def ping(self) -> None:
         """Return when the store answers; raise StorageUnavailableError otherwise."""
@@ -246,11 +253,11 @@ def _where(selected: Any, field: str, operator: str, value: Any) -> Any:
 def _document(snapshot: Any) -> Document:
     _, organization_id, collection, id_ = snapshot.reference.path.split("/")
     data = orjson.loads(snapshot.get("data"))
-    return Document(Key(organization_id, collection, id_), data, _revision(snapshot.update_time))
+    return Document(Key(organization_id, collection, id_), data, revision_of(snapshot.update_time))
 
 
-def _revision(update_time: Any) -> Revision:
-    """The update time to the nanosecond; collection groups have it as protobuf's own type."""
+def revision_of(update_time: Any) -> Revision:
+    """An update time to the nanosecond; collection groups have it as protobuf's own type."""
     from google.api_core.datetime_helpers import DatetimeWithNanoseconds
     from google.protobuf.timestamp_pb2 import Timestamp
 

@@ -1,0 +1,145 @@
+"""Being told of documents in Firestore: a listener that goes on by itself.
+
+Firestore sends every document once, then each that is written, and bills one read for each. After
+an interruption it goes on from a token, without reading all again. Google's own `on_snapshot` opens
+a broken stream again at once and without end, and says nothing when it gives up; so this listens to
+the stream itself, with pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from activation import observability
+from activation.adapters.gcp.documents import revision_of
+from activation.ports import Document, Key, Revision
+
+TARGET = 1
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+
+
+class TargetRemovedError(Exception):
+    """Firestore does not listen for us any more."""
+
+
+class FirestoreWatch:
+    """The port Watch, with a thread that lasts until it is closed."""
+
+    def __init__(self, client: Any, database: str, organization_id: str, collection: str) -> None:
+        self._client, self._database = client, database
+        self._organization_id, self._collection = organization_id, collection
+        self._known: dict[str, Revision] = {}
+        self._written: dict[str, Document] = {}
+        self._token = b""
+        self._pause = FIRST_PAUSE_SECONDS
+        self._heard = False
+        self._call: Any = None
+        self._news = threading.Condition()
+        self._closed = threading.Event()
+        name = f"activation-watch-{organization_id}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_seconds: float) -> list[Document]:
+        """The documents that were written since the last call."""
+        with self._news:
+            self._news.wait_for(lambda: self._written or self._closed.is_set(), timeout_seconds)
+            found = [] if self._closed.is_set() else list(self._written.values())
+            self._written.clear()
+            return found
+
+    def close(self) -> None:
+        """Tell nothing more, and end the stream."""
+        with self._news:
+            self._closed.set()
+            self._news.notify_all()
+            call = self._call
+        if call is not None:
+            call.cancel()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it listens again
+                self._interrupted(error)
+            self._closed.wait(self._pause)
+            self._pause = min(self._pause * 2, MAX_PAUSE_SECONDS)
+
+    def _interrupted(self, error: Exception) -> None:
+        """Forget a token that Firestore may not have liked: then it sends all again."""
+        code = getattr(error, "code", None)
+        reason = code().name if callable(code) else type(error).__name__
+        if not self._heard and reason != "UNAVAILABLE":
+            self._token = b""
+        if not self._closed.is_set():
+            observability.event("watch interrupted", level=logging.WARNING, reason=reason)
+
+    def _listen(self) -> None:
+        """Take in what Firestore says, until the stream ends."""
+        ended = threading.Event()
+        # As Google's own listener does it: the client has no other way in.
+        listen = self._client._firestore_api.transport.listen  # noqa: SLF001
+        metadata = self._client._rpc_metadata  # noqa: SLF001
+        with self._news:
+            if self._closed.is_set():
+                return
+            call = listen(self._requests(ended), metadata=metadata)
+            self._call, self._heard = call, False
+        try:
+            for response in call:
+                self._take(type(response).pb(response))
+                self._heard, self._pause = True, FIRST_PAUSE_SECONDS
+        finally:
+            ended.set()
+            call.cancel()
+
+    def _requests(self, ended: threading.Event) -> Iterator[Any]:
+        """What we ask, once; the stream lasts as long as we could ask more."""
+        from google.cloud.firestore_v1.types import ListenRequest, StructuredQuery, Target
+
+        query = StructuredQuery(from_=[{"collection_id": self._collection}])
+        parent = f"{self._database}/documents/organizations/{self._organization_id}"
+        target = Target(
+            query=Target.QueryTarget(parent=parent, structured_query=query), target_id=TARGET
+        )
+        if self._token:
+            target.resume_token = self._token
+        yield ListenRequest(database=self._database, add_target=target)
+        ended.wait()
+
+    def _take(self, response: Any) -> None:
+        if response.WhichOneof("response_type") == "target_change":
+            self._take_change(response.target_change)
+        elif TARGET in response.document_change.target_ids:
+            self._tell(response.document_change.document)
+
+    def _take_change(self, change: Any) -> None:
+        kind = change.TargetChangeType.Name(change.target_change_type)
+        if kind == "REMOVE":
+            raise TargetRemovedError
+        if kind == "RESET":
+            self._token = b""
+        elif change.resume_token:
+            self._token = change.resume_token
+
+    def _tell(self, stored: Any) -> None:
+        """Hand a document over, unless it was: after an interruption all may come again."""
+        id_ = stored.name.rpartition("/")[2]
+        revision = revision_of(stored.update_time)
+        if self._known.get(id_) == revision:
+            return
+        key = Key(self._organization_id, self._collection, id_)
+        document = Document(key, orjson.loads(stored.fields["data"].string_value), revision)
+        with self._news:
+            self._known[id_] = revision
+            self._written[id_] = document
+            self._news.notify_all()
