@@ -204,9 +204,7 @@ class OrganizationFeed:
             if self._thread is None:
                 self._look = Look({}, fresh.era)
                 self._look_at = self.changes.clock.monotonic() + self._poll_seconds
-            # What was told of a shard before anybody followed it is not told again.
-            numbers = {**self._heads.reached(fresh.numbers), **self._look.numbers}
-            self._look = Look(numbers, self._look.era)
+            self._look = Look({**fresh.numbers, **self._look.numbers}, self._look.era)
             self._followers.add(follower)
             if self._thread is None:
                 name = f"activation-changes-{self.organization_id}"
@@ -265,10 +263,10 @@ class OrganizationFeed:
                 pause = PAUSE_SECONDS
             except ActivationError as error:
                 observability.event("realtime waits", code=error.code)
-                pause = min(pause * 2, MAX_PAUSE_SECONDS)
+                pause, self._look_at = min(pause * 2, MAX_PAUSE_SECONDS), 0.0
             except Exception as error:  # noqa: BLE001 - without this thread nobody hears anything
                 observability.failure("realtime poll failed", error)
-                pause = MAX_PAUSE_SECONDS
+                pause, self._look_at = MAX_PAUSE_SECONDS, 0.0
             self._left.wait(pause)
 
     def _wait_and_poll(self) -> None:
@@ -280,13 +278,10 @@ class OrganizationFeed:
         known = self._look.numbers
         moved = [number - known[shard] for shard, number in told.items() if shard in known]
         if not told or clock.monotonic() >= self._look_at or min(moved, default=0) < 0:
-            self._look_at = 0.0  # until the look has succeeded
             self._poll(known)
             self._look_at = clock.monotonic() + self._poll_seconds
         elif any(moved):
-            self._look_at, due = 0.0, self._look_at
             self._poll({})
-            self._look_at = due
 
     def _poll(self, doubted: Numbers) -> None:
         """Hand out what is new: as was told, and of doubted shards as the store has it."""
