@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from activation.ports import Document
 from tests.contracts.watches import (
     PATIENCE,
     QUIET,
+    SOON,
     WatchContract,
     put,
     told,
@@ -159,6 +161,22 @@ class TestFirestoreWatch(WatchContract):
             used = time.process_time()
             assert watch.wait(3.0) == []
             assert time.process_time() - used < 0.5
+
+    def test_any_number_of_organizations_is_watched_while_others_are_answered(
+        self, store: FirestoreDocuments
+    ) -> None:
+        """A connection carries a hundred calls at a time; a watch is one that does not end."""
+        with ExitStack() as stack:
+            names = [f"org-{n}" for n in range(120)]
+            for name in names:
+                put(store, "00001", 1, name)
+            watches = [stack.enter_context(watching(store, name)) for name in names]
+            for watch in watches:
+                assert [one.data["n"] for one in watch.wait(PATIENCE)] == [1]
+            began = time.monotonic()
+            put(store, "00001", 2, names[-1])
+            assert [one.data["n"] for one in watches[-1].wait(PATIENCE)] == [2]
+            assert time.monotonic() - began < SOON
 
     def test_one_who_waits_is_told_of_nothing_when_the_store_was_closed(
         self, store: FirestoreDocuments

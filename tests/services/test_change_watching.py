@@ -18,6 +18,7 @@ from activation.domain.caller import Caller
 from activation.domain.segment_shard import shard_of
 from activation.ports import Batch, Query, Watch, Write
 from activation.services.change_feed import ChangeHub
+from activation.services.head_watch import OWED_SECONDS
 from activation.services.restore_mark import era_at, mark
 from activation.services.shard_states import HEADS
 from tests.services.test_change_feed import SECONDS, all_changes, define, order, watch
@@ -49,6 +50,14 @@ def gone(before: set[threading.Thread]) -> bool:
     return ours() <= before
 
 
+def happen(app: App, clock: MovableClock, draw: random.Random) -> None:
+    """Some enter, and some have left by the end."""
+    for _ in range(4):
+        order(app, *{f"u{draw.randrange(30)}" for _ in range(8)})
+        clock.sleep(200)
+        app.shards.sweep()
+
+
 @pytest.mark.parametrize(
     ("kind", "poll_seconds"),
     [(Honest, SELDOM), (Deaf, 0.1), (Twice, SELDOM), (Late, 0.2), (Dying, 0.2), (Failing, SELDOM)],
@@ -60,12 +69,9 @@ def test_every_change_comes_once_and_in_order_whatever_the_watch_does(
     with fed(app, kind, poll_seconds) as (_, hub):
         start = app.segment_changes.now("acme").text()
         early = watch(hub, ann, segment_id)
-        for number in range(8):
-            order(app, *{f"u{draw.randrange(30)}" for _ in range(8)})
-            clock.sleep(200)
-            app.shards.sweep()
-            if number == 4:
-                late = watch(hub, ann, segment_id, start)
+        happen(app, clock, draw)
+        late = watch(hub, ann, segment_id, start)
+        happen(app, clock, draw)
         expected = all_changes(app, segment_id)
         for watcher in (early, late):
             watcher.wait(len(expected))
@@ -177,24 +183,27 @@ def test_a_store_that_goes_back_ends_all_as_soon_as_it_is_told(
         third.wait(1)
 
 
-def test_a_watch_that_died_is_replaced(app: App, ann: Caller) -> None:
+def test_a_watch_that_died_is_replaced(app: App, ann: Caller, clock: MovableClock) -> None:
     segment_id = define(app, ann)
     order(app, "bob")
-    with fed(app, Dying, 0.2) as (store, hub):
+
+    def renewed(count: int) -> bool:
+        clock.sleep(OWED_SECONDS / 4)
+        return len(store.watches) == count
+
+    with fed(app, Dying, 0.1) as (store, hub):
         watcher = watch(hub, ann, segment_id)
-        time.sleep(0.5)
-        assert len(store.watches) == 1, "as long as it owes nothing, nobody doubts it"
+        assert not any(renewed(2) for _ in range(10)), "it owes nothing"
         order(app, "cid")
         watcher.wait(1)
-        wait_until(lambda: len(store.watches) == 2)
+        time.sleep(0.5)
+        assert len(store.watches) == 1, "it has some seconds to tell"
         store.kind = Honest
+        wait_until(lambda: renewed(2))
         order(app, "dan")
         watcher.wait(2)
-        wait_until(lambda: len(store.watches) == 3)
-        order(app, "eve")
-        watcher.wait(3)
         time.sleep(0.5)
-        assert len(store.watches) == 3
+        assert not any(renewed(3) for _ in range(10))
 
 
 def test_a_watch_in_step_with_looks_is_kept_however_much_happens(app: App, ann: Caller) -> None:

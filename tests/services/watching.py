@@ -16,7 +16,8 @@ from activation.services.change_feed import ChangeHub
 class Deaf:
     """Never tells anything."""
 
-    def __init__(self, _watch: Watch) -> None:
+    def __init__(self, watch: Watch) -> None:
+        watch.close()
         self._closed = threading.Event()
 
     def wait(self, timeout_seconds: float) -> list[Document]:

@@ -190,7 +190,7 @@ class OrganizationFeed:
         self._poll_seconds, self._max_pending = poll_seconds, max_pending
         self._followers: set[Follower] = set()
         self._look = Look({})
-        self._heads = HeadWatch(changes.documents, organization_id)
+        self._heads = HeadWatch(changes.documents, organization_id, changes.clock)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._left = threading.Event()

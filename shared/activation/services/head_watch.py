@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 
 from activation import observability
-from activation.ports import DocumentStore, Watch
+from activation.ports import Clock, DocumentStore, Watch
 from activation.services.shard_states import HEADS
 
 OWED_SECONDS = 2.0
@@ -26,8 +26,9 @@ class HeadWatch:
     One thread waits; any may stop it.
     """
 
-    def __init__(self, documents: DocumentStore, organization_id: str) -> None:
+    def __init__(self, documents: DocumentStore, organization_id: str, clock: Clock) -> None:
         self._documents, self._organization_id = documents, organization_id
+        self._clock, self._owed_at = clock, 0.0
         self._told: dict[int, int] = {}
         self._owed: dict[int, int] = {}
         self._watch: Watch | None = None
@@ -75,14 +76,14 @@ class HeadWatch:
             return {shard: max(n, self._told.get(shard, 0)) for shard, n in numbers.items()}
 
     def checked(self, numbers: Numbers) -> None:
-        """Take in what a look has found. A watch that has not told what the look before this one
-        had found is renewed."""
-        if self.is_late:
+        """Take in what a look has found; renew a watch that has owed something for too long."""
+        now = self._clock.monotonic()
+        if not self.is_late:
+            with self._lock:
+                self._owed, self._owed_at = dict(numbers), now
+        elif now - self._owed_at >= OWED_SECONDS:
             observability.event("realtime watch renewed")
             self.renew()
-            return
-        with self._lock:
-            self._owed = dict(numbers)
 
     def renew(self) -> None:
         """Close the watch; the next one tells all anew."""

@@ -8,7 +8,6 @@ the stream itself, with pauses.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +80,7 @@ class FirestoreWatch:
         if not self._heard and reason != "UNAVAILABLE":
             self._token = b""
         if not self._closed.is_set():
-            observability.event("watch interrupted", level=logging.WARNING, reason=reason)
+            observability.event("watch interrupted", reason=reason)
 
     def _listen(self) -> None:
         """Take in what Firestore says, until the stream ends."""
