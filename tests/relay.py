@@ -20,6 +20,7 @@ class Relay:
         self.host = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
+        self.accepted = 0
         self._refuses = False
         self._carries = threading.Event()
         self._carries.set()
@@ -65,6 +66,7 @@ class Relay:
                 server = socket.create_connection(self._server)
                 with self._lock:
                     self._open += [client, server]
+                    self.accepted += 1
                 for ends in ((client, server), (server, client)):
                     threading.Thread(target=self._carry, args=ends, daemon=True).start()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,23 @@ class Counted(SqliteDocuments):
         return super().get_many(keys)  # type: ignore[arg-type]
 
 
+def test_a_database_that_is_not_there_tells_nothing_and_lets_go_at_once() -> None:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud.firestore import Client
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        nowhere = f"127.0.0.1:{probe.getsockname()[1]}"
+    client = Client("nowhere", AnonymousCredentials(), client_options={"api_endpoint": nowhere})
+    before = threading.active_count()
+    store = FirestoreDocuments("nowhere", "(default)", MovableClock(), client)
+    with watching(store) as watch:
+        assert watch.wait(QUIET) == []
+        began = time.monotonic()
+    assert time.monotonic() - began < SOON
+    assert threading.active_count() <= before
+    store.close()
+
+
 @pytest.mark.emulator
 class TestFirestoreWatch(WatchContract):
     @pytest.fixture
@@ -162,21 +180,18 @@ class TestFirestoreWatch(WatchContract):
             assert watch.wait(3.0) == []
             assert time.process_time() - used < 0.5
 
-    def test_any_number_of_organizations_is_watched_while_others_are_answered(
-        self, store: FirestoreDocuments
-    ) -> None:
-        """A connection carries a hundred calls at a time; a watch is one that does not end."""
+    def test_each_has_a_connection_of_its_own(self, far: FirestoreDocuments, relay: Relay) -> None:
+        """A connection carries a hundred calls at a time, and a watch is one that does not end."""
+        put(far, "00001", 1)
         with ExitStack() as stack:
-            names = [f"org-{n}" for n in range(120)]
-            for name in names:
-                put(store, "00001", 1, name)
-            watches = [stack.enter_context(watching(store, name)) for name in names]
+            before = relay.accepted
+            watches = [stack.enter_context(watching(far)) for _ in range(120)]
             for watch in watches:
-                assert [one.data["n"] for one in watch.wait(PATIENCE)] == [1]
-            began = time.monotonic()
-            put(store, "00001", 2, names[-1])
-            assert [one.data["n"] for one in watches[-1].wait(PATIENCE)] == [2]
-            assert time.monotonic() - began < SOON
+                until(watch, [("00001", 1)])
+            assert relay.accepted == before + 120
+            put(far, "00001", 2)
+            for watch in watches:
+                until(watch, [("00001", 2)])
 
     def test_one_who_waits_is_told_of_nothing_when_the_store_was_closed(
         self, store: FirestoreDocuments

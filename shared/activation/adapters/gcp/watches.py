@@ -3,7 +3,8 @@
 Firestore sends every document once, then each that is written, and bills one read for each. After
 an interruption it goes on from a token, without reading all again. Google's own `on_snapshot` opens
 a broken stream again at once and without end, and says nothing when it gives up; so this listens to
-the stream itself, with pauses.
+the stream itself, with pauses. Each has a connection of its own: one carries about a hundred calls
+at a time, and streams that do not end would leave no room for others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ TARGET = 1
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
+CONNECTION = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+"""A connection that is not shared, and that notices when nobody is there any more."""
 
 
 class TargetRemovedError(Exception):
@@ -32,14 +39,14 @@ class FirestoreWatch:
     """The port Watch, with a thread that lasts until it is closed."""
 
     def __init__(self, client: Any, database: str, organization_id: str, collection: str) -> None:
-        self._client, self._database = client, database
+        self._database = database
+        self._listens_on, self._metadata, self._connection = _connected(client)
         self._organization_id, self._collection = organization_id, collection
         self._known: dict[str, Revision] = {}
         self._written: dict[str, Document] = {}
         self._token = b""
         self._pause = FIRST_PAUSE_SECONDS
         self._heard = False
-        self._call: Any = None
         self._news = threading.Condition()
         self._closed = threading.Event()
         name = f"activation-watch-{organization_id}"
@@ -59,9 +66,7 @@ class FirestoreWatch:
         with self._news:
             self._closed.set()
             self._news.notify_all()
-            call = self._call
-        if call is not None:
-            call.cancel()
+        self._connection.close()
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
@@ -85,18 +90,12 @@ class FirestoreWatch:
     def _listen(self) -> None:
         """Take in what Firestore says, until the stream ends."""
         ended = threading.Event()
-        # As Google's own listener does it: the client has no other way in.
-        listen = self._client._firestore_api.transport.listen  # noqa: SLF001
-        metadata = self._client._rpc_metadata  # noqa: SLF001
-        with self._news:
-            if self._closed.is_set():
-                return
-            call = listen(self._requests(ended), metadata=metadata)
-            self._call, self._heard = call, False
+        self._heard = False
+        call = self._listens_on(self._requests(ended), metadata=self._metadata)
         try:
             for response in call:
                 self._take(type(response).pb(response))
-                self._heard, self._pause = True, FIRST_PAUSE_SECONDS
+                self._heard = True
         finally:
             ended.set()
             call.cancel()
@@ -128,7 +127,7 @@ class FirestoreWatch:
         if kind == "RESET":
             self._token = b""
         elif change.resume_token:
-            self._token = change.resume_token
+            self._token, self._pause = change.resume_token, FIRST_PAUSE_SECONDS
 
     def _tell(self, stored: Any) -> None:
         """Hand a document over, unless it was: after an interruption all may come again."""
@@ -142,3 +141,22 @@ class FirestoreWatch:
             self._known[id_] = revision
             self._written[id_] = document
             self._news.notify_all()
+
+
+def _connected(client: Any) -> tuple[Any, Any, Any]:
+    """How to listen where a client of Google's is connected to: a call, its metadata, and the
+    connection to close."""
+    import grpc
+    from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
+
+    emulator, target = client._emulator_host, client._target  # noqa: SLF001
+    if emulator:
+        channel = grpc.insecure_channel(emulator, options=CONNECTION)
+    else:
+        channel = FirestoreGrpcTransport.create_channel(
+            target,
+            credentials=client._credentials,  # noqa: SLF001
+            options=CONNECTION,
+        )
+    listen = FirestoreGrpcTransport(host=target, channel=channel).listen
+    return listen, client._rpc_metadata, channel  # noqa: SLF001
