@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from activation.app import App
-from activation.services.change_feed import ChangeHub
+from activation.services.change_hub import ChangeHub
 from activation.settings import Settings
 from bench.realtime import at
 from bench.tables import printed

@@ -34,6 +34,7 @@ HEAVY = (
     "websockets",
     "activation.api.sockets",
     "activation.services.change_feed",
+    "activation.services.change_hub",
 )
 PROBE = """
 import json, sys

@@ -22,7 +22,8 @@ from activation.domain.user_erasure import is_pseudonym
 from activation.errors import NotFoundError, RateLimitedError, ValidationError
 from activation.ports import Batch, Query, Write
 from activation.segments.codec import told_by, told_bytes, told_of
-from activation.services.change_feed import ChangeHub, FeedMessage, Follower
+from activation.services.change_feed import FeedMessage, Follower
+from activation.services.change_hub import ChangeHub
 from activation.services.restore_mark import era_at, mark
 from activation.services.segment_changes import ALL_SHARDS, SegmentChanges
 from activation.services.segment_shards import TRANSITIONS

@@ -17,12 +17,12 @@ from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.segment_shard import shard_of
 from activation.ports import Batch, Query, Watch, Write
-from activation.services.change_feed import ChangeHub
+from activation.services.change_hub import ChangeHub
 from activation.services.head_watch import OWED_SECONDS
 from activation.services.restore_mark import era_at, mark
 from activation.services.shard_states import HEADS
 from tests.services.test_change_feed import SECONDS, all_changes, define, order, watch
-from tests.services.watching import Deaf, Dying, Failing, Honest, Late, Twice, Watched
+from tests.services.watching import Broken, Deaf, Dying, Failing, Honest, Late, Twice, Watched
 
 SELDOM = 30.0
 SOON = 2.0
@@ -151,6 +151,20 @@ def test_what_a_failing_watch_does_not_tell_is_looked_for(app: App, ann: Caller)
         for number in range(6):
             order(app, f"u{number}")
             watcher.wait(number + 1)
+
+
+def test_without_a_watch_it_looks_by_itself_ever_more_seldom(app: App, ann: Caller) -> None:
+    segment_id = define(app, ann)
+    with fed(app, Broken) as (store, hub):
+        watcher = watch(hub, ann, segment_id)
+        order(app, "bob")
+        watcher.wait(1)
+        time.sleep(1.5)
+        before = store.reads
+        time.sleep(1.0)
+        assert store.reads - before <= 2 * 65
+        order(app, "cid")
+        watcher.wait(2)
 
 
 def test_a_store_that_goes_back_ends_all_as_soon_as_it_is_told(

@@ -10,7 +10,7 @@ from typing import Any
 from activation.app import App
 from activation.errors import StorageUnavailableError
 from activation.ports import Document, Key, Query, Watch
-from activation.services.change_feed import ChangeHub
+from activation.services.change_hub import ChangeHub
 
 
 class Deaf:
@@ -93,6 +93,13 @@ class Failing(Honest):
         if self._times % 2:
             raise StorageUnavailableError("The store does not answer.", reason="test")
         return found
+
+
+class Broken(Deaf):
+    """Cannot be waited for."""
+
+    def wait(self, timeout_seconds: float) -> list[Document]:
+        raise StorageUnavailableError("The store does not answer.", reason="test")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,18 +19,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from activation import observability
-from activation.domain.caller import Caller
-from activation.domain.change_position import Position, parsed
+from activation.domain.change_position import Position
 from activation.domain.membership import Transition
-from activation.errors import (
-    ActivationError,
-    NotFoundError,
-    RateLimitedError,
-    StorageUnavailableError,
-)
-from activation.services.feed_targets import SegmentTarget, Target, Unread, UserTarget
+from activation.errors import ActivationError, NotFoundError
+from activation.services.feed_targets import Target, Unread
 from activation.services.head_watch import HeadWatch, Numbers
-from activation.services.memberships import MembershipService
 from activation.services.segment_changes import ALL_SHARDS, Look, SegmentChanges, Step
 
 MAX_PENDING = 10_000
@@ -39,7 +32,6 @@ PAUSE_SECONDS = 0.05
 """Between two readings of steps, so that what comes close together is read together."""
 MAX_PAUSE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-RETRY_SECONDS = 30.0
 SLOW, GONE, RESTORED, STOPPING = "slow", "gone", "restored", "stopping"
 
 Wake = Callable[[], None]
@@ -196,6 +188,7 @@ class OrganizationFeed:
         self._left = threading.Event()
         self._closed = False
         self._look_at = 0.0
+        self._doubts = False
 
     def join(self, follower: Follower) -> None:
         """From now on, hand the follower every step that concerns him."""
@@ -259,29 +252,30 @@ class OrganizationFeed:
                 self._left.clear()
                 self._heads.go_on()
             try:
-                self._wait_and_poll()
-                pause = PAUSE_SECONDS
+                pause = PAUSE_SECONDS if self._wait_and_poll() else pause
             except ActivationError as error:
                 observability.event("realtime waits", code=error.code)
-                pause, self._look_at = min(pause * 2, MAX_PAUSE_SECONDS), 0.0
+                pause, self._doubts = min(pause * 2, MAX_PAUSE_SECONDS), True
             except Exception as error:  # noqa: BLE001 - without this thread nobody hears anything
                 observability.failure("realtime poll failed", error)
-                pause, self._look_at = MAX_PAUSE_SECONDS, 0.0
+                pause, self._doubts = MAX_PAUSE_SECONDS, True
             self._left.wait(pause)
 
-    def _wait_and_poll(self) -> None:
-        """Wait until the store tells something, or it is time to look without that."""
-        clock = self.changes.clock
-        told = self._heads.wait(max(self._look_at - clock.monotonic(), 0.0))
+    def _wait_and_poll(self) -> bool:
+        """Wait until the store tells something, or it is time to look without that; after a failure
+        look at once. Whether it could be waited."""
+        clock, waits = self.changes.clock, not self._doubts
+        told = self._heads.wait(max(self._look_at - clock.monotonic(), 0.0)) if waits else {}
         if self._left.is_set():
-            return
+            return waits
         known = self._look.numbers
         moved = [number - known[shard] for shard, number in told.items() if shard in known]
         if not told or clock.monotonic() >= self._look_at or min(moved, default=0) < 0:
             self._poll(known)
-            self._look_at = clock.monotonic() + self._poll_seconds
+            self._look_at, self._doubts = clock.monotonic() + self._poll_seconds, False
         elif any(moved):
             self._poll({})
+        return waits
 
     def _poll(self, doubted: Numbers) -> None:
         """Hand out what is new: as was told, and of doubted shards as the store has it."""
@@ -325,84 +319,3 @@ class OrganizationFeed:
             follower.handed.append(handed)
             follower.pending += count
         follower.wake()
-
-
-class ChangeHub:
-    """Opens connections to the feeds of a process: at most `limit` of an organization at a time,
-    and `room` of all."""
-
-    def __init__(
-        self,
-        changes: SegmentChanges,
-        memberships: MembershipService,
-        limit: int,
-        room: int,
-        poll_seconds: float,
-        max_pending: int = MAX_PENDING,
-    ) -> None:
-        self._changes, self._memberships = changes, memberships
-        self._limit, self._room = limit, room
-        self._poll_seconds, self._max_pending = poll_seconds, max_pending
-        self._closed = False
-        self._feeds: dict[str, OrganizationFeed] = {}
-        self._open: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def segment(self, caller: Caller, segment_id: str, after: str | None, wake: Wake) -> Follower:
-        """Follow a segment, from the id `after` on or from now on.
-
-        Raises NotFoundError for one the caller does not see, ValidationError for an id that is
-        none, RateLimitedError when too many follow already. Call `leave` in the end.
-        """
-        return self._follow(SegmentTarget(self._memberships, caller, segment_id), after, wake)
-
-    def user(self, caller: Caller, user_id: str, after: str | None, wake: Wake) -> Follower:
-        """Follow a user; as `segment`."""
-        return self._follow(UserTarget(self._memberships, caller, user_id), after, wake)
-
-    def close(self) -> None:
-        """Let everybody go: the process stops."""
-        with self._lock:
-            self._closed = True
-            feeds = list(self._feeds.values())
-        for feed in feeds:
-            feed.close()
-
-    def leave(self, follower: Follower) -> None:
-        """Follow no more; may be called again."""
-        follower.feed.leave(follower)
-        with self._lock:
-            if not follower.left:
-                follower.left = True
-                self._open[follower.feed.organization_id] -= 1
-                self._tell()
-
-    def _follow(self, target: Target, after: str | None, wake: Wake) -> Follower:
-        target.require()
-        came = None if after is None else parsed(after, target.shards)
-        organization_id = target.caller.organization_id
-        with self._lock:
-            if self._closed:
-                raise StorageUnavailableError("The server is about to stop.", reason="stopping")
-            mine, all_open = self._open[organization_id], self._open.total()
-            if mine >= self._limit or all_open >= self._room:
-                raise RateLimitedError(
-                    "Too many connections are open; close one, or come again.",
-                    reason="too_many_connections",
-                    retry_after_seconds=RETRY_SECONDS,
-                )
-            self._open[organization_id] += 1
-            self._tell()
-            return Follower(self._feed(organization_id), target, came, wake)
-
-    def _feed(self, organization_id: str) -> OrganizationFeed:
-        if organization_id not in self._feeds:
-            feed = OrganizationFeed(
-                organization_id, self._changes, self._poll_seconds, self._max_pending
-            )
-            self._feeds[organization_id] = feed
-        return self._feeds[organization_id]
-
-    def _tell(self) -> None:
-        count = self._open.total()
-        observability.event("realtime connections", level=logging.DEBUG, open=count)

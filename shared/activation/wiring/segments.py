@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from activation.wiring.distributions import Distributions
 
 if TYPE_CHECKING:
-    from activation.services.change_feed import ChangeHub
+    from activation.services.change_hub import ChangeHub
     from activation.services.change_pages import ChangePages
     from activation.services.dead_events import DeadEvents
     from activation.services.erasure_journal import ErasureJournal
@@ -237,7 +237,7 @@ class Segments(Distributions):
     @cached_property
     def change_hub(self) -> ChangeHub:
         """Those who follow changes of memberships as they happen."""
-        from activation.services.change_feed import ChangeHub
+        from activation.services.change_hub import ChangeHub
 
         settings = self.settings
         return ChangeHub(
