@@ -12,7 +12,7 @@ BEAM_TESTS := $(addprefix tests/streaming/, test_arrivals.py test_beam_digest.py
     tests/services/test_segment_shards.py
 COMPILED := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
-.PHONY: help demo serve test test-emulators test-slow test-nightly test-exhaustive check check-terraform \
+.PHONY: help demo serve test explore test-emulators test-slow test-nightly test-exhaustive check check-terraform \
     terraform-schema terraform-data format lock archives audit beam test-beam template clean
 
 help:            ## show the targets
@@ -26,6 +26,10 @@ serve: $(VENV)/.runtime  ## host every function on this machine
 
 test: $(VENV)/.dev  ## run the tests (embedded back-ends and wire-level servers)
 	$(BIN)/pytest -n auto $(ARGS)
+
+explore: $(VENV)/.dev  ## let Hypothesis look for new examples, ten times as many; keep what fails
+	$(BIN)/pytest -n auto --hypothesis-profile=exploring \
+	    -m "hypothesis and not emulator and not slow and not nightly and not exhaustive" $(ARGS)
 
 test-emulators: $(VENV)/.dev  ## run the tests on the Firestore and Pub/Sub emulators
 	$(BIN)/pytest -n auto -m emulator $(ARGS)

@@ -7,16 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import settings as hypothesis_settings
 
 from activation.adapters.clock import MovableClock
 from activation.app import App
 from activation.domain.caller import Caller, Role
 from activation.settings import Settings
+from tests.examples import register_profiles
 
-# How long an example takes says nothing about its truth, and machines are shared.
-hypothesis_settings.register_profile("unhurried", deadline=None)
-hypothesis_settings.load_profile("unhurried")
+register_profiles()
 
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 

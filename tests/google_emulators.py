@@ -21,6 +21,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.free_ports import free_port
+
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 JAVA_OPTIONS = ("-Duser.language=en", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -66,7 +68,7 @@ def _host(variable: str, jar: str, command: Sequence[str], log: Path) -> Iterato
         yield given
         return
     option, *main = command
-    host = f"127.0.0.1:{_free_port()}"
+    host = f"127.0.0.1:{free_port()}"
     java = [_installed("java"), *JAVA_OPTIONS, option, str(_jar(jar)), *main]
     address = ["--host=127.0.0.1", f"--port={host.rpartition(':')[2]}"]
     with _running([*java, *address], host, log):
@@ -118,10 +120,3 @@ def _missing(reason: str) -> NoReturn:
     if os.environ.get("REQUIRE_EMULATORS") == "1":
         pytest.fail(f"Emulators are required, and {reason}.")
     pytest.skip(f"Needs the Google Cloud emulators: {reason}.")
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.free_ports import free_port
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -75,10 +77,7 @@ def _redis() -> Iterator[RedisServer]:
         if os.environ.get("REQUIRE_EMULATORS") == "1":
             pytest.fail("Servers are required, and redis-server is not installed.")
         pytest.skip("Needs redis-server, which is not installed.")
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    server = RedisServer(program, port)
+    server = RedisServer(program, free_port())
     server.start()
     yield server
     server.stop()

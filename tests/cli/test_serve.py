@@ -17,15 +17,9 @@ import pytest
 from activation.demo.twins import COMMAND, twin_processes
 from activation.twins.catalog import OFFERS
 from tests.cli.conftest import Program
+from tests.free_ports import free_port
 
 SECONDS = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answering(url: str) -> httpx.Response:

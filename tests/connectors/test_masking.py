@@ -37,6 +37,7 @@ from activation.twins.server import RunningTwins
 from tests.api.test_local import Lines
 from tests.connectors.listening import Ear
 from tests.connectors.support import ADD, google_account, people, to
+from tests.examples import examples
 
 # canaries ---------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ def planted(draw: st.DrawFn) -> tuple[Any, list[str]]:
     return value, canaries
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     sent=planted(),
     answered=planted(),

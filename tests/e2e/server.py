@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from activation.adapters.clock import SystemClock
 from activation.api.issuer import EmbeddedIssuer
 from activation.domain.caller import Role
 from activation.settings import Settings
+from tests.free_ports import free_port
 
 SERVE = """
 import sys
@@ -32,9 +32,7 @@ class ServerProcess:
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(data_folder=str(folder), allow_private_hosts=True, lease_seconds=2)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=30)
 

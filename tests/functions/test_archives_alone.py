@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from activation.cli.acceptance import doors
 from activation.function_manifest import Function, functions
 from functions import build
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -74,9 +74,7 @@ def _install(place: Path) -> None:
 @contextmanager
 def started(function: Function, folder: Path, binaries: Path, data: Path) -> Iterator[str]:
     """The function as its image starts it; its address, once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = binaries / "functions-framework"
     with (data.with_suffix(".log")).open("wb") as log:
         process = subprocess.Popen(

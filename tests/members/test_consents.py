@@ -163,11 +163,11 @@ def test_of_two_columns_the_no_counts(pairs: list[tuple[int | None, int | None]]
 
 @given(st.lists(st.lists(CODES, min_size=1, max_size=4), min_size=1, max_size=5), st.randoms())
 def test_of_several_rows_the_last_word_on_each_part_counts(
-    members: list[list[int | None]], random: Any
+    members: list[list[int | None]], chance: Any
 ) -> None:
     flat = [code for rows in members for code in rows]
     places = list(range(len(flat)))
-    random.shuffle(places)
+    chance.shuffle(places)
     shuffled: list[int | None] = [None] * len(flat)
     for place, code in zip(places, flat, strict=True):
         shuffled[place] = code

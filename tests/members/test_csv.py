@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from activation.members.lines import csv_ends
 from activation.ports import BlobKey
+from tests.examples import examples
 from tests.members.support import Workbench, csv_file, tiny_limits
 
 _PIECES = st.sampled_from(["a", '"', '""', ",", "\n", "\r\n", "\r", "é", '"x\ny"', ",", "\n", "b"])
@@ -41,7 +42,7 @@ def oracle_ends(text: bytes) -> list[int]:
     return ends
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(_PIECES, max_size=40).map("".join))
 def test_records_end_where_the_state_machine_says(text: str) -> None:
     content = text.encode()

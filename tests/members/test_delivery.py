@@ -22,6 +22,7 @@ from activation.domain.platform import ConnectorSpec, PlatformType
 from activation.errors import ConflictError, StorageUnavailableError
 from activation.members.batches import DeliveryList, opened
 from activation.members.delivery import Prepared, Selection, Stored, freeze, plan_delivery
+from tests.examples import examples
 from tests.members.support import AUDIENCE, ORGANIZATION, SMALL, Workbench, crm, csv_file
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -243,9 +244,7 @@ ROWS = st.lists(
 
 
 @pytest.mark.embedded("too many round trips")
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, multi_key=st.booleans(), max_rows=st.integers(1, 5))
 def test_plan_and_list_agree_and_lose_nobody(
     bench: Workbench, rows: list[tuple[str, ...]], multi_key: bool, max_rows: int

@@ -27,6 +27,7 @@ from activation.members.runs import write_run
 from activation.members.store import MemberStore, MergeResult
 from activation.ports import Batch, BlobKey
 from tests.conftest import START
+from tests.examples import examples
 from tests.members.support import AUDIENCE, ORGANIZATION
 
 LIMITS = TierLimits(database=50, segmented=120)
@@ -351,7 +352,7 @@ def shown(model: dict[Key, Said]) -> list[Any]:
 TestEngine = Engine.TestCase
 TestEngine.settings = settings(
     deadline=None,
-    max_examples=10,
+    max_examples=examples(10),
     stateful_step_count=10,
     suppress_health_check=list(HealthCheck),
 )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from activation.errors import StorageUnavailableError
 from activation.members import member_text
 from activation.members.layout import CONSENTS, RULES, TYPES, schema
+from tests.examples import examples
 
 INSTANTS = st.integers(0, 2**52).map(lambda us: datetime.fromtimestamp(us / 2**20, UTC))
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -41,7 +42,7 @@ def table(rows: list[dict[str, Any]]) -> Any:
     return pa.Table.from_pylist(rows, schema=schema())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.lists(MEMBERS, max_size=6), st.integers(0, 3))
 def test_whatever_a_member_holds_comes_back(rows: list[dict[str, Any]], skipped: int) -> None:
     members = table(rows).slice(skipped)

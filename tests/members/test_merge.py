@@ -15,6 +15,7 @@ from activation.members.changes import sorted_keys
 from activation.members.deltas import without
 from activation.members.layout import TYPES, schema
 from activation.members.merge import merged
+from tests.examples import examples
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 DIGESTS = [bytes(8) + bytes([n]) * 24 for n in range(3)] + [bytes([n]) * 32 for n in (0, 7, 255)]
@@ -75,7 +76,7 @@ def rows_of(table: Any) -> list[Row]:
     return [Row(*(row[name] for name in names)) for row in table.to_pylist()]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.lists(ROWS, max_size=12),
     st.lists(st.lists(ROWS, max_size=8), max_size=3),

@@ -20,6 +20,7 @@ from activation.domain.identifier import (
 )
 from activation.domain.member import reject_reason
 from activation.members.normalise import REASONS, hashed_already, hashed_raw
+from tests.examples import examples
 
 _LOCAL = st.text("aZ09.+_-' \t@é\u200b\x00", max_size=9)
 _DOMAIN = st.sampled_from(["gmail.com", "GMAIL.com", "googlemail.com", "x.de", "x", "é.fr", "a..b"])
@@ -39,7 +40,7 @@ VALUES = {IdentifierType.EMAIL: _EMAILS, IdentifierType.PHONE: _PHONES}
 
 @pytest.mark.parametrize("kind", IdentifierType)
 @pytest.mark.parametrize("region", [None, "US", "DE"])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(data=st.data())
 def test_columns_and_single_values_agree(
     kind: IdentifierType, region: str | None, data: Any

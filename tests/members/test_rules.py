@@ -25,6 +25,7 @@ from activation.domain.operators import (
 from activation.errors import ValidationError
 from activation.members.layout import CONSENTS, TYPES, schema
 from activation.members.rules import RuleTally, columns_of, evaluated, matching
+from tests.examples import examples
 
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
 WORDS = ["", "a", "b", "ab", "DE", "5", "-2.5", "true", "2026-11-02", "2026-11-03T00:00:00+01:00"]
@@ -193,7 +194,7 @@ def rules(draw: st.DrawFn) -> AudienceRule:
             continue
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.lists(MEMBERS, max_size=12), st.lists(rules(), max_size=3))
 def test_a_table_is_judged_like_its_members(
     members: list[dict[str, Any]], wanted: list[AudienceRule]

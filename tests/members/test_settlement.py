@@ -22,6 +22,7 @@ from activation.members.delivery import Prepared, Selection, Stored, freeze, pla
 from activation.members.layout import TYPES
 from activation.members.rosters import RosterView, RosterWriter
 from activation.members.settlement import BatchOutcome, Effect, ListOutcome, Outcome, settle
+from tests.examples import examples
 from tests.members.support import AUDIENCE, ORGANIZATION, Workbench, csv_file
 
 SPEC = ConnectorSpec(
@@ -118,9 +119,7 @@ FATES = st.lists(
 
 
 @pytest.mark.embedded("too many round trips")
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     history=st.lists(st.tuples(PEOPLE, FATES), min_size=1, max_size=4),
     multi_key=st.booleans(),

@@ -52,6 +52,7 @@ from activation.members.suppressions import (
 )
 from activation.ports import Batch, BlobKey
 from tests.conftest import START
+from tests.examples import examples
 from tests.members.support import SMALL as SMALL_READS
 from tests.members.support import Workbench, crm, csv_file
 from tests.members.test_delivery import SPEC, batches_of, built
@@ -287,9 +288,7 @@ class Model:
         return Counter({REASONS[n - 1].value: count for n, count in main.items()})
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_a_list_says_what_was_put_on_it_and_not_taken_off(shelf: Shelf, steps: Any) -> None:
     shelf.parts = ()
@@ -487,9 +486,7 @@ EXAMPLES = itertools.count(1)
 
 
 @pytest.mark.embedded("too many round trips")
-@settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=FILE, put=PUT, multi_key=st.booleans(), required=st.booleans())
 def test_nobody_on_the_list_is_in_a_batch_and_nobody_is_lost(
     bench: Workbench, rows: Any, put: list[MemberInput], multi_key: bool, required: bool

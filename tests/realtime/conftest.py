@@ -15,7 +15,7 @@ from activation.api.issuer import KEY_FILE, EmbeddedIssuer
 from activation.domain.caller import Role
 from activation.local import LocalServer, listening_on
 from activation.settings import Settings
-from tests.realtime.following import Site
+from tests.realtime.following import SECONDS, Site
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def site(tmp_path: Path, issuer_folder: Path) -> Iterator[Site]:
     sockets = listening_on("127.0.0.1", 0)
     address = f"ws://127.0.0.1:{sockets.getsockname()[1]}"
     server = LocalServer(settings, port=0, tick_seconds=0.2, sockets=sockets)
-    with server.running() as url, httpx.Client(base_url=url, timeout=30) as http:
+    with server.running() as url, httpx.Client(base_url=url, timeout=SECONDS) as http:
 
         def mint(org: str, user: str, role: str, seconds: int = 600) -> str:
             return server.issuer.token(org, user, Role(role), timedelta(seconds=seconds))

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 PREFIX = "/api/v1"
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @dataclass

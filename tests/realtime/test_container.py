@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.realtime.following import Site, Socket
+from tests.free_ports import free_port
+from tests.realtime.following import SECONDS, Site, Socket
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "containers/sockets/Dockerfile").read_text()
@@ -24,9 +24,7 @@ def test_the_command_of_the_image_serves_what_another_process_writes(
     site: Site, tmp_path: Path
 ) -> None:
     segment_id = site.define()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     found = re.search(r"^CMD exec (uvicorn .+)$", DOCKERFILE, re.MULTILINE)
     assert found
     words = shlex.split(found[1].replace("$PORT", str(port)).replace("0.0.0.0", "127.0.0.1"))
@@ -46,7 +44,7 @@ def test_the_command_of_the_image_serves_what_another_process_writes(
             assert (one.kind, one.data["user_id"]) == ("entered", "ann")
             process.send_signal(signal.SIGTERM)
             assert _code(messages) == 1012, "the service restarts: come again"
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(SECONDS) in (0, -signal.SIGTERM)
     finally:
         process.kill()
         process.wait()
@@ -57,7 +55,7 @@ def _code(messages: Socket) -> int:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         try:
             assert httpx.get(url).json() == {"status": "ok"}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from activation.api import sockets
 from activation.services import change_feed, segment_changes
-from tests.realtime.following import PREFIX, Site
+from tests.realtime.following import PREFIX, SECONDS, Site
 
 PAGE = (Path(__file__).parents[2] / "docs/realtime.md").read_text()
 SCRIPTS = re.findall(r"^```js\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -28,11 +30,18 @@ FOLLOW(url, () => token, heard, lastId === "-" ? undefined : lastId);
 """
 
 
+def missing() -> NoReturn:
+    """Skip, or fail where everything must run."""
+    if os.environ.get("REQUIRE_NODE") == "1":
+        pytest.fail("The page's scripts are required to run, and Node is not installed.")
+    pytest.skip("Needs Node, which is not installed.")
+
+
 class Script:
     """A script of the page at work."""
 
     def __init__(self, function: str, site: Site, path: str, count: int, last: str = "-") -> None:
-        node = shutil.which("node") or pytest.skip("Node is not installed")
+        node = shutil.which("node") or missing()
         (script,) = [one for one in SCRIPTS if f"function {function}(" in one]
         base = site.sockets if function == "followSocket" else site.url + PREFIX
         token = site.mint("acme", "ann", "admin")
@@ -66,7 +75,7 @@ class Script:
 
     def heard(self) -> list[dict[str, str]]:
         """The entries it has printed, at its end."""
-        out, errors = self.process.communicate(timeout=30)
+        out, errors = self.process.communicate(timeout=SECONDS)
         assert self.process.returncode == 0, errors
         return [json.loads(line) for line in out.splitlines()]
 

@@ -34,6 +34,7 @@ from activation.segments.minutes import Moment, micros_of, micros_of_tick
 from activation.segments.rulebook import RuleBook, rule_book
 from activation.segments.seen import KEPT_DAYS, Run, Seen, first_of_each
 from activation.segments.state import ShardState, empty_state
+from tests.examples import examples
 from tests.segments.follower import followed
 from tests.segments.worlds import NOON, Maker, segment
 
@@ -219,7 +220,7 @@ def test_only_the_rules_of_the_events_type_are_looked_at() -> None:
 # ids ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 2**32))
 def test_nobody_is_looked_at_in_vain(seed: int) -> None:
     """At the very tick at which somebody is due, and not before, one of his ranks changes."""
@@ -287,7 +288,7 @@ def test_a_step_does_not_touch_the_state_it_came_from() -> None:
     assert shard.state.digest() != digest
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 2**32))
 def test_the_same_log_gives_the_same_state_stored_or_not(seed: int) -> None:
     world = Maker(random.Random(seed)).world()

@@ -19,6 +19,7 @@ from activation.segments.minutes import MICROS, micros_of
 from activation.segments.rulebook import RuleBook, rule_book
 from activation.segments.seen import merged
 from activation.segments.state import ShardState, Transitions, empty_state
+from tests.examples import examples
 from tests.segments.worlds import Maker, World
 
 GONE = "u1"
@@ -67,7 +68,7 @@ def lives(world: World, book: RuleBook, at: int) -> tuple[ShardState, ShardState
     return without_users(told, [GONE]), silent
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @example(41898, 13)  # an exit long overdue, of somebody who was looked at with the one who is gone
 @given(st.integers(0, 2**32), st.integers(0, 30))
 def test_a_state_without_a_user_is_one_that_never_saw_him(seed: int, at: int) -> None:
@@ -78,7 +79,7 @@ def test_a_state_without_a_user_is_one_that_never_saw_him(seed: int, at: int) ->
     assert forgotten.digest() == innocent.digest()
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 2**32))
 def test_who_comes_back_is_a_new_user(seed: int) -> None:
     world = Maker(random.Random(seed)).world()

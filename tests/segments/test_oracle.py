@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.segments.follower import followed
 from tests.segments.purchases import (
     made_up,
@@ -19,14 +20,14 @@ from tests.segments.purchases import (
 from tests.segments.worlds import Maker
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.integers(0, 2**32))
 def test_any_world_agrees_with_a_recount(seed: int) -> None:
     followed(Maker(random.Random(seed)).world())
 
 
 @pytest.mark.slow
-@settings(max_examples=2_000)
+@settings(max_examples=examples(2_000))
 @given(st.integers(0, 2**32))
 def test_two_thousand_worlds_agree_with_a_recount(seed: int) -> None:
     followed(Maker(random.Random(seed)).world())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activation.adapters.clock import MovableClock
@@ -23,6 +23,7 @@ from activation.ports import Key, Query
 from activation.services.event_archive import EventArchive, Span
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.shard_states import HEADS
+from tests.examples import examples
 from tests.segments.recount import memberships
 from tests.segments.shards import ORGANIZATION, Stores, require_turns, stores_in
 from tests.segments.worlds import NOON, Maker, segment
@@ -225,9 +226,7 @@ def grown(draw: random.Random, known: list[Segment]) -> list[Segment]:
     return [*known, *more]
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 10**9), changes=st.integers(1, 4), every=st.integers(1, 5))
 def test_segments_made_at_any_time_agree_with_a_recount_over_all(
     seed: int, changes: int, every: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ from activation.services.segment_shards import TRANSITIONS
 from tests.conftest import caller_of
 from tests.services.support import drained, never
 
-SECONDS = 10.0
+SECONDS = 60.0
+NUMBERS = itertools.count()
 MINUTE = timedelta(minutes=1)
 DAY = 24 * 3600
 
@@ -63,7 +65,7 @@ def order(app: App, *users: str, organization: str = "acme") -> None:
             "event_type": "orders",
             "timestamp": timestamp(app.clock.now()),
             "attributes": {"amount": 1},
-            "event_id": f"{user}-{random.random()}",
+            "event_id": f"{user}-{next(NUMBERS)}",
         }
         by_shard.setdefault(shard_of(user), []).append(Event.model_validate(event))
     for shard, events in by_shard.items():

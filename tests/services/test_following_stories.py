@@ -30,6 +30,7 @@ from activation.errors import ActivationError
 from activation.ports import Message
 from activation.settings import Settings
 from tests.conftest import START
+from tests.examples import examples
 from tests.faults.conftest import RAM_DISK
 from tests.faults.ports import Crash, Fault, Tape, When, attach
 from tests.services.following import ANN, HANDLERS, Shop, address, email, emails
@@ -189,8 +190,8 @@ def told(story: Story, script: Script) -> None:
     story.ended()
 
 
-QUICK = settings(max_examples=8, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=80, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(8), suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=examples(80), suppress_health_check=list(HealthCheck))
 scripts = st.lists(st.tuples(happenings, deaths), max_size=25)
 
 

@@ -24,6 +24,7 @@ from activation.domain.event import Event
 from activation.errors import ValidationError
 from activation.settings import Settings
 from tests.cli.conftest import Program, file_of, program
+from tests.examples import examples
 from tests.segments.purchases import purchases, segments_of_purchases, told_by_recount
 from tests.segments.worlds import NOON
 from tests.streaming.logs import log_of_purchases, log_of_world, rows_of_world, shuffled, world_of
@@ -38,7 +39,7 @@ def report_of(log: Log) -> Report:
         return embedded(log, Path(folder))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12))
 @given(st.integers(0, 2**32), st.sampled_from([7, 60, 200]))
 def test_the_state_does_not_depend_on_how_events_come_together(seed: int, seconds: int) -> None:
     """Ids that come twice with other content are left out: of those the first one counts."""
@@ -54,7 +55,7 @@ def test_the_state_does_not_depend_on_how_events_come_together(seed: int, second
     assert (one.counted, one.users, one.members) == (other.counted, other.users, other.members)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(st.integers(0, 2**32))
 def test_nothing_depends_on_the_order_within_an_instant(seed: int) -> None:
     world = world_of(seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import httpx
@@ -16,6 +15,7 @@ from activation.local import LocalServer
 from activation.metrics_catalog import METRICS
 from activation.observability import event, listen, unlisten
 from activation.settings import Settings
+from tests.free_ports import free_port
 from tests.telemetry.figures import Figures
 
 
@@ -92,9 +92,7 @@ def test_prometheus_reads_every_metric(page: tuple[PrometheusSink, MetricsPage])
 def test_a_server_shows_its_figures_to_this_machine_and_not_through_the_api(
     tmp_path_factory: pytest.TempPathFactory, clock: MovableClock
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = tmp_path_factory.mktemp("metrics")
     settings = Settings(data_folder=str(folder), metrics_port=port)
     with LocalServer(settings, port=0, clock=clock).running() as url:
