@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,20 @@ from tests.examples import register_profiles
 
 register_profiles()
 
+MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 4 << 30
 START = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests write to memory, where there is enough: disks are waited for most of the time.
+
+    `--basetemp`, or PYTEST_DEBUG_TEMPROOT, says another place.
+    """
+    chosen = config.getoption("basetemp") is not None
+    if chosen or not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < ENOUGH_BYTES:
+        return
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture
@@ -32,6 +47,15 @@ def app(tmp_path: Path, clock: MovableClock) -> Iterator[App]:
     app = App(settings, clock)
     yield app
     app.close()
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Who tries a platform again does so twice, and at once."""
+    import stamina
+
+    with stamina.set_testing(True, attempts=2, cap=True):
+        yield
 
 
 def caller_of(organization: str = "acme", user: str = "ann", role: Role = Role.ADMIN) -> Caller:

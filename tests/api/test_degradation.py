@@ -148,6 +148,7 @@ def test_a_distribution_outlives_an_outage_of_the_stores(
     assert audience["members"] == 2
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_platform_that_is_down_holds_up_nobody_and_is_waited_for(
     server: LocalServer,
     api: Api,

@@ -95,6 +95,7 @@ def cut_in_three(api: Api, path: str) -> ListDigests:
     return ListDigests(app.documents, app.member_blobs, app.clock, seconds=0)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_exchanges_are_listed(api: Api) -> None:
     audience = api.audience_with_members("a@example.com")
     hook: dict[str, Any] = api.platform()

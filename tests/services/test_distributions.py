@@ -191,6 +191,7 @@ def test_a_throttled_distribution_waits_as_told_and_goes_on(world: World) -> Non
     assert world.held_by_facebook() == PEOPLE
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_batch_with_unknown_outcome_is_sent_again_without_harm(world: World) -> None:
     world.facebook.faults.plan(Fault("lost", method="POST", path="/users", times=5))
     waiting = world.run(world.request("facebook"))

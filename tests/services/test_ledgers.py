@@ -289,6 +289,7 @@ def _refused_rows(*rows: int) -> Fault:
     return Fault("status", method="POST", path="audienceMembers:ingest", status=400, body=body)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_batch_cancelled_in_flight_is_in_doubt_and_made_sure_next_time(world: World) -> None:
     world.facebook.faults.plan(Fault("lost", method="POST", path="/users", times=9))
     waiting = world.sent()

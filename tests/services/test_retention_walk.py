@@ -34,8 +34,6 @@ from tests.conftest import caller_of
 from tests.services.support import audience_of, contents, inputs
 
 DAYS = 400
-HOURS = (2, 4)
-"""When the scheduler is looked at; slots between are caught up at the next look."""
 START = datetime(2026, 1, 4, tzinfo=UTC)
 """A Sunday, midnight."""
 
@@ -174,11 +172,13 @@ def done_in(world: World) -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-def test_four_hundred_days(world: World) -> None:
+@pytest.mark.parametrize("hours", [(4,), pytest.param((2, 4), marks=pytest.mark.slow)])
+def test_four_hundred_days(world: World, hours: tuple[int, ...]) -> None:
+    """The scheduler is looked at once or twice a day; what was due between is caught up."""
     made = populated(world)
     sizes: dict[int, int] = {}
     for day in range(DAYS):
-        for hour in HOURS:
+        for hour in hours:
             world.clock.set(world.day(day) + timedelta(hours=hour))
             world.tick()
         if day % 7 == 3:
