@@ -11,7 +11,7 @@ from activation.ports import Batch, DocumentStore, Revision
 
 T = TypeVar("T")
 
-SECONDS = 30
+SECONDS = 60
 """What takes longer than this has gone wrong."""
 
 

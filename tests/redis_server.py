@@ -19,7 +19,7 @@ from tests.free_ports import free_port
 if TYPE_CHECKING:
     from redis import Redis
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 
 @dataclass

@@ -57,7 +57,7 @@ class KeyServer:
         self.visits += 1
         self.asked.add(str(request.url))
         if self.gate is not None:
-            self.gate.wait(5)
+            self.gate.wait(60)
         if not self.up:
             raise httpx.ConnectError("down")
         return httpx.Response(200, content=self.document)

@@ -18,7 +18,7 @@ from activation.local import LocalServer
 from activation.observability import LOGGER, MAX_LINE_BYTES, JSONLines, event, failure
 from activation.settings import Settings
 
-SECONDS = 20
+SECONDS = 60
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.e2e.server import ServerProcess
 
 AUDIENCES = "/api/v1/audiences"
 ONE = rf"{AUDIENCES}/[0-9a-f-]{{36}}"
-SECONDS = 30
+SECONDS = 60
 
 
 @dataclass(frozen=True)

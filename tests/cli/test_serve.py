@@ -19,7 +19,7 @@ from activation.twins.catalog import OFFERS
 from tests.cli.conftest import Program
 from tests.free_ports import free_port
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def answering(url: str) -> httpx.Response:

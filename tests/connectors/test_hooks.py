@@ -29,7 +29,7 @@ from tests.wire.http import served
 
 DOCUMENT = {"type": "ping", "timestamp": "2026-11-21T09:00:00.000000Z", "data": {"n": 1}}
 SHORT = Patience(connect=1, read=0.5, whole=0.6, reads_body=False)
-ENOUGH_SECONDS = 3.0
+ENOUGH_SECONDS = 20.0
 """Well above SHORT.whole, and far below what a dripping server would take."""
 
 
@@ -108,15 +108,16 @@ def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def silent(connection: socket.socket) -> None:
-    """Take the request and say nothing."""
-    connection.recv(65536)
-    SystemClock().sleep(ENOUGH_SECONDS / 2)
+    """Take the request, and say nothing until the sender has hung up."""
+    connection.settimeout(ENOUGH_SECONDS)
+    while connection.recv(65536):
+        continue
 
 
 def dripping(connection: socket.socket) -> None:
     """Send a header that never ends, byte by byte: no pause is long enough for a read limit."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    for _ in range(200):
+    for _ in range(2_000):
         connection.sendall(b"x")
         SystemClock().sleep(0.05)
 

@@ -441,5 +441,5 @@ def google_post(
         running.url_of("google_ads") + path,
         json=body,
         headers={"Authorization": f"Bearer {twin.tokens.issue()}"},
-        timeout=timedelta(seconds=20).total_seconds(),
+        timeout=timedelta(seconds=60).total_seconds(),
     )

@@ -67,7 +67,7 @@ def together(count: int, work: Callable[[int], object]) -> list[object]:
     gate = threading.Barrier(count)
 
     def run(number: int) -> object:
-        gate.wait(timeout=30)
+        gate.wait(timeout=60)
         try:
             return work(number)
         except ConflictError as error:

@@ -299,7 +299,7 @@ def test_what_was_published_survives_a_kill(path: Path, clock: MovableClock) -> 
     process.send_signal(signal.SIGKILL)
     rest = process.stdout.read().split()
     process.stdout.close()
-    process.wait(timeout=30)
+    process.wait(timeout=60)
     acknowledged = 25 + len(rest)
     bus = SqliteBus(path, SystemClock(), {"t": [Subscription("s")]})
     recorder = Recorder()
@@ -342,7 +342,7 @@ def test_what_a_killed_process_had_in_work_need_not_wait_for_its_lease(path: Pat
     clock.sleep(60)
     assert bus.deliver_due(recorder) == 0, "whoever lives keeps what he has"
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
+    process.wait(timeout=60)
     process.stdout.close()
     assert bus.deliver_due(recorder) == 0, "it has just looked"
     clock.sleep(11)

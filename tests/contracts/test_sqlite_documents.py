@@ -163,7 +163,7 @@ def test_a_crash_never_leaves_half_a_commit(path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         acknowledged += [int(line) for line in process.stdout.read().split("\n")[:-1]]
         process.stdout.close()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
         store = SqliteDocuments(path, MovableClock())
         left, right = (store.get(Key(ORG, c, "w")) for c in ("left", "right"))
         store.close()

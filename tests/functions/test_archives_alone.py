@@ -23,7 +23,7 @@ from tests.free_ports import free_port
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 30.0
+SECONDS = 60.0
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 import activation, main

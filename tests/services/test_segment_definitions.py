@@ -174,11 +174,14 @@ def test_ten_thousand_segments(app: App, ann: Caller) -> None:
     app.segments.create(ann, rules("The last one"))
     with pytest.raises(InvalidStateError, match="at most 10,000"):
         app.segments.create(ann, rules("One more"))
-    began = time.perf_counter()
-    page = app.segments.list(ann, {"status": "active"}, 200)
-    total = app.segments.count(ann, {"status": "active"})
-    shown = [one.public() for one in page.items]
-    seconds = time.perf_counter() - began
+    took = list[float]()
+    for _ in range(5):
+        began = time.perf_counter()
+        page = app.segments.list(ann, {"status": "active"}, 200)
+        total = app.segments.count(ann, {"status": "active"})
+        shown = [one.public() for one in page.items]
+        took.append(time.perf_counter() - began)
+    seconds = min(took)
     print(f"a page of 200 of {total:,} in {seconds * 1000:.0f} ms")
     assert (len(shown), total) == (200, MAX_SEGMENTS)
     assert shown[0]["name"] == "The last one"
