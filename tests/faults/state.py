@@ -89,10 +89,13 @@ def _suppressed(app: App) -> tuple[Any, ...]:
     """Who of PEOPLE is on the organization's list, why, and what is counted of it."""
     from tests.faults.flows import PEOPLE, reference
 
+    heads = app.suppressions.lists.heads(ORGANIZATION)
+
     def findings(address: str) -> tuple[str, ...]:
-        named = SuppressionReference(**dict(reference(address)))
-        heads = app.suppressions.lists.heads(ORGANIZATION)
-        found = [app.suppressions._findings(h, app.suppressions._one(named)) for h in heads]
+        if address not in _NAMED:
+            named = SuppressionReference(**dict(reference(address)))
+            _NAMED[address] = app.suppressions._one(named)
+        found = [app.suppressions._findings(head, _NAMED[address]) for head in heads]
         return tuple(one.reason.value for several in found for one in several)
 
     status = app.suppressions.status(ANN)
@@ -104,6 +107,10 @@ def _suppressed(app: App) -> tuple[Any, ...]:
     if status.size != len(hits) or sum(status.by_reason.values()) != status.size:
         raise BrokenError("I19 a suppression list is miscounted")
     return status.size, status.by_reason, reasons
+
+
+_NAMED: dict[str, Any] = {}
+"""The people of the lab as members, which every world has in common."""
 
 
 def unjournalled(app: App) -> list[str]:

@@ -15,7 +15,7 @@ from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
 
 KNOWN = {**FLOWS, **DISPATCH, **{flow.name: flow for flow in (CANCEL, PAUSE, WORKER)}}
-DRAWN, MORE, MANY = 14, 60, 300
+DRAWN, MORE, MANY = 10, 60, 300
 """Ways to die, and schedules of a pair, in the usual run, the nightly and the exhaustive one."""
 
 USUAL = (

@@ -9,9 +9,9 @@ from tests.faults.flows import FLOWS
 from tests.faults.interleave import Interleaver, Pair
 from tests.faults.lab import Lab
 
-SCHEDULES = 60
-"""Schedules of a pair that are drawn where not all are tried."""
-TWICE, MANY = 20, 500
+DRAWN, SCHEDULES, MANY = 24, 60, 500
+"""Schedules of a pair in the usual run, the nightly and the exhaustive one."""
+TWICE = 20
 
 PAIRS = (
     ("import", "import"),
@@ -114,8 +114,16 @@ def interleaver(lab: Lab) -> Interleaver:
     return Interleaver(lab)
 
 
-@pytest.mark.parametrize(("first", "second"), TRIED)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_at_once(interleaver: Interleaver, first: str, second: str, tell: Tell) -> None:
+    tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), DRAWN))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("first", "second"), [*PAIRS, *FURTHER])
+def test_two_at_once_in_more_ways(
+    interleaver: Interleaver, first: str, second: str, tell: Tell
+) -> None:
     tell(interleaver.explored(Pair(FLOWS[first], FLOWS[second]), SCHEDULES))
 
 

@@ -93,6 +93,7 @@ def distribute(app: App, caller: Caller, scene: Scene) -> Answer:
     return app.distributions.create(caller, draft).entity.public()
 
 
+DRAWN = 16
 FLOWS = {
     "tell of a cancel": (cancel, {"distribution.cancelled"}),
     "tell of refused credentials": (check, {"platform.needs_reauth"}),
@@ -103,26 +104,33 @@ FLOWS = {
 }
 
 
+WAYS = [DRAWN, pytest.param(None, marks=pytest.mark.nightly, id="all")]
+"""To die: some, or all of them."""
+
+
+@pytest.mark.parametrize("at_most", WAYS)
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_crash_anywhere_leaves_each_event_told_once(
-    lab: Lab, told: Told, name: str, tell: Tell
+    lab: Lab, told: Told, name: str, at_most: int | None, tell: Tell
 ) -> None:
     act, events = FLOWS[name]
     flow = told.flow(name, act)
     expected = lab.expected(flow)
     assert expected.view["events"] == {(event, "delivered"): 1 for event in events}
-    report = lab.explored(flow, expected, reads=name != "tell of a distribution")
+    reads = name != "tell of a distribution"
+    report = lab.explored(flow, expected, reads=reads, at_most=at_most)
     tell(report)
     arrived = set(told.receiver.event_ids)
     assert len(arrived) == (report.runs + 1) * len(events), "one id for one change in each world"
 
 
+@pytest.mark.parametrize("at_most", WAYS)
 def test_a_receiver_that_is_gone_is_disabled_wherever_the_process_dies(
-    lab: Lab, told: Told, tell: Tell
+    lab: Lab, told: Told, at_most: int | None, tell: Tell
 ) -> None:
     told.receiver.status = 410
     flow = told.flow("tell who is gone", cancel)
     expected = lab.expected(flow)
     assert expected.view["events"] == {("distribution.cancelled", "failed"): 1}
     assert expected.view["effects"]["function:webhook:disable"] == 1
-    tell(lab.explored(flow, expected, reads=True))
+    tell(lab.explored(flow, expected, reads=True, at_most=at_most))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -349,10 +350,22 @@ def shown(model: dict[Key, Said]) -> list[Any]:
     return members_of(table_of(sorted(model.items())))
 
 
+def lives(usual: int) -> settings:
+    """So many lives of an audience, of ten steps each."""
+    return settings(
+        max_examples=examples(usual),
+        stateful_step_count=10,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 TestEngine = Engine.TestCase
-TestEngine.settings = settings(
-    deadline=None,
-    max_examples=examples(10),
-    stateful_step_count=10,
-    suppress_health_check=list(HealthCheck),
-)
+TestEngine.settings = lives(6)
+
+
+class BusyEngine(Engine):
+    """The same, for more lives."""
+
+
+TestBusyEngine = pytest.mark.nightly(BusyEngine.TestCase)
+TestBusyEngine.settings = lives(40)

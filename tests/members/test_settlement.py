@@ -119,7 +119,7 @@ FATES = st.lists(
 
 
 @pytest.mark.embedded("too many round trips")
-@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     history=st.lists(st.tuples(PEOPLE, FATES), min_size=1, max_size=4),
     multi_key=st.booleans(),

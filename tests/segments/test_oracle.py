@@ -20,7 +20,7 @@ from tests.segments.purchases import (
 from tests.segments.worlds import Maker
 
 
-@settings(max_examples=examples(400))
+@settings(max_examples=examples(150))
 @given(st.integers(0, 2**32))
 def test_any_world_agrees_with_a_recount(seed: int) -> None:
     followed(Maker(random.Random(seed)).world())

@@ -172,7 +172,7 @@ def done_in(world: World) -> list[tuple[int, str, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("hours", [(4,), pytest.param((2, 4), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hours", [(4,), pytest.param((2, 4), marks=pytest.mark.nightly)])
 def test_four_hundred_days(world: World, hours: tuple[int, ...]) -> None:
     """The scheduler is looked at once or twice a day; what was due between is caught up."""
     made = populated(world)
