@@ -288,7 +288,7 @@ class Model:
         return Counter({REASONS[n - 1].value: count for n, count in main.items()})
 
 
-@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_a_list_says_what_was_put_on_it_and_not_taken_off(shelf: Shelf, steps: Any) -> None:
     shelf.parts = ()
