@@ -139,6 +139,7 @@ class App(Segments):
         from activation.services.erasure_playback import ErasurePlayback
         from activation.services.playback import Playback
         from activation.services.recovery import RecoveryService
+        from activation.services.shard_recovery import ShardRecovery
 
         lists = replace(self.suppressions.lists, journal=None)
         return RecoveryService(
@@ -147,6 +148,7 @@ class App(Segments):
             ErasedMembers(self.member_upkeep, self.suppressions, self.clock),
             self.journal,
             ErasurePlayback(self.user_erasures, self.erasure_journal, self.job_worker, self.clock),
+            ShardRecovery(self.segment_replay, self.clock),
             self.clock,
         )
 

@@ -17,7 +17,6 @@ from activation.ports import Batch, BlobKey, DocumentStore, Query, Revision
 from activation.services.erasure_journal import ERASURES, ErasureJournal
 from activation.services.erasure_marks import ErasureMarks
 from activation.services.jobs import JobRun
-from activation.services.restore_mark import marked
 from activation.services.suppression_journal import KEPT_FOR
 from tests.services.rewinding import Then, go_back, state_of
 from tests.services.support import drained
@@ -67,8 +66,8 @@ def test_a_restore_does_not_bring_him_back(app: App, ann: Caller, segment_id: st
     assert fresh.pseudonym("acme", BOB) == pseudonym
 
 
-def test_a_shard_whose_objects_are_gone_is_told_of(app: App, ann: Caller) -> None:
-    """Buckets do not go back with a database: the rest of the recovery is done all the same."""
+def test_a_shard_whose_objects_are_gone_is_made_again_first(app: App, ann: Caller) -> None:
+    """Buckets do not go back with a database."""
     object.__setattr__(app.shards.parcels, "inline_bytes", 10)
     come(app, [BOB, *OTHERS], 1)
     then = state_of(app)
@@ -76,8 +75,10 @@ def test_a_shard_whose_objects_are_gone_is_told_of(app: App, ann: Caller) -> Non
     erased(app, ann)
     erased(app, ann, OTHERS[0])
     went_back(app, then)
-    assert counts(app, then) == (0, 2)
-    assert marked(app.documents) is not None
+    recovery = app.recovery.run(then.at)
+    assert (recovery.shards_rebuilt, recovery.users_erased) == (1, 2)
+    assert not known(app)
+    assert not known(app, OTHERS[0])
 
 
 def test_what_the_restored_store_knows_is_not_done_again(

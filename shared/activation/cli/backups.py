@@ -239,6 +239,8 @@ def _told(recovery: Recovery) -> dict[str, Any]:
         "released again": recovery.released or None,
         "erased members": recovery.erased_members or None,
         "erased users": recovery.users_erased or None,
+        "shards under new numbers": recovery.shards or None,
+        "shards made again": recovery.shards_rebuilt or None,
         "uncertain ledgers": recovery.ledgers,
         "begun anew": recovery.distributions,
     }
@@ -255,6 +257,21 @@ def _advice(recovery: Recovery) -> list[str]:
         advice.append(
             f"[yellow]{recovery.erasures_waiting} erasures of users were asked for again and have "
             "not ended; they go on when the store runs.[/yellow]"
+        )
+    if recovery.shards_unreadable:
+        advice.append(
+            f"[red]{recovery.shards_unreadable} shards of segments can neither be read nor be made "
+            "again: go back to another state, or see docs/operations.md.[/red]"
+        )
+    if recovery.shards_incomplete:
+        advice.append(
+            f"[yellow]{recovery.shards_incomplete} of the shards made again lack events, ids of "
+            "events or entries of the past; docs/operations.md says what that means.[/yellow]"
+        )
+    if recovery.events_missing:
+        advice.append(
+            f"[yellow]{recovery.events_missing} archived events are gone with their objects; those "
+            "of users who were erased since are among them.[/yellow]"
         )
     if recovery.again:
         advice.append("The ledgers had been told before; they were left alone.")

@@ -8,7 +8,7 @@ import click
 
 from activation.cli.group import Failure
 from activation.cli.options import Command, options
-from activation.cli.output import facts, output, table
+from activation.cli.output import facts, moment, output, table
 from activation.cli.stores import opened
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ Examples:
   activation --organization acme replay --apply
 
 Every shard is made again from the archive of events, as of its last step and by the rules it was
-made with. Exit code 1 when any differs. --apply puts what follows from the events in the place of
-what differs, and tells the memberships that change by it.
+made with. Exit code 1 when any differs, or cannot be read. --apply puts what follows from the
+events in the place of what differs, makes again what cannot be read, and tells the memberships that
+change by it.
 """
 COUNTS = {
     "users with other counts": "users_with_other_cells",
@@ -89,7 +90,13 @@ def _organization() -> str:
 def _shown(found: list[ShardReplay], differing: list[ShardReplay]) -> list[Any]:
     """What is printed: totals, then what differs."""
     totals = {name: sum(getattr(one, field) for one in found) for name, field in COUNTS.items()}
-    shown = [facts({"shards": len(found), "shards that differ": len(differing), **totals})]
+    unreadable = [one for one in found if one.unreadable]
+    counts = {
+        "shards": len(found),
+        "shards that differ": len(differing),
+        "shards that could not be read": len(unreadable) or None,
+    }
+    shown = [facts({**counts, **totals}), *_gaps(unreadable)]
     rows = [
         (one.shard, one.number, one.digest[:16], one.replayed_digest[:16], len(one.missing) or "")
         for one in differing[:SHOWN]
@@ -104,3 +111,18 @@ def _shown(found: list[ShardReplay], differing: list[ShardReplay]) -> list[Any]:
     if people:
         shown.append(table(("user", "segment", "by the events"), people[:SHOWN]))
     return shown
+
+
+def _gaps(unreadable: list[ShardReplay]) -> list[Any]:
+    """What is not known any more of shards whose state is lost."""
+    rows = [
+        (
+            one.shard,
+            moment(one.kept_from.isoformat()) if one.kept_from else "its beginning",
+            one.lost_objects or "",
+            one.lost_steps or "",
+        )
+        for one in unreadable
+    ]
+    columns = ("unreadable shard", "events kept from", "lost objects", "lost steps told")
+    return [table(columns, rows[:SHOWN])] if rows else []

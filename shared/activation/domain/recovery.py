@@ -25,6 +25,17 @@ class Recovery(Value):
     """Users of segments who were erased since, and are again."""
     erasures_waiting: int = 0
     """Erasures of users that were asked for again, and have not ended: their jobs go on."""
+    shards: int = 0
+    """Shards of segments that go on under numbers that nobody has heard of."""
+    shards_rebuilt: int = 0
+    """Shards that could not be read, and were made again from what was counted and told."""
+    shards_incomplete: int = 0
+    """Of those, the ones of which not all is kept: events of the last month, or what was told."""
+    shards_unreadable: int = 0
+    """Shards that could neither be read nor be made again."""
+    events_missing: int = 0
+    """Archived events whose objects are gone, and that no other object has: those of users who were
+    erased since are among them."""
     audiences_held: int = 0
     """Audiences with erased members that a legal hold keeps as they are."""
     archives_unchecked: int = 0

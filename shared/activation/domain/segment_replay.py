@@ -39,6 +39,14 @@ class ShardReplay(Value):
     other_memberships: int
     memberships: tuple[MembershipDifference, ...]
     """The first thousand of them."""
+    unreadable: bool = False
+    """Whether the state was lost or damaged; it is made again from nothing then."""
+    kept_from: Instant | None = None
+    """Of such a shard: from when on all its events are kept; None for from its beginning."""
+    lost_objects: int = 0
+    """Of such a shard: archived objects that cannot be read."""
+    lost_steps: int = 0
+    """Of such a shard: told steps that cannot be read."""
 
     def public(self) -> dict[str, Any]:
         """As it is shown."""

@@ -26,6 +26,8 @@ from activation.segments.stays import StayRun, Stays
 
 MARK = b"SEG1"
 CHECKSUM_BYTES = 16
+CHECKSUM, OTHER_EVALUATION = "checksum", "evaluation"
+"""Why bytes cannot be read: they are not what was written, or another release has written them."""
 
 Column = npt.NDArray[Any]
 
@@ -51,6 +53,18 @@ class Told:
     transitions: Transitions
     """`rows` and `segments` are positions in `users` and `segment_ids`."""
 
+    def rows(self) -> Iterator[tuple[int, int, bool, int]]:
+        """Each transition: the place of its user and of its segment, whether it is an entry, and
+        when it happened."""
+        columns = self.transitions
+        return zip(
+            columns.rows.tolist(),
+            columns.segments.tolist(),
+            columns.entered.tolist(),
+            columns.happened.tolist(),
+            strict=True,
+        )
+
 
 def pack(header: Mapping[str, Any], columns: Mapping[str, Column]) -> bytes:
     """A header (what JSON can say) and columns as bytes."""
@@ -67,7 +81,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Column]]:
     """The reverse of `pack`; StorageUnavailableError when the bytes are not what was written."""
     payload = data[len(MARK) + CHECKSUM_BYTES :]
     if not data.startswith(MARK) or data[len(MARK) :][:CHECKSUM_BYTES] != _checksum(payload):
-        raise StorageUnavailableError("A stored state is damaged.", reason="checksum")
+        raise StorageUnavailableError("A stored state is damaged.", reason=CHECKSUM)
     size = int.from_bytes(payload[:8], "little")
     content = pa.Codec("zstd").decompress(payload[8:], decompressed_size=size, asbytes=True)
     head_size = int.from_bytes(content[:4], "little")
@@ -182,7 +196,9 @@ def delta_of(data: bytes, book: RuleBook) -> Delta:
     """
     header, columns = unpack(data)
     if header["evaluation"] != EVALUATION:
-        raise StorageUnavailableError("A step was taken by another release.", reason="evaluation")
+        raise StorageUnavailableError(
+            "A step was taken by another release.", reason=OTHER_EVALUATION
+        )
     block = EventBlock(
         book.fields,
         _texts(columns["users"]),

@@ -6,11 +6,12 @@ A step keeps its events on the hot path: rows of JSON in one parcel. What is arc
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pydantic_core
@@ -162,6 +163,42 @@ def without_user(table: pa.Table, user_id: str, before: int) -> pa.Table:
 
     gone = pc.and_(pc.equal(table["user_id"], user_id), pc.less(table["number"], before))
     return table.filter(pc.invert(gone))
+
+
+def after_erasures(table: pa.Table, erased: Mapping[str, int]) -> pa.Table:
+    """The events that came, by their own time too, after the erasure of their user."""
+    if not erased:
+        return table
+    users = table["user_id"].combine_chunks().dictionary_encode()
+    of = np.array([erased.get(one, -1) for one in users.dictionary.to_pylist()], np.int64)
+    gone = of[users.indices.to_numpy(zero_copy_only=False)]
+    times, told = (table[one].cast(pa.int64()).to_numpy() for one in ("timestamp", "told_at"))
+    return table.filter(pa.array(gone < np.minimum(times, told)))
+
+
+def names_of(table: pa.Table) -> npt.NDArray[np.int64]:
+    """A number for each event that names it for good: of its shard, step, and place in the step."""
+    shard, number, position = (
+        table[one].to_numpy().astype(np.int64) for one in ("shard", "number", "position")
+    )
+    names: npt.NDArray[np.int64] = (shard << 54) | (number << 14) | position
+    return names
+
+
+def last_told(table: pa.Table) -> int:
+    """When the last of some events was counted, in microseconds."""
+    return int(table["told_at"].cast(pa.int64()).to_numpy().max())
+
+
+def last_seen(table: pa.Table, found: dict[int, dict[str, int]]) -> None:
+    """Note the users of each shard, and when they last came, in microseconds: by when they were
+    counted, and by their own time."""
+    times, told = (table[one].cast(pa.int64()).to_numpy() for one in ("timestamp", "told_at"))
+    came = np.minimum(times, told).tolist()
+    shards, users = table["shard"].to_pylist(), table["user_id"].to_pylist()
+    for shard, user, at in zip(shards, users, came, strict=True):
+        mine = found.setdefault(shard, {})
+        mine[user] = max(at, mine.get(user, 0))
 
 
 def up_to(table: pa.Table, number: int) -> pa.Table:

@@ -6,7 +6,7 @@ is looked at before: that is work which is left, and no difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -98,6 +98,11 @@ class Replay:
         recent = table.filter(pa.array(times > floor))
         if len(recent):
             self._recent.append(block_of_table(recent, self.book.fields))
+
+    def know(self, users: Iterable[str]) -> None:
+        """Users who were seen, whatever events of theirs are left."""
+        for user in users:
+            self.rows.setdefault(user, len(self.rows))
 
     def _ids_of(self, table: pa.Table, days: Ints) -> _Ids:
         users = table["user_id"].combine_chunks().dictionary_encode()
@@ -246,10 +251,13 @@ def mended(remade: Remade, book: RuleBook, told: Mapping[Pair, tuple[int, int]])
     number = state.number + 1
     nobody = np.zeros(len(rows), np.bool_)
     stays = state.stays.changed(rows, segments, nobody, np.full(len(rows), moment), number)
-    for n in np.flatnonzero(right & was).tolist():
-        seq, since = told[remade.pairs[n]]
-        mine = slice(n, n + 1)
-        stays = stays.changed(rows[mine], segments[mine], right[mine], np.array([since]), seq)
+    kept = np.flatnonzero(right & was)
+    known = np.array([told[remade.pairs[n]] for n in kept.tolist()], np.int64).reshape(-1, 2)
+    order = np.argsort(known[:, 0], kind="stable")
+    steps = np.flatnonzero(np.diff(known[order, 0])) + 1
+    for of in np.split(order, steps) if len(order) else ():
+        mine, seq = kept[of], int(known[of[0], 0])
+        stays = stays.changed(rows[mine], segments[mine], right[mine], known[of, 1], seq)
     new = np.flatnonzero(right & ~was)
     stays = stays.changed(
         rows[new], segments[new], right[new], np.full(len(new), moment), number

@@ -72,6 +72,11 @@ class ErasureMarks:
         """Whether a user of a shard was erased at a moment or later."""
         return head is not None and self._at(head, user_id) >= micros
 
+    def erased(self, head: SegmentShard, users: Sequence[str]) -> Mapping[str, int]:
+        """When those of these users of a shard were last erased who were, in microseconds."""
+        found = {} if head.erased_at is None else {user: self._at(head, user) for user in users}
+        return {user: micros for user, micros in found.items() if micros}
+
     def _at(self, head: SegmentShard, user_id: str) -> int:
         """When a user was last erased; 0 for never."""
         if head.erased_at is None:

@@ -16,11 +16,12 @@ from activation.documents import Collection, Stored
 from activation.domain.event_archive import EventDay, EventObject, RetiredObject
 from activation.domain.segment_shard import SHARDS, shard_id, shard_of
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
-from activation.ports import ABSENT, Batch, Clock, DocumentStore, Query, Write
+from activation.ports import ABSENT, Batch, Clock, Document, DocumentStore, Query, Write
 from activation.segments.event_file import (
     DAMAGED,
     between,
     empty_table,
+    last_seen,
     log_table,
     of_user,
     up_to,
@@ -29,6 +30,7 @@ from activation.segments.event_file import (
 from activation.segments.minutes import micros_of
 from activation.services.event_log import LAST, EventLog
 from activation.services.event_objects import EventObjects, hour_of
+from activation.services.rewritten_parcels import rewritten
 
 DAYS = "event_days"
 GRACE = timedelta(hours=24)
@@ -78,16 +80,29 @@ class EventArchive:
     # reading ----------------------------------------------------------------------------------
 
     def tables(
-        self, organization_id: str, shard: int, number: int, span: Span, user_id: str | None = None
+        self,
+        organization_id: str,
+        shard: int,
+        number: int,
+        span: Span,
+        user_id: str | None = None,
+        damaged: Callable[[str], None] | None = None,
     ) -> Iterator[pa.Table]:
         """The events that a shard counted up to its step `number`, in parts.
 
         Raises ConflictError when what is read is replaced meanwhile for longer than it is kept:
-        the caller reads again; StorageUnavailableError (`damaged`) when it cannot be read.
+        the caller reads again; StorageUnavailableError (`damaged`) when it cannot be read. With
+        `damaged` such an object is passed over, and its name told.
         """
-        names, logged = self._snapshot(organization_id, shard, number, span)
+        names, logged = self._snapshot(organization_id, shard, number, span, damaged)
         for name in names:
-            table = self._object(organization_id, name, shard, user_id)
+            try:
+                table = self._object(organization_id, name, shard, user_id)
+            except StorageUnavailableError as error:
+                if damaged is None or error.reason != DAMAGED:
+                    raise
+                damaged(name)
+                continue
             yield span.cut(up_to(table, number))
         for data in logged:
             table = log_table(data, shard)
@@ -110,13 +125,34 @@ class EventArchive:
         whole = pa.concat_tables([empty_table(), *parts])
         return whole.sort_by([("number", "ascending"), ("position", "ascending")])
 
+    def users_before(
+        self, organization_id: str, date: str, damaged: Callable[[str], None]
+    ) -> dict[int, dict[str, int]]:
+        """The users of whom anything is archived before a day, by shard, and when each of them last
+        came. `damaged` is told what cannot be read."""
+        found: dict[int, dict[str, int]] = {}
+        for day in self.all_days(organization_id):
+            for one in day.entity.objects if day.key.id < date else ():
+                try:
+                    last_seen(self.objects.table(organization_id, one.path), found)
+                except (NotFoundError, StorageUnavailableError) as error:
+                    if isinstance(error, StorageUnavailableError) and error.reason != DAMAGED:
+                        raise
+                    damaged(one.path)
+        return found
+
     def oldest(self, organization_id: str) -> datetime | None:
         """The first day of which anything is archived."""
         dates = [day.key.id for day in self.all_days(organization_id) if day.entity.objects]
         return datetime.fromisoformat(min(dates)).replace(tzinfo=UTC) if dates else None
 
     def _snapshot(
-        self, organization_id: str, shard: int, number: int, span: Span
+        self,
+        organization_id: str,
+        shard: int,
+        number: int,
+        span: Span,
+        damaged: Callable[[str], None] | None,
     ) -> tuple[list[str], list[bytes]]:
         """Names of objects, and logged steps, that together have every event once."""
         for _ in range(MAX_ATTEMPTS):
@@ -125,10 +161,11 @@ class EventArchive:
                 return [], []
             try:
                 logged = [
-                    self.log.parcels.opened(document)
+                    data
                     for document in self.log.steps(
                         organization_id, shard, before.entity.number, number
                     )
+                    if (data := self._logged(document, damaged)) is not None
                 ]
             except NotFoundError:  # archived, or erased from, meanwhile
                 continue
@@ -137,6 +174,21 @@ class EventArchive:
             if after is not None and after.revision == before.revision:
                 return names, logged
         raise ConflictError("The archive of a shard is busy.")
+
+    def _logged(self, document: Document, damaged: Callable[[str], None] | None) -> bytes | None:
+        """A logged step. Without its object, while the log still names that, what an erasure has
+        made of it; None when nothing is left."""
+        parcels = self.log.parcels
+        try:
+            return parcels.opened(document)
+        except NotFoundError:
+            now = self.documents.get(document.key)
+            if damaged is None or now is None or now.revision != document.revision:
+                raise
+        found = rewritten(parcels, document)
+        if found is None:
+            damaged(document.key.id)
+        return None if found is None else parcels.opened(found)
 
     def _names(self, organization_id: str, shard: int, span: Span) -> list[str]:
         hours = span.hours

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from activation.documents import Collection
+from activation.documents import Collection, Stored
 from activation.domain.event import Event
 from activation.domain.event_archive import ArchiveProgress
 from activation.domain.segment_shard import shard_id, step_id
@@ -69,13 +69,17 @@ class EventLog:
     def steps(
         self, organization_id: str, shard: int, after: int, number: int
     ) -> Iterator[Document]:
-        """The logged steps (after, number], in order. Steps that counted nothing have no log."""
+        """The logged steps (after, number], in order, few held at a time. Steps that counted
+        nothing have no log; after a restore a million numbers were left out."""
         window = PAGE
         while after < number:
             last = min(after + window, number)
-            some = list(self._newest_first(organization_id, shard, after, last))
+            some = self._newest(organization_id, shard, after, last)
+            if len(some) == PAGE and window > PAGE:
+                window //= 2
+                continue
             yield from reversed(some)
-            window = PAGE if some else 2 * window
+            window = window if some else 2 * window
             after = last
 
     def erase(self, organization_id: str, shard: int, user_id: str, before: int = LAST) -> int:
@@ -87,20 +91,34 @@ class EventLog:
         self._move_on(organization_id, shard)
         return count
 
+    def progress_of(self, organization_id: str, shard: int) -> Stored[ArchiveProgress] | None:
+        """How far a shard is archived; None before its first step."""
+        return self.progress.find(organization_id, shard_id(shard))
+
+    def everything(self, organization_id: str) -> Iterator[Document]:
+        """All logged steps of an organization."""
+        query = Query(organization_id, LOG, limit=PAGE)
+        while True:
+            page = self.documents.query(query)
+            yield from page
+            if len(page) < PAGE:
+                return
+            query = replace(query, after=page[-1].key.id)
+
     def leftovers(self, organization_id: str, shard: int, number: int) -> Iterator[Document]:
         """Steps up to `number` that are still there, newest first."""
         return self._newest_first(organization_id, shard, -1, number)
 
+    def _newest(
+        self, organization_id: str, shard: int, after: int, number: int
+    ) -> Sequence[Document]:
+        """The last logged steps of (after, number], a page of them at most, newest first."""
+        return self.documents.query(_steps(organization_id, shard, after, number))
+
     def _newest_first(
         self, organization_id: str, shard: int, after: int, number: int
     ) -> Iterator[Document]:
-        query = Query(
-            organization_id,
-            LOG,
-            since=step_id(shard, after + 1),
-            after=step_id(shard, number + 1),
-            limit=PAGE,
-        )
+        query = _steps(organization_id, shard, after, number)
         while True:
             page = self.documents.query(query)
             yield from page
@@ -147,6 +165,16 @@ class EventLog:
                 continue
             return
         raise ConflictError("The archive of a shard is busy.")
+
+
+def _steps(organization_id: str, shard: int, after: int, number: int) -> Query:
+    return Query(
+        organization_id,
+        LOG,
+        since=step_id(shard, after + 1),
+        after=step_id(shard, number + 1),
+        limit=PAGE,
+    )
 
 
 def number_of(document: Document) -> int:

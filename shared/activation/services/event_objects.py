@@ -7,7 +7,7 @@ copy is set aside for a database that is taken back, and for whoever still reads
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,6 +83,12 @@ class EventObjects:
         for path in paths:
             self.blobs.delete(BlobKey(organization_id, path))
             self.blobs.delete(BlobKey(organization_id, _aside(path)))
+
+    def all_paths(self, organization_id: str) -> Iterator[str]:
+        """Paths of all that can be read, named or not: objects, and those set aside."""
+        for folder in (FOLDER, f"{ASIDE}/{FOLDER}"):
+            for one in self.blobs.list(organization_id, f"{folder}/"):
+                yield one.key.path.removeprefix(f"{ASIDE}/")
 
     def of_day(self, organization_id: str, date: str) -> list[str]:
         """Paths of all objects of a day, named or not."""

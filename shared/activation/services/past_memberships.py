@@ -249,7 +249,7 @@ class _Undone:
             return
         if self.user_id is not None and self.user_id not in told.users:
             return
-        for row, segment, entered, happened in _rows(told):
+        for row, segment, entered, happened in told.rows():
             user, segment_id = told.users[row], told.segment_ids[segment]
             asked = self.segment_id in (None, segment_id) and self.user_id in (None, user)
             if asked and not is_pseudonym(user):
@@ -293,17 +293,6 @@ class _Merge:
         return (told for _, told in found)
 
 
-def _rows(told: Told) -> Iterator[tuple[int, int, bool, int]]:
-    changes = told.transitions
-    return zip(
-        changes.rows.tolist(),
-        changes.segments.tolist(),
-        changes.entered.tolist(),
-        changes.happened.tolist(),
-        strict=True,
-    )
-
-
 def _changes(told: Told, segment_id: str) -> list[SegmentChange]:
     if segment_id not in told.segment_ids:
         return []
@@ -316,7 +305,7 @@ def _changes(told: Told, segment_id: str) -> list[SegmentChange]:
             happened_at=instant_of(happened),
             told_at=instant_of(told.micros),
         )
-        for row, segment, entered, happened in _rows(told)
+        for row, segment, entered, happened in told.rows()
         if segment == at
     ]
 

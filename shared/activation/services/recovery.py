@@ -2,7 +2,8 @@
 
 Who opted out since then is on the lists again before anything is sent, and who was erased from
 segments is erased again; what platforms hold is doubted until all was stated again; what was under
-way begins anew under new names, as platforms may know the old ones. All of it may be done again at
+way begins anew under new names, as platforms may know the old ones, and segments go on under new
+numbers. All of it may be done again at
 any time, after a crash too.
 """
 
@@ -33,7 +34,8 @@ from activation.services.distributions import DistributionService, batch_id
 from activation.services.erased_members import ErasedMembers
 from activation.services.erasure_playback import ErasurePlayback
 from activation.services.playback import Playback
-from activation.services.restore_mark import era_at, mark, marked
+from activation.services.restore_mark import era_at, mark, marked, skip_of
+from activation.services.shard_recovery import ShardRecovery
 from activation.services.suppression_journal import SuppressionJournal
 
 PAGE = 100
@@ -58,11 +60,12 @@ class RecoveryService:
     erased: ErasedMembers
     journal: SuppressionJournal
     erasures: ErasurePlayback
+    shards: ShardRecovery
     clock: Clock
 
     def run(self, since: datetime, told: Told = lambda _: None) -> Recovery:
         """Tell the store that it went back to its state of `since`. A second time for the same
-        instant, only the journals are played back."""
+        instant, only the journals are played back, and shards made again that cannot be read."""
         documents, now = self.distributions.documents, self.clock.now()
         before = marked(documents)
         again = before is not None and before["since"] == timestamp(since)
@@ -79,6 +82,10 @@ class RecoveryService:
         for organization_id in () if again else organizations:
             told(organization_id)
             counts += self._doubted(organization_id, era)
+        skip = 0 if again else skip_of(since, now)
+        for organization_id in sorted({*organizations, *documents.organizations()}):
+            told(organization_id)
+            counts += self.shards.recovered(organization_id, skip)
         if not again:
             documents.commit(Batch([mark(documents, since, now, era)]))
         counts += self.erasures.done(jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from activation.domain.caller import Caller
 from activation.domain.segment_replay import MembershipDifference, ShardReplay
@@ -14,8 +15,10 @@ from activation.ports import Key, Query
 from activation.segments.codec import told_of
 from activation.segments.minutes import instant_of, micros_of
 from activation.segments.replay import Pair, Remade, Replay, mended
+from activation.services.archive_mending import ArchiveMending
 from activation.services.event_archive import EventArchive, Span
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
+from activation.services.shard_rebuild import Rebuilt, ShardRebuild
 from activation.services.shard_states import HEADS, OpenShard
 
 KNOWN_DAYS, WINDOW = timedelta(days=32), timedelta(days=1)
@@ -25,13 +28,18 @@ MAX_ATTEMPTS = 20
 PAGE = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SegmentReplay:
     """Compares shards with what was counted; the archive has to reach back 32 days, or to the
     beginning."""
 
     shards: ShardWorker
     archive: EventArchive
+
+    @cached_property
+    def rebuild(self) -> ShardRebuild:
+        """Makes shards again that cannot be read."""
+        return ShardRebuild(self.shards, self.archive)
 
     def existing(self, organization_id: str) -> list[int]:
         """The shards of an organization in which anybody is."""
@@ -43,11 +51,14 @@ class SegmentReplay:
         """Compare a shard, as of its last step, with the events; nothing is changed.
 
         Ids of events are compared from the first whole day after `since` on. Raises
-        ValidationError when it lies within a day before the shard's last step.
+        ValidationError when it lies within a day before the shard's last step. A shard that cannot
+        be read is compared with nothing, and is `unreadable`.
         """
         for _ in range(MAX_ATTEMPTS):
-            opened = self.shards.states.open(organization_id, shard)
             try:
+                if self.rebuild.is_lost(organization_id, shard):
+                    return self._unreadable(self.rebuild.rebuilt(organization_id, shard))
+                opened = self.shards.states.open(organization_id, shard)
                 return self._report(opened, self._remade(opened, since))
             except ConflictError:
                 continue
@@ -55,9 +66,11 @@ class SegmentReplay:
 
     def apply(self, caller: Caller, shard: int, since: datetime | None = None) -> ShardReplay:
         """Mend a shard that differs, and tell what its memberships should have been; what was
-        found is returned."""
+        found is returned. One that cannot be read is made again."""
         for _ in range(MAX_ATTEMPTS):
             try:
+                if self.rebuild.is_lost(caller.organization_id, shard):
+                    return self._rebuilt(caller, shard)
                 return self._apply(caller, shard, since)
             except ConflictError:
                 continue
@@ -76,6 +89,12 @@ class SegmentReplay:
             done = mended(remade, opened.book, told)
             self.shards.put_right(caller, opened, done.state, done.transitions)
         return self._report(opened, remade)
+
+    def _rebuilt(self, caller: Caller, shard: int) -> ShardReplay:
+        ArchiveMending(self.archive).mend(caller.organization_id)
+        found = self.rebuild.rebuilt(caller.organization_id, shard)
+        self.rebuild.put(caller, found)
+        return self._unreadable(found)
 
     # how --------------------------------------------------------------------------------------
 
@@ -124,6 +143,18 @@ class SegmentReplay:
             memberships=tuple(listed),
         )
 
+    def _unreadable(self, found: Rebuilt) -> ShardReplay:
+        report = self._report(found.opened, found.remade)
+        about = {
+            "differs": True,
+            "unreadable": True,
+            "digest": "",
+            "kept_from": found.kept_from,
+            "lost_objects": found.lost_objects,
+            "lost_steps": found.lost_steps,
+        }
+        return report.model_copy(update=about)
+
     def _told(
         self, organization_id: str, shard: int, remade: Remade
     ) -> Mapping[Pair, tuple[int, int]]:
@@ -151,14 +182,7 @@ class SegmentReplay:
             page = self.shards.documents.query(query)
             for document in page:
                 told = told_of(self.shards.parcels.opened(document))
-                columns = told.transitions
-                for row, segment, entered, happened in zip(
-                    columns.rows.tolist(),
-                    columns.segments.tolist(),
-                    columns.entered.tolist(),
-                    columns.happened.tolist(),
-                    strict=True,
-                ):
+                for row, segment, entered, happened in told.rows():
                     pair = (told.users[row], told.segment_ids[segment])
                     yield pair, entered, told.seq, happened
             if len(page) < PAGE:

@@ -149,9 +149,15 @@ class ShardWorker:
         return self._again(lambda: self._backfill(organization_id, shard))
 
     def put_right(
-        self, caller: Caller, opened: OpenShard, state: ShardState, transitions: Transitions
+        self,
+        caller: Caller,
+        opened: OpenShard,
+        state: ShardState,
+        transitions: Transitions,
+        action: str = "replay:shard:mend",
     ) -> None:
         """Put a state in the place of a shard's, as its next step, and tell what that changes.
+        `action` is what the audit log calls it.
 
         Raises ConflictError when the shard has moved on.
         """
@@ -161,7 +167,7 @@ class ShardWorker:
             writes.append(self._transitions(opened, told))
             messages.append(message_of_step(opened, told))
         details = {"transitions": len(transitions)}
-        self.commits.commit(caller, "replay:shard:mend", writes, messages=messages, details=details)
+        self.commits.commit(caller, action, writes, messages=messages, details=details)
         self.states.committed(opened, state, writes)
 
     def fold(self, organization_id: str, shard: int, skip: int = 0) -> None:

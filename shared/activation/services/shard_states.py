@@ -10,25 +10,37 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from activation import observability
 from activation.documents import Collection, Stored
 from activation.domain.entity import Instant
 from activation.domain.segment_shard import SegmentShard, shard_id, step_id
-from activation.errors import ConflictError, NotFoundError
+from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import BlobKey, BlobStore, Clock, Document, DocumentStore, Key, Write
-from activation.segments.codec import Delta, delta_bytes, delta_of, state_bytes, state_of
+from activation.segments.codec import (
+    CHECKSUM,
+    OTHER_EVALUATION,
+    Delta,
+    delta_bytes,
+    delta_of,
+    state_bytes,
+    state_of,
+)
 from activation.segments.engine import evaluate
-from activation.segments.minutes import NEVER, instant_of, micros_of_tick
+from activation.segments.minutes import NEVER, Moment, instant_of, micros_of, micros_of_tick
 from activation.segments.rulebook import RuleBook
+from activation.segments.seen import Seen
 from activation.segments.state import ShardState, empty_state
 from activation.services.parcels import Parcels, object_of
+from activation.services.restore_mark import first_number
 from activation.services.rule_books import RuleBooks
 
 HEADS, STATES, DELTAS = "segment_shards", "segment_states", "segment_deltas"
 FOLD_EVERY = 64
+LOST = "lost"
+"""Why a shard cannot be read of which something is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +97,34 @@ class ShardStates:
     def open(self, organization_id: str, shard: int) -> OpenShard:
         """The shard as of its last commit.
 
-        Raises ConflictError when it moves on while it is read.
+        Raises ConflictError when it moves on while it is read; StorageUnavailableError when it
+        cannot be read, `is_unreadable` says whether for good.
         """
         stored = self.heads.find(organization_id, shard_id(shard))
         if stored is None:
             book = self.books.current(organization_id)
-            return OpenShard(organization_id, shard, None, empty_state(book), book)
-        head = stored.entity
-        book = self.books.at(organization_id, head.version)
-        found = self._remembered(head, book)
-        observability.read("memberships", found is not None)
-        found = found or self._advanced(head, book, self._stored(head))
-        if found is None:
-            raise ConflictError("The shard has moved on.")
+            state = replace(empty_state(book), number=first_number(self.documents))
+            return OpenShard(organization_id, shard, None, state, book)
+        try:
+            book, found = self._read(stored.entity)
+        except (ConflictError, NotFoundError) as error:
+            self._require_moved(stored)
+            raise ConflictError("The shard has moved on.") from error
         self._remember(organization_id, shard, found)
         return OpenShard(organization_id, shard, stored, found.state, book)
+
+    def emptied(self, organization_id: str, shard: int) -> OpenShard:
+        """A shard of which only the head can be read, as of its last commit: with nobody in it. Its
+        rules are those in force when its own are lost."""
+        stored = self.heads.get(organization_id, shard_id(shard))
+        try:
+            book = self.books.at(organization_id, stored.entity.version)
+        except NotFoundError:
+            book = self.books.current(organization_id)
+        micros = micros_of(stored.entity.updated_at)
+        seen = Seen((), Moment(micros).day)
+        state = replace(empty_state(book), number=stored.entity.number, micros=micros, seen=seen)
+        return OpenShard(organization_id, shard, stored, state, book)
 
     def committed(self, opened: OpenShard, state: ShardState, writes: Sequence[Write]) -> None:
         """Keep a state in memory whose writes were committed."""
@@ -173,6 +198,23 @@ class ShardStates:
         after = before.changed(**fields, retired=before.objects, missing=lacking)
         return [opened.stored.replaced_by(after), write, *_replaced(organization_id, before)]
 
+    def _read(self, head: SegmentShard) -> tuple[RuleBook, Kept]:
+        book = self.books.at(head.organization_id, head.version)
+        found = self._remembered(head, book)
+        observability.read("memberships", found is not None)
+        found = found or self._advanced(head, book, self._stored(head))
+        if found is None:
+            raise ConflictError("The shard has moved on.")
+        return book, found
+
+    def _require_moved(self, stored: Stored[SegmentShard]) -> None:
+        """Raise StorageUnavailableError (`lost`) when nobody has taken a step meanwhile: then what
+        the head names is not there. A store of objects that is not there says so itself."""
+        found = self.heads.find(stored.entity.organization_id, stored.key.id)
+        if found is not None and found.revision == stored.revision:
+            self.blobs.ping()
+            raise StorageUnavailableError("The state of a shard is lost.", reason=LOST)
+
     def _remembered(self, head: SegmentShard, book: RuleBook) -> Kept | None:
         """The state in memory, brought up to the head's, when it leads there."""
         with self._lock:
@@ -211,6 +253,12 @@ class ShardStates:
             return self.parcels.opened(document)
         except NotFoundError as error:
             raise ConflictError("The shard has moved on.") from error
+
+
+def is_unreadable(error: StorageUnavailableError) -> bool:
+    """Whether a shard cannot be read for good: what its head names is not there, is damaged, or
+    was evaluated by another release. No other failure of a store is."""
+    return error.reason in (LOST, CHECKSUM, OTHER_EVALUATION)
 
 
 def _chained(mark: str, data: bytes) -> str:

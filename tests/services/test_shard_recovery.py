@@ -1,0 +1,453 @@
+"""After a store went back: no number of a step is told twice, and what is unreadable is rebuilt."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from activation.app import App
+from activation.domain.caller import Caller
+from activation.domain.segment_shard import shard_id, step_id
+from activation.errors import StorageUnavailableError
+from activation.ports import Batch, BlobKey, BlobStore, Key, Query, Write
+from activation.segments.state import ShardState
+from activation.services.recovery import RecoveryService
+from activation.services.segment_shards import TRANSITIONS
+from activation.services.shard_rebuild import ShardRebuild
+from activation.services.shard_states import HEADS, LOST
+from tests.segments.shards import require_turns
+from tests.services.rewinding import Then, go_back, state_of
+from tests.services.test_user_erasures import (
+    BOB,
+    OTHERS,
+    SHARD,
+    come,
+    erased,
+    inside,
+    known,
+    segment_id,
+    told,
+)
+
+__all__ = ["segment_id"]
+CLARA, DAVE, EVE = OTHERS[:3]
+
+
+def fresh(app: App) -> None:
+    """Another process: it remembers no state."""
+    states = replace(app.shards.states, _kept=OrderedDict())
+    object.__setattr__(app.shards, "states", states)
+
+
+def in_objects(app: App) -> None:
+    """States, deltas and steps lie in objects."""
+    object.__setattr__(app.shards.parcels, "inline_bytes", 10)
+
+
+def went_back(app: App, then: Then) -> None:
+    """The store is as it was, an hour later, for a new process."""
+    go_back(app, then)
+    app.clock.sleep(3600)
+    fresh(app)
+
+
+def state(app: App) -> ShardState:
+    """The shard's state, with everybody looked at."""
+    while app.shards.sweep_shard("acme", SHARD):
+        pass
+    return app.shards.states.open("acme", SHARD).state
+
+
+def head(app: App) -> dict[str, Any]:
+    """The head of the shard."""
+    found = app.documents.get(Key("acme", HEADS, shard_id(SHARD)))
+    assert found is not None
+    return dict(found.data)
+
+
+def lose(app: App, *, damage: bool = False) -> None:
+    """The objects that the head names are gone, or are not what was written; nobody has the state
+    in memory."""
+    objects = head(app)["objects"]
+    assert objects
+    for name in objects:
+        key = BlobKey("acme", name)
+        data = app.member_blobs.get(key)
+        app.member_blobs.delete(key)
+        if damage:
+            app.member_blobs.put(key, data[:-1] + b"?")
+    fresh(app)
+
+
+def stays(app: App, user: str) -> list[tuple[str, int, Any]]:
+    """Where a user is: segment, seq and since."""
+    opened = app.shards.states.open("acme", SHARD)
+    return [
+        (one.segment_id, one.seq, one.entered_at)
+        for one in opened.state.memberships_of(user, opened.book)
+    ]
+
+
+def heard(app: App) -> dict[tuple[str, str, int], bool]:
+    """What somebody knows who has heard everything: (user, segment, seq) to in or out."""
+    return {(one.user_id, one.segment_id, one.seq): one.entered for one in told(app)}
+
+
+def history(app: App) -> None:
+    """Bob and the others enter, some events are archived, and time goes by."""
+    for number in (1, 2, 3):
+        come(app, [BOB, *OTHERS], number)
+        app.clock.sleep(60)
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+    come(app, [CLARA], 4)
+    app.clock.sleep(60)
+
+
+# numbers ------------------------------------------------------------------------------------------
+
+
+def test_no_number_is_told_twice_with_another_meaning(
+    app: App, ann: Caller, segment_id: str
+) -> None:
+    come(app, [CLARA, DAVE], 1)
+    then = state_of(app)
+    come(app, [CLARA], 2)
+    come(app, [DAVE], 3)
+    lost = heard(app)
+    assert len(lost) == 2
+    went_back(app, then)
+    recovery = app.recovery.run(then.at)
+    assert (recovery.shards, recovery.shards_rebuilt, recovery.shards_unreadable) == (1, 0, 0)
+    for number in (4, 5):
+        come(app, [DAVE, EVE], number)
+    after = heard(app)
+    assert {user for user, _, _ in after} == {DAVE, EVE}
+    assert not set(after) & set(lost)
+    assert min(seq for _, _, seq in after) > 1_000_000
+    assert inside(app, segment_id) == {DAVE, EVE}
+    app.clock.sleep(7200)
+    state(app)
+    assert require_turns(told(app)) == set()
+
+
+def test_a_shard_that_began_in_the_lost_time_does_not_begin_again_at_one(
+    app: App, segment_id: str
+) -> None:
+    then = state_of(app)
+    come(app, [CLARA], 1)
+    come(app, [CLARA], 2)
+    lost = heard(app)
+    went_back(app, then)
+    assert app.recovery.run(then.at).shards == 0
+    come(app, [CLARA], 3)
+    come(app, [CLARA], 4)
+    assert inside(app, segment_id) == {CLARA}
+    assert not set(heard(app)) & set(lost)
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+
+
+def test_a_second_way_back_to_one_state_leaves_out_what_the_first_one_used(
+    app: App, segment_id: str
+) -> None:
+    come(app, [CLARA], 1)
+    then = state_of(app)
+    went_back(app, then)
+    app.recovery.run(then.at)
+    come(app, [CLARA], 2)
+    come(app, [CLARA], 3)
+    lost = heard(app)
+    went_back(app, then)
+    app.recovery.run(then.at)
+    come(app, [CLARA], 4)
+    come(app, [CLARA], 5)
+    assert lost
+    assert not set(heard(app)) & set(lost)
+    assert inside(app, segment_id) == {CLARA}
+
+
+def test_numbers_are_left_out_once_for_a_restore(app: App, segment_id: str) -> None:
+    del segment_id
+    come(app, [CLARA], 1)
+    then = state_of(app)
+    went_back(app, then)
+    app.recovery.run(then.at)
+    number = head(app)["number"]
+    again = app.recovery.run(then.at)
+    assert (again.again, again.shards, head(app)["number"]) == (True, 0, number)
+
+
+@pytest.mark.parametrize("survives", range(3))
+def test_a_recovery_that_dies_is_done_again(app: App, segment_id: str, survives: int) -> None:
+    """It dies at one commit after the other, until it does not any more."""
+    come(app, [CLARA, DAVE], 1)
+    then = state_of(app)
+    come(app, [CLARA], 2)
+    lost = heard(app)
+    went_back(app, then)
+    recovery: RecoveryService = app.recovery
+    worker = recovery.shards.replay.shards
+    dying = Dying(app.documents, survives)
+    object.__setattr__(worker, "documents", dying)
+    distributions = replace(recovery.distributions, documents=dying)
+    with pytest.raises(Died):
+        replace(recovery, distributions=distributions).run(then.at)
+    object.__setattr__(worker, "documents", app.documents)
+    fresh(app)
+    done = app.recovery.run(then.at)
+    assert (done.again, done.shards) == (False, 1)
+    for number in (4, 5):
+        come(app, [DAVE], number)
+    assert not set(heard(app)) & set(lost)
+    assert inside(app, segment_id) == {DAVE}
+
+
+def test_archive_and_past_are_right_across_the_gap(app: App, ann: Caller, segment_id: str) -> None:
+    history(app)
+    then = state_of(app)
+    come(app, [DAVE], 5)
+    went_back(app, then)
+    before = app.clock.now()
+    app.recovery.run(then.at)
+    for number in (6, 7):
+        come(app, [EVE], number)
+        app.clock.sleep(60)
+    opened = app.shards.states.open("acme", SHARD)
+    assert not app.segment_replay.check("acme", SHARD).differs
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+    fresh(app)
+    assert not app.segment_replay.check("acme", SHARD).differs
+    assert app.documents.query(Query("acme", "segment_events")) == []
+    explained = app.past_explanations.explain(ann, EVE, segment_id, app.clock.now())
+    assert (explained.member, explained.holds) == (True, True)
+    page = app.past_memberships.members(ann, segment_id, then.at)
+    assert {one.user_id for one in page.data} == {BOB, *OTHERS}
+    now = app.past_memberships.members(ann, segment_id, app.clock.now())
+    assert {one.user_id for one in now.data} == set(
+        opened.state.members_of(segment_id, opened.book)
+    )
+    changes = app.past_memberships.history(ann, segment_id, since=before)
+    assert [one.seq for one in changes.data] == sorted(
+        (one.seq for one in changes.data), reverse=True
+    )
+    assert changes.data[0].user_id == EVE
+    assert changes.data[0].seq > 1_000_000
+    shards = app.segment_changes.look("acme", [SHARD]).numbers
+    steps = list(app.segment_changes.steps("acme", {SHARD: 0}, shards))
+    assert [one.number for one in steps] == sorted({one.seq for one in told(app)})
+
+
+# lost states --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_lost_shard_is_made_again_by_a_replay(
+    app: App, ann: Caller, segment_id: str, damage: bool
+) -> None:
+    in_objects(app)
+    history(app)
+    before, where = state(app), {one: stays(app, one) for one in (BOB, *OTHERS)}
+    said = told(app)
+    lose(app, damage=damage)
+    with pytest.raises(StorageUnavailableError):
+        app.shards.states.open("acme", SHARD)
+    found = app.segment_replay.check("acme", SHARD)
+    assert (found.unreadable, found.differs) == (True, True)
+    assert found.replayed_digest == before.digest()
+    with pytest.raises(StorageUnavailableError):
+        app.shards.states.open("acme", SHARD)
+    assert app.segment_replay.apply(ann, SHARD).unreadable
+    after = state(app)
+    assert (after.digest(), after.number) == (before.digest(), before.number + 1)
+    assert {one: stays(app, one) for one in (BOB, *OTHERS)} == where
+    assert told(app) == said, "others know it all"
+    assert not app.segment_replay.check("acme", SHARD).differs
+    come(app, [BOB, *OTHERS], 1)
+    assert state(app).digest() == before.digest(), "ids are known as before"
+    app.clock.sleep(3600)
+    state(app)
+    assert require_turns(told(app)) == set()
+
+
+def test_what_was_told_is_put_right_by_a_rebuilt_shard(
+    app: App, ann: Caller, segment_id: str
+) -> None:
+    """Clara has entered by an event that is not kept; Dave was told out and is in."""
+    in_objects(app)
+    come(app, [CLARA, DAVE], 1)
+    come(app, [CLARA], 2)
+    last = step_id(SHARD, head(app)["number"])
+    log = app.documents.get(Key("acme", "segment_events", last))
+    assert log is not None
+    app.documents.commit(Batch([Write(log.key, None)]))
+    come(app, [DAVE], 3)
+    entry = app.documents.get(Key("acme", TRANSITIONS, step_id(SHARD, head(app)["number"])))
+    assert entry is not None
+    app.documents.commit(Batch([Write(entry.key, None)]))
+    lose(app)
+    app.segment_replay.apply(ann, SHARD)
+    assert inside(app, segment_id) == {DAVE}
+    assert require_turns(told(app)) == {(DAVE, segment_id)}
+    seq = head(app)["number"]
+    assert [(one.user_id, one.entered) for one in told(app) if one.seq == seq] in (
+        [(CLARA, False), (DAVE, True)],
+        [(DAVE, True), (CLARA, False)],
+    )
+    assert stays(app, DAVE)[0][1] == seq
+
+
+def test_an_erased_user_stays_out_of_a_rebuilt_shard(
+    app: App, ann: Caller, segment_id: str
+) -> None:
+    """The erasure has only begun: his events still lie in the log."""
+    in_objects(app)
+    come(app, [BOB, *OTHERS], 1)
+    come(app, [BOB, *OTHERS], 2)
+    job = app.user_erasures.request(ann, BOB).entity
+    eraser = app.user_erasures.stores()[0][1]
+    eraser(_Run(ann), job.params["erasure_id"], BOB)  # type: ignore[arg-type]
+    before = state(app)
+    lose(app)
+    app.segment_replay.apply(ann, SHARD)
+    assert state(app).digest() == before.digest()
+    assert inside(app, segment_id) == set(OTHERS)
+    assert state(app).row(BOB) is None
+    app.clock.sleep(60)
+    come(app, [BOB], 5)
+    app.clock.sleep(60)
+    come(app, [BOB], 6)
+    lose(app)
+    app.segment_replay.apply(ann, SHARD)
+    assert inside(app, segment_id) == {BOB, *OTHERS}
+    assert [one.entered for one in told(app) if one.user_id == BOB] == [True, True]
+
+
+class _Run:
+    """A run of a job that nothing is kept of."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+
+    def keep(self) -> None:
+        """Nothing to keep alive."""
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_database_alone_goes_back_behind_an_erasure(
+    app: App, ann: Caller, segment_id: str, archived: bool
+) -> None:
+    """The erasure has deleted states, logs and archived events that the database names."""
+    in_objects(app)
+    for number in (1, 2):
+        come(app, [BOB, *OTHERS], number)
+    if archived:
+        assert app.event_archiver.run("acme", [SHARD], now=True)
+    then = state_of(app)
+    lost = heard(app)
+    app.clock.sleep(60)
+    erased(app, ann)
+    app.clock.sleep(3600)
+    expected = state(app).digest()
+    come(app, [CLARA], 7)
+    went_back(app, then)
+    with pytest.raises(StorageUnavailableError) as caught:
+        app.shards.states.open("acme", SHARD)
+    assert caught.value.reason == LOST
+    recovery = app.recovery.run(then.at)
+    assert (recovery.shards, recovery.shards_rebuilt, recovery.shards_unreadable) == (0, 1, 0)
+    assert (recovery.users_erased, recovery.erasures_waiting) == (1, 0)
+    assert not known(app)
+    assert state(app).row(BOB) is None
+    assert state(app).digest() == expected
+    assert not {key: value for key, value in heard(app).items() if lost.get(key, value) != value}
+    again = app.recovery.run(then.at)
+    assert (again.again, again.shards_rebuilt, again.erasures_waiting) == (True, 0, 0)
+
+
+def test_a_shard_that_nothing_can_be_made_of_does_not_stop_the_others(
+    app: App, ann: Caller, segment_id: str
+) -> None:
+    del segment_id
+    in_objects(app)
+    come(app, [CLARA], 1)
+    then = state_of(app)
+    number = head(app)["number"]
+    went_back(app, then)
+    lose(app)
+    log = app.documents.get(Key("acme", "segment_events", step_id(SHARD, number)))
+    assert log is not None
+    app.member_blobs.delete(BlobKey("acme", log.data["object"]))
+    app.member_blobs.put(BlobKey("acme", log.data["object"]), b"something else")
+    first = app.recovery.run(then.at)
+    assert (first.shards, first.shards_rebuilt, first.shards_unreadable) == (0, 0, 1)
+    app.documents.commit(Batch([Write(log.key, None)]))
+    second = app.recovery.run(then.at)
+    assert (second.shards_rebuilt, second.shards_unreadable) == (1, 0)
+    assert head(app)["number"] > 1_000_000, "also when it is told later"
+
+
+def test_a_store_that_does_not_answer_is_no_lost_state(app: App, segment_id: str) -> None:
+    del segment_id
+    in_objects(app)
+    come(app, [CLARA], 1)
+    fresh(app)
+    before = head(app)
+    rebuild: ShardRebuild = app.segment_replay.rebuild
+    for blobs in (Silent(app.member_blobs), Elsewhere(app.member_blobs)):
+        parcels = replace(app.shards.parcels, blobs=blobs)
+        states = replace(app.shards.states, blobs=blobs, parcels=parcels)
+        silent = replace(rebuild, shards=replace(app.shards, states=states))
+        with pytest.raises(StorageUnavailableError) as caught:
+            silent.is_lost("acme", SHARD)
+        assert caught.value.reason is None
+    assert head(app) == before
+    assert not rebuild.is_lost("acme", SHARD)
+
+
+class Silent:
+    """A store of objects that does not answer."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    def get(self, *_: object) -> bytes:
+        """No answer."""
+        raise StorageUnavailableError("No.")
+
+
+class Elsewhere(Silent):
+    """A store of objects whose area is not there: everything is missing in it."""
+
+    def get(self, key: BlobKey, *_: object) -> bytes:  # type: ignore[override]
+        """Not found."""
+        return self._blobs.get(BlobKey(key.organization_id, "nothing"))
+
+    def ping(self) -> None:
+        """It says so."""
+        raise StorageUnavailableError("No.")
+
+
+class Died(BaseException):
+    """The process is dead."""
+
+
+class Dying:
+    """Documents of a process that dies at a commit."""
+
+    def __init__(self, documents: Any, survives: int) -> None:
+        self._documents, self._left = documents, survives
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._documents, name)
+
+    def commit(self, batch: Batch) -> Any:
+        """Commit, some times."""
+        if not self._left:
+            raise Died
+        self._left -= 1
+        return self._documents.commit(batch)
