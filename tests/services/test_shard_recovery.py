@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 
 from activation.app import App
 from activation.domain.caller import Caller
+from activation.domain.recovery import Recovery
 from activation.domain.segment_shard import shard_id, step_id
 from activation.errors import StorageUnavailableError
 from activation.ports import Batch, BlobKey, BlobStore, Key, Query, Write
 from activation.segments.state import ShardState
+from activation.services.event_archive import DAYS
 from activation.services.recovery import RecoveryService
 from activation.services.segment_shards import TRANSITIONS
-from activation.services.shard_rebuild import ShardRebuild
+from activation.services.shard_rebuild import Rebuilt, ShardRebuild
+from activation.services.shard_recovery import ShardRecovery
 from activation.services.shard_states import HEADS, LOST
 from tests.segments.shards import require_turns
 from tests.services.rewinding import Then, go_back, state_of
@@ -109,9 +113,8 @@ def history(app: App) -> None:
 # numbers ------------------------------------------------------------------------------------------
 
 
-def test_no_number_is_told_twice_with_another_meaning(
-    app: App, ann: Caller, segment_id: str
-) -> None:
+def numbers_are_new(app: App, segment_id: str, recover: Callable[[Then], object]) -> None:
+    """After the store went back nobody is told anything under a number that was told before."""
     come(app, [CLARA, DAVE], 1)
     then = state_of(app)
     come(app, [CLARA], 2)
@@ -119,18 +122,35 @@ def test_no_number_is_told_twice_with_another_meaning(
     lost = heard(app)
     assert len(lost) == 2
     went_back(app, then)
-    recovery = app.recovery.run(then.at)
-    assert (recovery.shards, recovery.shards_rebuilt, recovery.shards_unreadable) == (1, 0, 0)
+    recover(then)
     for number in (4, 5):
         come(app, [DAVE, EVE], number)
     after = heard(app)
     assert {user for user, _, _ in after} == {DAVE, EVE}
-    assert not set(after) & set(lost)
-    assert min(seq for _, _, seq in after) > 1_000_000
     assert inside(app, segment_id) == {DAVE, EVE}
     app.clock.sleep(7200)
     state(app)
     assert require_turns(told(app)) == set()
+    assert not set(heard(app)) & set(lost)
+
+
+def test_no_number_is_told_twice_with_another_meaning(app: App, segment_id: str) -> None:
+    done: list[Recovery] = []
+    numbers_are_new(app, segment_id, lambda then: done.append(app.recovery.run(then.at)))
+    assert [(one.shards, one.shards_rebuilt, one.shards_unreadable) for one in done] == [(1, 0, 0)]
+    assert min(seq for _, _, seq in heard(app)) > 1_000_000
+
+
+def test_planted_fault_numbers_are_used_again(app: App, segment_id: str) -> None:
+    class Forgetful(ShardRecovery):
+        def recovered(self, organization_id: str, skip: int) -> Counter[str]:
+            return super().recovered(organization_id, 0)
+
+    shards = Forgetful(app.recovery.shards.replay, app.clock)
+    with pytest.raises(AssertionError):
+        numbers_are_new(
+            app, segment_id, lambda then: replace(app.recovery, shards=shards).run(then.at)
+        )
 
 
 def test_a_shard_that_began_in_the_lost_time_does_not_begin_again_at_one(
@@ -242,10 +262,8 @@ def test_archive_and_past_are_right_across_the_gap(app: App, ann: Caller, segmen
 # lost states --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", [False, True])
-def test_a_lost_shard_is_made_again_by_a_replay(
-    app: App, ann: Caller, segment_id: str, damage: bool
-) -> None:
+def lost_and_made_again(app: App, ann: Caller, *, damage: bool = False) -> None:
+    """A shard loses its state; what a replay makes of it is what there was."""
     in_objects(app)
     history(app)
     before, where = state(app), {one: stays(app, one) for one in (BOB, *OTHERS)}
@@ -269,6 +287,90 @@ def test_a_lost_shard_is_made_again_by_a_replay(
     app.clock.sleep(3600)
     state(app)
     assert require_turns(told(app)) == set()
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_lost_shard_is_made_again_by_a_replay(
+    app: App, ann: Caller, segment_id: str, damage: bool
+) -> None:
+    del segment_id
+    lost_and_made_again(app, ann, damage=damage)
+
+
+class TellsAll(ShardRebuild):
+    """A fault: what was told is not looked at."""
+
+    def rebuilt(self, organization_id: str, shard: int) -> Rebuilt:
+        """As if nobody had been told anything."""
+        return replace(super().rebuilt(organization_id, shard), told={})
+
+
+class Unmarked(ShardRebuild):
+    """A fault: who was erased is not looked at."""
+
+    def rebuilt(self, organization_id: str, shard: int) -> Rebuilt:
+        """With everybody."""
+        shards = replace(self.shards, marks=None)
+        return ShardRebuild(shards, self.archive).rebuilt(organization_id, shard)
+
+
+class LogAlone(ShardRebuild):
+    """A fault: what was archived is forgotten."""
+
+    def rebuilt(self, organization_id: str, shard: int) -> Rebuilt:
+        """With the log alone."""
+        days = self.archive.documents.query(Query(organization_id, DAYS))
+        self.archive.documents.commit(Batch([Write(one.key, None) for one in days]))
+        return super().rebuilt(organization_id, shard)
+
+
+@pytest.mark.parametrize("fault", [TellsAll, LogAlone])
+def test_planted_faults_of_a_rebuilt_shard_are_found(
+    app: App, ann: Caller, segment_id: str, fault: type[ShardRebuild]
+) -> None:
+    del segment_id
+    app.segment_replay.__dict__["rebuild"] = fault(app.shards, app.event_archive)
+    with pytest.raises(AssertionError):
+        lost_and_made_again(app, ann)
+
+
+def test_users_of_long_ago_are_known_again(app: App, ann: Caller, segment_id: str) -> None:
+    """Their events are in no window any more; one is known by what he was told alone."""
+    in_objects(app)
+    come(app, [BOB, *OTHERS], 1)
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+    app.clock.sleep(90 * 86_400)
+    for number in (2, 3):
+        come(app, [CLARA], number)
+        app.clock.sleep(60)
+    before = state(app)
+    lose(app)
+    found = app.segment_replay.apply(ann, SHARD)
+    assert (found.kept_from, found.lost_objects, found.lost_steps) == (None, 0, 0)
+    assert state(app).digest() == before.digest()
+    assert inside(app, segment_id) == {CLARA}
+    days = app.documents.query(Query("acme", DAYS))
+    app.documents.commit(Batch([Write(one.key, None) for one in days]))
+    come(app, [CLARA], 4)
+    lose(app)
+    app.segment_replay.__dict__.pop("rebuild")
+    app.segment_replay.apply(ann, SHARD)
+    assert set(state(app).users.names) == {CLARA}
+
+
+def test_what_is_not_kept_any_more_is_said(app: App, ann: Caller, segment_id: str) -> None:
+    del segment_id
+    in_objects(app)
+    history(app)
+    (day,) = app.documents.query(Query("acme", DAYS))
+    for one in day.data["objects"]:
+        app.event_blobs.delete(BlobKey("acme", one["path"]))
+    lose(app)
+    assert app.segment_replay.check("acme", SHARD).lost_objects > 0
+    then = app.clock.now()
+    recovery = app.recovery.run(then)
+    assert recovery.shards_rebuilt == 1
+    assert recovery.events_missing == 3 * (1 + len(OTHERS))
 
 
 def test_what_was_told_is_put_right_by_a_rebuilt_shard(
@@ -298,9 +400,7 @@ def test_what_was_told_is_put_right_by_a_rebuilt_shard(
     assert stays(app, DAVE)[0][1] == seq
 
 
-def test_an_erased_user_stays_out_of_a_rebuilt_shard(
-    app: App, ann: Caller, segment_id: str
-) -> None:
+def erased_user_stays_out(app: App, ann: Caller, segment_id: str) -> None:
     """The erasure has only begun: his events still lie in the log."""
     in_objects(app)
     come(app, [BOB, *OTHERS], 1)
@@ -324,6 +424,27 @@ def test_an_erased_user_stays_out_of_a_rebuilt_shard(
     assert [one.entered for one in told(app) if one.user_id == BOB] == [True, True]
 
 
+def test_an_erased_user_stays_out_of_a_rebuilt_shard(
+    app: App, ann: Caller, segment_id: str
+) -> None:
+    erased_user_stays_out(app, ann, segment_id)
+
+
+def test_planted_fault_marks_are_not_looked_at(app: App, ann: Caller, segment_id: str) -> None:
+    app.segment_replay.__dict__["rebuild"] = Unmarked(app.shards, app.event_archive)
+    with pytest.raises(AssertionError):
+        erased_user_stays_out(app, ann, segment_id)
+
+
+def strays(app: App) -> None:
+    """Delete what no document names."""
+    app.shards.parcels.sweep(app.documents, "acme", app.clock.now())
+    days = app.documents.query(Query("acme", DAYS))
+    named = {one["path"] for day in days for one in day.data["objects"]}
+    for path in set(app.event_archive.objects.all_paths("acme")) - named:
+        app.event_archive.objects.delete("acme", [path])
+
+
 class _Run:
     """A run of a job that nothing is kept of."""
 
@@ -334,9 +455,8 @@ class _Run:
         """Nothing to keep alive."""
 
 
-@pytest.mark.parametrize("archived", [False, True])
-def test_a_database_alone_goes_back_behind_an_erasure(
-    app: App, ann: Caller, segment_id: str, archived: bool
+def behind_an_erasure(
+    app: App, ann: Caller, *, archived: bool, first: Callable[[App], None] = fresh
 ) -> None:
     """The erasure has deleted states, logs and archived events that the database names."""
     in_objects(app)
@@ -355,6 +475,7 @@ def test_a_database_alone_goes_back_behind_an_erasure(
     with pytest.raises(StorageUnavailableError) as caught:
         app.shards.states.open("acme", SHARD)
     assert caught.value.reason == LOST
+    first(app)
     recovery = app.recovery.run(then.at)
     assert (recovery.shards, recovery.shards_rebuilt, recovery.shards_unreadable) == (0, 1, 0)
     assert (recovery.users_erased, recovery.erasures_waiting) == (1, 0)
@@ -364,6 +485,25 @@ def test_a_database_alone_goes_back_behind_an_erasure(
     assert not {key: value for key, value in heard(app).items() if lost.get(key, value) != value}
     again = app.recovery.run(then.at)
     assert (again.again, again.shards_rebuilt, again.erasures_waiting) == (True, 0, 0)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_database_alone_goes_back_behind_an_erasure(
+    app: App, ann: Caller, segment_id: str, archived: bool
+) -> None:
+    del segment_id
+    behind_an_erasure(app, ann, archived=archived)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_planted_fault_what_an_erasure_rewrote_is_not_looked_for(
+    app: App, ann: Caller, segment_id: str, archived: bool
+) -> None:
+    """Objects that the database does not name are lost, too."""
+    del segment_id
+
+    with pytest.raises(AssertionError):
+        behind_an_erasure(app, ann, archived=archived, first=strays)
 
 
 def test_a_shard_that_nothing_can_be_made_of_does_not_stop_the_others(

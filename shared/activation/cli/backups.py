@@ -261,7 +261,7 @@ def _advice(recovery: Recovery) -> list[str]:
     if recovery.shards_unreadable:
         advice.append(
             f"[red]{recovery.shards_unreadable} shards of segments can neither be read nor be made "
-            "again: go back to another state, or see docs/operations.md.[/red]"
+            "again. Repeat activation backup reapply; docs/operations.md says more.[/red]"
         )
     if recovery.shards_incomplete:
         advice.append(

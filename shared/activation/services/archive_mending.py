@@ -19,7 +19,7 @@ from activation.domain.segment_shard import SHARDS
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import Batch, BlobKey, Document, Write
 from activation.segments.block import Ints
-from activation.segments.event_file import by_hour, empty_table, names_of
+from activation.segments.event_file import DAMAGED, by_hour, empty_table, names_of
 from activation.services.event_archive import EventArchive
 from activation.services.event_log import number_of
 from activation.services.event_objects import date_of
@@ -140,8 +140,11 @@ class ArchiveMending:
         for path in paths:
             try:
                 yield self.archive.objects.table(organization_id, path)
-            except (NotFoundError, StorageUnavailableError):
+            except NotFoundError:
                 continue
+            except StorageUnavailableError as error:
+                if error.reason != DAMAGED:
+                    raise
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from activation.domain.entity import first_id, timestamp
@@ -13,6 +13,8 @@ MARK = Key(GLOBAL, "recoveries", "last")
 SKIP, SKIP_A_SECOND = 1_000_000, 20
 """Numbers that are left out by a restore, and for each second that it has lost: a shard takes a
 few steps a second at most."""
+LONGEST = timedelta(days=60)
+"""Nothing older is restored; numbers have room for two thousand million."""
 
 
 def era_at(now: datetime) -> str:
@@ -24,7 +26,8 @@ def skip_of(since: datetime, now: datetime) -> int:
     """How many numbers of steps a store leaves out that went back at `now` to its state of `since`:
     more than any shard can have used in between. A second way back to the same state comes later,
     and leaves out more."""
-    return SKIP + SKIP_A_SECOND * max(0, int((now - since).total_seconds()))
+    lost = min(max(now - since, timedelta(0)), LONGEST)
+    return SKIP + SKIP_A_SECOND * int(lost.total_seconds())
 
 
 def mark(documents: DocumentStore, since: datetime, now: datetime, era: str) -> Write:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from activation.errors import NotFoundError, StorageUnavailableError
 from activation.ports import BlobKey, Document
-from activation.segments.codec import unpack
+from activation.segments.codec import CHECKSUM, unpack
 from activation.segments.minutes import instant_of
 from activation.services.parcels import FOLDER, Parcels
 
@@ -41,6 +41,10 @@ def _read(parcels: Parcels, key: BlobKey) -> bytes | None:
     try:
         data = parcels.blobs.get(key)
         unpack(data)
-    except (NotFoundError, StorageUnavailableError):
+    except NotFoundError:
+        return None
+    except StorageUnavailableError as error:
+        if error.reason != CHECKSUM:
+            raise
         return None
     return data
