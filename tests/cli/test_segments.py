@@ -15,8 +15,8 @@ import pytest
 from activation.app import App
 from activation.cli.segments import parsed_rule
 from activation.local import LocalServer
-from activation.ports import Batch, Query
-from activation.services.shard_states import DELTAS
+from activation.ports import Batch, Query, Write
+from activation.services.shard_states import DELTAS, STATES
 from activation.settings import Settings
 from tests.cli.conftest import Program
 
@@ -161,6 +161,14 @@ def turned_out(program: Program) -> None:
     app.close()
 
 
+def lost(program: Program) -> None:
+    """The state of the one shard is gone."""
+    app = App(Settings(data_folder=str(program.folder)))
+    (document,) = app.documents.query(Query("demo", STATES))
+    app.documents.commit(Batch([Write(document.key, None)]))
+    app.close()
+
+
 def deltas(program: Program) -> int:
     """Steps that are only stored as what was added."""
     app = App(Settings(data_folder=str(program.folder)))
@@ -196,6 +204,24 @@ def test_a_replay_agrees_or_names_what_differs(
     assert "ann" in failed.stdout
     assert program.json("replay", "--apply")[0]["differs"] is True
     assert program.json("replay", "--from", "2026-01-01")[0]["differs"] is False
+
+
+def test_a_replay_makes_a_shard_again_that_cannot_be_read(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    program.ok("segments", "create", "Buyers", "--rule", "orders >= 2 in 1h")
+    program.ok("events", "send", str(file_of("events.ndjson", events(3))))
+    digest = program.json("replay")[0]["digest"]
+    lost(program)
+    assert program("segments", "members", "Buyers").exit_code != 0
+    failed = program("replay", "--check")
+    assert failed.exit_code == 1
+    assert "shards that could not be read 1" in " ".join(failed.stdout.split())
+    assert "ann" not in failed.stdout, "what was told of her is right"
+    made = program.json("replay", "--apply")[0]
+    assert (made["unreadable"], made["replayed_digest"]) == (True, digest)
+    assert program.json("replay")[0]["digest"] == digest
+    assert [one["user_id"] for one in program.json("segments", "members", "Buyers")] == ["ann"]
 
 
 def test_an_audience_follows_a_segment(

@@ -16,15 +16,17 @@ from activation.domain.caller import Caller, Role
 from activation.domain.event import Event
 from activation.domain.membership import Transition
 from activation.domain.segment import Segment
+from activation.domain.segment_shard import step_id
 from activation.errors import ValidationError
-from activation.ports import Batch, Query
-from activation.segments.minutes import NEVER
-from activation.segments.seen import Seen
+from activation.ports import Batch, Key, Query, Write
+from activation.segments.minutes import NEVER, Moment
+from activation.segments.seen import KEPT_DAYS, Seen
 from activation.segments.state import ShardState
 from activation.segments.stays import Stays
 from activation.services.event_archive import EventArchive
 from activation.services.segment_replay import SegmentReplay
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
+from activation.services.shard_states import STATES
 from tests.segments.recount import memberships
 from tests.segments.shards import ORGANIZATION, Stores, by_shard, require_turns, stores_in
 from tests.segments.worlds import NOON, Maker, segment
@@ -129,6 +131,47 @@ def test_a_replay_equals_the_live_state_after_a_long_history(stores: Stores, see
     told = set().union(*(inside(stores.worker(), shard) for shard in range(SHARDS)))
     recent = _first_of_31_days(known)
     assert told == memberships(segments, recent, now, now)
+
+
+@pytest.mark.parametrize("seed", range(10, 16))
+def test_a_lost_state_is_made_again_after_a_long_history(stores: Stores, seed: int) -> None:
+    """State, ids, stays and what others were told: all as it was."""
+    long_history(stores, random.Random(seed))
+    for shard in range(SHARDS):
+        stores.worker().adopt(ORGANIZATION, shard)
+        while stores.worker().sweep_shard(ORGANIZATION, shard):
+            pass
+        opened = stores.worker().states.open(ORGANIZATION, shard)
+        said = all_told(stores, shard)
+        assert opened.head is not None
+        lost = step_id(shard, opened.head.snapshot_number)
+        stores.documents.commit(Batch([Write(Key(ORGANIZATION, STATES, lost), None)]))
+        replay = replay_of(stores)
+        assert replay.check(ORGANIZATION, shard).unreadable
+        found = replay.apply(ANN, shard)
+        assert (found.unreadable, found.kept_from) == (True, None)
+        again = stores.worker().states.open(ORGANIZATION, shard)
+        assert again.state.digest() == opened.state.digest()
+        assert known_ids(again.state) == known_ids(opened.state)
+        assert np.array_equal(np.sort(again.state.due, axis=0), np.sort(opened.state.due, axis=0))
+        for user in opened.state.users.names:
+            stays = [one.state.memberships_of(user, one.book) for one in (again, opened)]
+            assert stays[0] == stays[1]
+        assert all_told(stores, shard) == said
+        assert not replay_of(stores).check(ORGANIZATION, shard).differs
+
+
+def known_ids(state: ShardState) -> set[tuple[str, int, int]]:
+    """User, id and day of the events of 31 days."""
+    first = Moment(state.micros).day - KEPT_DAYS
+    return {
+        (state.users.names[row], number, day)
+        for run in state.seen.runs
+        for number, row, day in zip(
+            run.ids.tolist(), run.rows.tolist(), run.days.tolist(), strict=True
+        )
+        if day >= first
+    }
 
 
 def _first_of_31_days(known: list[Event]) -> list[Event]:

@@ -17,7 +17,6 @@ from activation.errors import StorageUnavailableError
 from activation.ports import Batch, BlobKey, BlobStore, Key, Query, Write
 from activation.segments.state import ShardState
 from activation.services.event_archive import DAYS
-from activation.services.recovery import RecoveryService
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_rebuild import Rebuilt, ShardRebuild
 from activation.services.shard_recovery import ShardRecovery
@@ -199,29 +198,53 @@ def test_numbers_are_left_out_once_for_a_restore(app: App, segment_id: str) -> N
     assert (again.again, again.shards, head(app)["number"]) == (True, 0, number)
 
 
-@pytest.mark.parametrize("survives", range(3))
-def test_a_recovery_that_dies_is_done_again(app: App, segment_id: str, survives: int) -> None:
-    """It dies at one commit after the other, until it does not any more."""
-    come(app, [CLARA, DAVE], 1)
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_recovery_that_dies_at_any_commit_is_done_again(
+    app: App, ann: Caller, segment_id: str, lost: bool
+) -> None:
+    """It dies at one commit after the other, until it gets to its end."""
+    if lost:
+        in_objects(app)
+    come(app, [BOB, CLARA, DAVE], 1)
     then = state_of(app)
     come(app, [CLARA], 2)
-    lost = heard(app)
+    if lost:
+        app.clock.sleep(60)
+        erased(app, ann)
+    said = heard(app)
     went_back(app, then)
-    recovery: RecoveryService = app.recovery
-    worker = recovery.shards.replay.shards
-    dying = Dying(app.documents, survives)
-    object.__setattr__(worker, "documents", dying)
-    distributions = replace(recovery.distributions, documents=dying)
-    with pytest.raises(Died):
-        replace(recovery, distributions=distributions).run(then.at)
-    object.__setattr__(worker, "documents", app.documents)
-    fresh(app)
-    done = app.recovery.run(then.at)
-    assert (done.again, done.shards) == (False, 1)
+    deaths = 0
+    while dying(app, then, deaths):
+        deaths += 1
+        app.clock.sleep(600)
+    assert deaths >= (4 if lost else 2)
+    again = app.recovery.run(then.at)
+    assert (again.again, again.shards, again.shards_unreadable) == (True, 0, 0)
+    assert head(app)["number"] > 1_000_000
     for number in (4, 5):
         come(app, [DAVE], number)
-    assert not set(heard(app)) & set(lost)
+    assert not set(heard(app)) & set(said)
     assert inside(app, segment_id) == {DAVE}
+    assert known(app) is not lost
+
+
+def dying(app: App, then: Then, survives: int) -> bool:
+    """A recovery in a process that dies after so many commits; whether it did."""
+    documents = app.documents
+    owners = [app.shards, app.shards.commits, app.recovery.distributions, app.event_archive]
+    mortal = Dying(documents, survives)
+    for one in owners:
+        object.__setattr__(one, "documents", mortal)
+    fresh(app)
+    try:
+        app.recovery.run(then.at)
+    except Died:
+        return True
+    finally:
+        for one in owners:
+            object.__setattr__(one, "documents", documents)
+        fresh(app)
+    return False
 
 
 def test_archive_and_past_are_right_across_the_gap(app: App, ann: Caller, segment_id: str) -> None:

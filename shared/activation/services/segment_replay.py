@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -144,7 +144,11 @@ class SegmentReplay:
         )
 
     def _unreadable(self, found: Rebuilt) -> ShardReplay:
-        report = self._report(found.opened, found.remade)
+        """What a shard is that could not be compared with anything but what was told."""
+        remade = replace(
+            found.remade, pairs=found.untold, cells=0, ranks=0, late=0, unknown=0, ids=0
+        )
+        report = self._report(found.opened, remade)
         about = {
             "differs": True,
             "unreadable": True,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 
 from activation.domain.caller import Caller
@@ -55,6 +56,16 @@ class Rebuilt:
     """Archived objects that cannot be read."""
     mends: Sequence[Write] = ()
     """Told steps whose objects are lost: as an erasure has rewritten them, or gone."""
+
+    @property
+    def untold(self) -> tuple[Pair, ...]:
+        """Whose memberships are other ones than was told last."""
+        state, book = self.remade.state, self.opened.book
+        pairs = [(state.row(user) or 0, book.positions[one]) for user, one in self.remade.pairs]
+        columns = np.array(pairs, np.int64).reshape(-1, 2)
+        right = book.circuit.holds(columns[:, 0], columns[:, 1], state.ranks).tolist()
+        both = zip(self.remade.pairs, right, strict=True)
+        return tuple(pair for pair, inside in both if inside != (pair in self.told))
 
     @property
     def is_whole(self) -> bool:
