@@ -14,7 +14,7 @@ from activation.domain.caller import Caller
 from activation.domain.recovery import Recovery
 from activation.domain.segment_shard import shard_id, step_id
 from activation.errors import StorageUnavailableError
-from activation.ports import Batch, BlobKey, BlobStore, Key, Query, Write
+from activation.ports import Batch, BlobKey, BlobStore, Document, DocumentStore, Key, Query, Write
 from activation.segments.state import ShardState
 from activation.services.event_archive import DAYS
 from activation.services.segment_shards import TRANSITIONS
@@ -280,6 +280,37 @@ def test_archive_and_past_are_right_across_the_gap(app: App, ann: Caller, segmen
     shards = app.segment_changes.look("acme", [SHARD]).numbers
     steps = list(app.segment_changes.steps("acme", {SHARD: 0}, shards))
     assert [one.number for one in steps] == sorted({one.seq for one in told(app)})
+
+
+def test_the_log_is_read_in_small_pages_across_a_gap(app: App, segment_id: str) -> None:
+    """Many steps lie behind the numbers that were left out."""
+    del segment_id
+    come(app, [CLARA], 0)
+    app.shards.fold("acme", SHARD, 5_000)
+    for number in range(1, 150):
+        come(app, [CLARA], number)
+    pages = Pages(app.documents)
+    log = replace(app.event_archive.log, documents=pages)  # type: ignore[arg-type]
+    last = head(app)["number"]
+    found = [one.key.id for one in log.steps("acme", SHARD, 0, last)]
+    assert found == sorted(found)
+    assert len(found) == 150
+    assert len(pages.sizes) < 30
+    assert [one.key.id for one in log.steps("acme", SHARD, 1, last - 1)] == found[1:-1]
+
+
+class Pages:
+    """Documents; tells how many each query has found."""
+
+    def __init__(self, documents: DocumentStore) -> None:
+        self._documents = documents
+        self.sizes: list[int] = []
+
+    def query(self, query: Query) -> list[Document]:
+        """As it is."""
+        found = self._documents.query(query)
+        self.sizes.append(len(found))
+        return list(found)
 
 
 # lost states --------------------------------------------------------------------------------------

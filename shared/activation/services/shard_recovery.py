@@ -57,7 +57,8 @@ class ShardRecovery:
             except ConflictError:
                 continue
             except ActivationError as error:
-                log.warning("a shard can neither be read nor made again: %s", error.code)
+                why = error.reason or error.code
+                log.warning("a shard can neither be read nor made again: %s", why)
                 return None
             return found
         return None
