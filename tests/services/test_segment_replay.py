@@ -161,6 +161,27 @@ def test_a_lost_state_is_made_again_after_a_long_history(stores: Stores, seed: i
         assert not replay_of(stores).check(ORGANIZATION, shard).differs
 
 
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_a_state_that_is_lost_at_any_moment_leads_to_the_same(stores: Stores, seed: int) -> None:
+    """Somebody is due, and other rules are in force already."""
+    segments, known = long_history(stores, random.Random(seed))
+    replay = replay_of(stores)
+    for shard in replay.existing(ORGANIZATION):
+        opened = stores.worker().states.open(ORGANIZATION, shard)
+        assert opened.head is not None
+        lost = step_id(shard, opened.head.snapshot_number)
+        stores.documents.commit(Batch([Write(Key(ORGANIZATION, STATES, lost), None)]))
+        assert replay_of(stores).apply(ANN, shard).unreadable
+        stores.worker().adopt(ORGANIZATION, shard)
+    stores.clock.set(stores.clock.now().replace(second=0, microsecond=0) + MINUTE)
+    stores.worker().sweep()
+    now = stores.clock.now()
+    right = memberships(segments, _first_of_31_days(known), now, now)
+    assert set().union(*(inside(stores.worker(), shard) for shard in range(SHARDS))) == right
+    told = [one for shard in range(SHARDS) for one in all_told(stores, shard)]
+    assert require_turns(told) == right
+
+
 def known_ids(state: ShardState) -> set[tuple[str, int, int]]:
     """User, id and day of the events of 31 days."""
     first = Moment(state.micros).day - KEPT_DAYS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,12 +16,13 @@ from activation.domain.recovery import Recovery
 from activation.domain.segment_shard import shard_id, step_id
 from activation.errors import StorageUnavailableError
 from activation.ports import Batch, BlobKey, BlobStore, Document, DocumentStore, Key, Query, Write
+from activation.segments.codec import pack, unpack
 from activation.segments.state import ShardState
 from activation.services.event_archive import DAYS
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_rebuild import Rebuilt, ShardRebuild
 from activation.services.shard_recovery import ShardRecovery
-from activation.services.shard_states import HEADS, LOST
+from activation.services.shard_states import DELTAS, HEADS, LOST
 from tests.segments.shards import require_turns
 from tests.services.rewinding import Then, go_back, state_of
 from tests.services.test_user_erasures import (
@@ -71,17 +73,34 @@ def head(app: App) -> dict[str, Any]:
     return dict(found.data)
 
 
-def lose(app: App, *, damage: bool = False) -> None:
-    """The objects that the head names are gone, or are not what was written; nobody has the state
-    in memory."""
+def lose(app: App) -> None:
+    """The objects that the head names are gone, and nobody has the state in memory."""
     objects = head(app)["objects"]
     assert objects
     for name in objects:
+        app.member_blobs.delete(BlobKey("acme", name))
+    fresh(app)
+
+
+def damage(app: App) -> None:
+    """The objects that the head names are not what was written."""
+    for name in head(app)["objects"]:
         key = BlobKey("acme", name)
         data = app.member_blobs.get(key)
         app.member_blobs.delete(key)
-        if damage:
-            app.member_blobs.put(key, data[:-1] + b"?")
+        app.member_blobs.put(key, data[:-1] + b"?")
+    fresh(app)
+
+
+def lose_to_another_release(app: App) -> None:
+    """A delta was written by a release that evaluates in another way."""
+    key = Key("acme", DELTAS, step_id(SHARD, head(app)["number"]))
+    found = app.documents.get(key)
+    assert found is not None
+    header, columns = unpack(app.shards.parcels.opened(found))
+    data = base64.b64encode(pack({**header, "evaluation": 999}, columns)).decode()
+    content = {name: value for name, value in found.data.items() if name != "object"}
+    app.documents.commit(Batch([Write(key, {**content, "data": data})]))
     fresh(app)
 
 
@@ -316,13 +335,13 @@ class Pages:
 # lost states --------------------------------------------------------------------------------------
 
 
-def lost_and_made_again(app: App, ann: Caller, *, damage: bool = False) -> None:
+def lost_and_made_again(app: App, ann: Caller, lost: Callable[[App], None] = lose) -> None:
     """A shard loses its state; what a replay makes of it is what there was."""
     in_objects(app)
     history(app)
     before, where = state(app), {one: stays(app, one) for one in (BOB, *OTHERS)}
     said = told(app)
-    lose(app, damage=damage)
+    lost(app)
     with pytest.raises(StorageUnavailableError):
         app.shards.states.open("acme", SHARD)
     found = app.segment_replay.check("acme", SHARD)
@@ -343,12 +362,12 @@ def lost_and_made_again(app: App, ann: Caller, *, damage: bool = False) -> None:
     assert require_turns(told(app)) == set()
 
 
-@pytest.mark.parametrize("damage", [False, True])
+@pytest.mark.parametrize("lost", [lose, damage, lose_to_another_release])
 def test_a_lost_shard_is_made_again_by_a_replay(
-    app: App, ann: Caller, segment_id: str, damage: bool
+    app: App, ann: Caller, segment_id: str, lost: Callable[[App], None]
 ) -> None:
     del segment_id
-    lost_and_made_again(app, ann, damage=damage)
+    lost_and_made_again(app, ann, lost)
 
 
 class TellsAll(ShardRebuild):

@@ -19,10 +19,10 @@ from activation.domain.segment_shard import SHARDS
 from activation.errors import ConflictError, NotFoundError, StorageUnavailableError
 from activation.ports import Batch, BlobKey, Document, Write
 from activation.segments.block import Ints
-from activation.segments.event_file import DAMAGED, by_hour, empty_table, names_of
+from activation.segments.event_file import DAMAGED, empty_table, names_of
 from activation.services.event_archive import EventArchive
 from activation.services.event_log import number_of
-from activation.services.event_objects import date_of
+from activation.services.event_objects import date_of, folder_of, hours_in
 from activation.services.rewritten_parcels import rewritten
 
 MAX_ATTEMPTS = 20
@@ -127,12 +127,17 @@ class ArchiveMending:
     ) -> Iterator[EventObject]:
         """New objects, of the events that had been counted and that nothing names."""
         hours = {one.hour for one in lost}
-        named = [one for one in day.entity.objects if one.path in looked.there]
-        paths = [one for one in looked.of_day(day.entity.date) if one not in looked.named]
-        tables = [looked.counted(one, hours) for one in self._readable(organization_id, paths)]
-        for hour, table in by_hour(pa.concat_tables([empty_table(), *tables])):
-            known = self._readable(organization_id, [one.path for one in named if one.hour == hour])
-            left = _without(table, known)
+        for hour in looked.hours_of(day.entity.date, hours):
+            paths = [path for path in looked.of_hour(hour) if path not in looked.named]
+            tables = [
+                looked.counted(one, archived=hour in hours)
+                for one in self._readable(organization_id, paths)
+            ]
+            known = self._readable(
+                organization_id,
+                [one.path for one in day.entity.objects if one.hour == hour and one not in lost],
+            )
+            left = _without(pa.concat_tables([empty_table(), *tables]), known)
             if len(left):
                 yield self.archive.objects.put(organization_id, hour, left)
 
@@ -171,18 +176,21 @@ class _Looked:
             days |= {_date(path) for path in self.there - self.named}
         return sorted(days)
 
-    def of_day(self, date: str) -> list[str]:
-        """What is there of a day."""
-        return sorted(path for path in self.there if _date(path) == date)
+    def hours_of(self, date: str, lost: set[int]) -> list[int]:
+        """The hours of a day that have to be looked at: all of them for steps, too."""
+        return [one for one in hours_in(date) if self.steps or one in lost]
 
-    def counted(self, table: pa.Table, hours: set[int]) -> pa.Table:
-        """The events of these hours that the archive had, and those of lost steps."""
+    def of_hour(self, hour: int) -> list[str]:
+        """What is there of an hour."""
+        folder = f"{folder_of(hour)}/"
+        return sorted(path for path in self.there if path.startswith(folder))
+
+    def counted(self, table: pa.Table, *, archived: bool) -> pa.Table:
+        """The events of lost steps, and those that the archive had, if asked."""
         shards, numbers = (table[one].to_numpy().tolist() for one in ("shard", "number"))
-        of = (table["timestamp"].cast(pa.int64()).to_numpy() // 3_600_000_000).tolist()
         kept = [
-            (hour in hours and number <= self.archived.get(shard, 0))
-            or (shard, number) in self.wanted
-            for shard, number, hour in zip(shards, numbers, of, strict=True)
+            (archived and number <= self.archived.get(shard, 0)) or (shard, number) in self.wanted
+            for shard, number in zip(shards, numbers, strict=True)
         ]
         return table.filter(pa.array(kept, pa.bool_()))
 

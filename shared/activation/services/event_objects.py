@@ -33,7 +33,7 @@ class EventObjects:
 
     def put(self, organization_id: str, hour: int, table: pa.Table) -> EventObject:
         """Store events of one hour in an object that nothing names yet."""
-        path = f"{_folder(hour)}/{secrets.token_hex(8)}.parquet"
+        path = f"{folder_of(hour)}/{secrets.token_hex(8)}.parquet"
         data = file_bytes(table)
         self.blobs.put(BlobKey(organization_id, path), data, content_type=PARQUET)
         return EventObject(
@@ -122,7 +122,8 @@ def _aside(path: str) -> str:
     return f"{ASIDE}/{path}"
 
 
-def _folder(hour: int) -> str:
+def folder_of(hour: int) -> str:
+    """Where the objects of an hour lie."""
     at = _EPOCH + hour * HOUR
     return f"{FOLDER}/date={at:%Y-%m-%d}/hour={at:%H}"
 
@@ -135,3 +136,9 @@ def hour_of(instant: datetime) -> int:
 def date_of(hour: int) -> str:
     """The day of an hour, counted from 1970."""
     return f"{_EPOCH + hour * HOUR:%Y-%m-%d}"
+
+
+def hours_in(date: str) -> range:
+    """The hours of a day, counted from 1970."""
+    first = hour_of(datetime.fromisoformat(date).replace(tzinfo=UTC))
+    return range(first, first + 24)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-import pyarrow as pa
 
 from activation.domain.caller import Caller
 from activation.domain.segment_shard import SegmentShard
@@ -118,11 +117,11 @@ class ShardRebuild:
     # how --------------------------------------------------------------------------------------
 
     def _rebuilt(self, opened: OpenShard, known: _Known) -> Rebuilt:
-        tables, lost = self._events(opened, known)
-        replay = Replay(_at(opened.state, known.micros), opened.book)
-        replay.know(known.users)
-        for table in tables:
-            replay.take(table)
+        lost: list[str] = []
+        replay = self._replay(opened, known, lost)
+        while replay.live.micros < known.micros:  # a clock went back: a step is from later on
+            lost.clear()
+            replay = self._replay(opened, known, lost)
         remade = replay.remade()
         places = opened.book.positions
         inside = {pair: stay for pair, stay in known.inside.items() if pair[1] in places}
@@ -133,27 +132,27 @@ class ShardRebuild:
             inside,
             self._kept_from(opened),
             known.lost,
-            lost,
+            len(lost),
             known.mends,
         )
 
-    def _events(self, opened: OpenShard, known: _Known) -> tuple[list[pa.Table], int]:
-        """The counted events that matter still, but those of erased users; and how many objects
-        cannot be read. Who did anything long ago is known by it."""
-        tables, lost = list[pa.Table](), list[str]()
+    def _replay(self, opened: OpenShard, known: _Known, lost: list[str]) -> Replay:
+        """All counted events that are kept, but those of erased users; `lost` gets what cannot be
+        read. Of events of long ago only the users matter."""
         organization_id, shard, number = opened.organization_id, opened.shard, opened.state.number
+        replay = Replay(_at(opened.state, known.micros), opened.book)
         since = _day_of(instant_of(opened.state.micros) - REMEMBERED)
         known.know(self._long_ago(organization_id, since, lost).get(shard, {}))
+        replay.know(known.users)
         span = Span(max(since, instant_of(0)))
-        found = self.archive.tables(organization_id, shard, number, span, damaged=lost.append)
-        for table in found:
+        for table in self.archive.tables(organization_id, shard, number, span, damaged=lost.append):
             names = table["user_id"].unique().to_pylist()
             mine = after_erasures(table, known.gone(names))
             if len(mine):
-                known.users.update(dict.fromkeys(mine["user_id"].unique().to_pylist()))
+                replay.know(mine["user_id"].unique().to_pylist())
+                replay.take(mine)
                 known.micros = max(known.micros, last_told(mine))
-                tables.append(mine)
-        return tables, len(lost)
+        return replay
 
     def _long_ago(self, organization_id: str, before: datetime, lost: list[str]) -> Elders:
         """Who was seen before a day, by shard, and when last: read once for all shards."""
