@@ -6,6 +6,7 @@ import base64
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from activation.errors import StorageUnavailableError
 from activation.ports import Batch, BlobKey, BlobStore, Document, DocumentStore, Key, Query, Write
 from activation.segments.codec import pack, unpack
 from activation.segments.state import ShardState
-from activation.services.event_archive import DAYS
+from activation.services.event_archive import DAYS, Span
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_rebuild import Rebuilt, ShardRebuild
 from activation.services.shard_recovery import ShardRecovery
@@ -577,6 +578,46 @@ def test_planted_fault_what_an_erasure_rewrote_is_not_looked_for(
 
     with pytest.raises(AssertionError):
         behind_an_erasure(app, ann, archived=archived, first=strays)
+
+
+@pytest.mark.parametrize("lost_state", [False, True])
+def test_a_log_that_was_archived_since_is_found_in_the_archive(
+    app: App, segment_id: str, lost_state: bool
+) -> None:
+    """Objects of the log went with the archiving, and those of the archive with a merge."""
+    del segment_id
+    in_objects(app)
+    come(app, [BOB, *OTHERS], 1)
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+    come(app, [BOB, CLARA], 2)
+    expected = state(app).digest()
+    then = state_of(app)
+    named = {one for day in app.documents.query(Query("acme", DAYS)) for one in paths(day)}
+    come(app, [CLARA, DAVE], 3)
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+    for day in list(app.event_archive.all_days("acme")):
+        assert app.event_archiver.merge("acme", day)
+    app.event_archive.objects.delete("acme", named)
+    go_back(app, then)
+    fresh(app)
+    if lost_state:
+        lose(app)
+    recovery = app.recovery.run(then.at)
+    assert (recovery.shards, recovery.shards_rebuilt) == ((0, 1) if lost_state else (1, 0))
+    assert (recovery.events_missing, recovery.shards_incomplete) == (0, 0)
+    assert state(app).digest() == expected
+    assert not app.segment_replay.check("acme", SHARD).differs
+    come(app, [DAVE], 4)
+    assert app.event_archiver.run("acme", [SHARD], now=True)
+    assert not app.segment_replay.check("acme", SHARD).differs
+    span = Span(then.at - timedelta(days=1))
+    counted = [len(one) for one in app.event_archive.events("acme", span)]
+    assert sum(counted) == 1 + len(OTHERS) + 2 + 1
+
+
+def paths(day: Document) -> list[str]:
+    """The objects of a day."""
+    return [one["path"] for one in day.data["objects"]]
 
 
 def test_a_shard_that_nothing_can_be_made_of_does_not_stop_the_others(
