@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,7 +19,9 @@ from activation.errors import StorageUnavailableError
 from activation.ports import Batch, BlobKey, BlobStore, Document, DocumentStore, Key, Query, Write
 from activation.segments.codec import pack, unpack
 from activation.segments.state import ShardState
+from activation.services.archive_mending import ArchiveMending
 from activation.services.event_archive import DAYS, Span
+from activation.services.event_objects import EventObjects
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_rebuild import Rebuilt, ShardRebuild
 from activation.services.shard_recovery import ShardRecovery
@@ -613,6 +615,33 @@ def test_a_log_that_was_archived_since_is_found_in_the_archive(
     span = Span(then.at - timedelta(days=1))
     counted = [len(one) for one in app.event_archive.events("acme", span)]
     assert sum(counted) == 1 + len(OTHERS) + 2 + 1
+
+
+def test_an_archive_is_mended_while_others_archive(app: App, segment_id: str) -> None:
+    """What came after the objects were listed is not taken for lost; what is lost is."""
+    del segment_id
+    for number in (1, 2):
+        come(app, [CLARA], number)
+        assert app.event_archiver.run("acme", [SHARD], now=True)
+    (day,) = app.documents.query(Query("acme", DAYS))
+    first, second = paths(day)
+    app.event_archive.objects.delete("acme", [first])
+    listed = Unlisted(app.event_archive.objects.blobs)
+    archive = replace(app.event_archive, objects=listed)
+    found = ArchiveMending(archive).mend("acme")
+    assert (found.objects, found.events, found.missing) == (1, 1, 1)
+    (day,) = app.documents.query(Query("acme", DAYS))
+    assert paths(day) == [second]
+    assert ArchiveMending(archive).mend("acme").objects == 0
+
+
+class Unlisted(EventObjects):
+    """Objects of which a listing came too early."""
+
+    def all_paths(self, organization_id: str) -> Iterator[str]:
+        """None of them."""
+        del organization_id
+        yield from ()
 
 
 def paths(day: Document) -> list[str]:

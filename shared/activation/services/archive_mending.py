@@ -46,7 +46,8 @@ class Mended:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveMending:
-    """May be done at any time and again; with everything there, it changes nothing."""
+    """May be done at any time, while others work, and again; with everything there, it changes
+    nothing."""
 
     archive: EventArchive
 
@@ -101,7 +102,9 @@ class ArchiveMending:
     def _day(self, organization_id: str, date: str, looked: _Looked, done: Mended) -> None:
         for _ in range(MAX_ATTEMPTS):
             day = self.archive.day(organization_id, date)
-            lost = [one for one in day.entity.objects if one.path not in looked.there]
+            lost = [
+                one for one in day.entity.objects if self._is_lost(organization_id, one, looked)
+            ]
             added = list(self._found(organization_id, day, looked, lost))
             if not lost and not added:
                 return
@@ -117,6 +120,13 @@ class ArchiveMending:
             done.found += sum(one.rows for one in added)
             return
         raise ConflictError("The archive of a day is busy.")
+
+    def _is_lost(self, organization_id: str, one: EventObject, looked: _Looked) -> bool:
+        """Whether an object that a day names is not there. It may have come after the listing; the
+        day's revision says that it has not gone since."""
+        if one.path in looked.there:
+            return False
+        return not self.archive.objects.is_there(organization_id, one.path)
 
     def _found(
         self,

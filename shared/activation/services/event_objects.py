@@ -84,6 +84,11 @@ class EventObjects:
             self.blobs.delete(BlobKey(organization_id, path))
             self.blobs.delete(BlobKey(organization_id, _aside(path)))
 
+    def is_there(self, organization_id: str, path: str) -> bool:
+        """Whether an object can be read, in force or set aside."""
+        keys = (BlobKey(organization_id, one) for one in (path, _aside(path)))
+        return any(self.blobs.stat(key) is not None for key in keys)
+
     def all_paths(self, organization_id: str) -> Iterator[str]:
         """Paths of all that can be read, named or not: objects, and those set aside."""
         for folder in (FOLDER, f"{ASIDE}/{FOLDER}"):
