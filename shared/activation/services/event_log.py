@@ -97,13 +97,7 @@ class EventLog:
 
     def everything(self, organization_id: str) -> Iterator[Document]:
         """All logged steps of an organization."""
-        query = Query(organization_id, LOG, limit=PAGE)
-        while True:
-            page = self.documents.query(query)
-            yield from page
-            if len(page) < PAGE:
-                return
-            query = replace(query, after=page[-1].key.id)
+        return self._paged(Query(organization_id, LOG, limit=PAGE))
 
     def leftovers(self, organization_id: str, shard: int, number: int) -> Iterator[Document]:
         """Steps up to `number` that are still there, newest first."""
@@ -118,7 +112,9 @@ class EventLog:
     def _newest_first(
         self, organization_id: str, shard: int, after: int, number: int
     ) -> Iterator[Document]:
-        query = _steps(organization_id, shard, after, number)
+        return self._paged(_steps(organization_id, shard, after, number))
+
+    def _paged(self, query: Query) -> Iterator[Document]:
         while True:
             page = self.documents.query(query)
             yield from page
