@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+from activation import observability
 from activation.domain.caller import service_caller
 from activation.domain.entity import new_id
 from activation.errors import ActivationError, ConflictError
@@ -17,8 +18,6 @@ from activation.ports import Clock
 from activation.services.archive_mending import ArchiveMending
 from activation.services.segment_replay import SegmentReplay
 from activation.services.shard_rebuild import Rebuilt
-
-log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 20
 
@@ -58,7 +57,7 @@ class ShardRecovery:
                 continue
             except ActivationError as error:
                 why = error.reason or error.code
-                log.warning("a shard can neither be read nor made again: %s", why)
+                observability.event("shard not made again", level=logging.WARNING, reason=why)
                 return None
             return found
         return None
