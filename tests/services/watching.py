@@ -111,6 +111,8 @@ class Watched:
     kind: Callable[[Watch], Watch] = Honest
     reads: int = 0
     told: int = 0
+    numbers: dict[str, int] = field(default_factory=dict)
+    """What each head was when it was told last, by the last watch."""
     failures: int = 0
     """How many of the next reads fail."""
     watches: list[Watch] = field(default_factory=list)
@@ -132,6 +134,7 @@ class Watched:
         return found
 
     def watch(self, organization_id: str, collection: str) -> Watch:
+        self.numbers.clear()
         made = self.kind(Counting(self, self.inner.watch(organization_id, collection)))
         self.watches.append(made)
         return made
@@ -155,4 +158,5 @@ class Counting(Honest):
 
     def told(self, found: list[Document]) -> list[Document]:
         self._store.told += len(found)
+        self._store.numbers.update((one.key.id, one.data["number"]) for one in found)
         return found
