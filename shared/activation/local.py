@@ -53,6 +53,9 @@ LOOK_SECONDS = 0.5
 """How often a deliverer looks for messages of other processes and for the end."""
 PAUSE_SECONDS = 1.0
 STOP_SECONDS = 10
+KEEP_SECONDS = 60
+"""How long an idle connection is kept: longer than clients do (httpx and Node: 5 seconds). The
+client has to close first, or a request may go out on a connection that is just being closed."""
 
 
 class LocalServer:
@@ -337,6 +340,7 @@ def _gunicorn_options(settings: Settings, host: str, port: int, socket_port: int
         "threads": REQUEST_THREADS + settings.realtime_room,
         "worker_connections": WAITING_CONNECTIONS + REQUEST_THREADS + settings.realtime_room,
         "graceful_timeout": STOP_SECONDS,
+        "keepalive": KEEP_SECONDS,
         "limit_request_line": 0,  # the edge answers 414 in our shape
         "loglevel": "warning",
         "when_ready": announce,

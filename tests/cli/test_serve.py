@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -33,6 +35,19 @@ def answering(url: str) -> httpx.Response:
     pytest.fail(f"{url} does not answer.")
 
 
+def keeps_an_idle_connection(port: int) -> bool:
+    """Whether one connection takes a second request, longer after the first than gunicorn waits by
+    itself."""
+    with closing(HTTPConnection("127.0.0.1", port, SECONDS)) as connection:
+        used = []
+        for seconds in (3, 0):
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            used.append(connection.sock)
+            time.sleep(seconds)
+        return used[0] is not None and used[0] is used[1]
+
+
 def test_serves_the_api_until_it_is_told_to_stop(program: Program, tmp_path: Path) -> None:
     port = free_port()
     command = (sys.executable, "-m", "activation.cli", "serve", "--data", str(program.folder))
@@ -45,6 +60,7 @@ def test_serves_the_api_until_it_is_told_to_stop(program: Program, tmp_path: Pat
             created = program.json("audiences", "create", "Served", *remote)
             assert created["name"] == "Served"
             assert "swagger-ui" in httpx.get(f"{url}/docs").text
+            assert keeps_an_idle_connection(port)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(SECONDS) == 0

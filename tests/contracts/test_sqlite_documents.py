@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -267,12 +266,8 @@ def test_a_file_that_is_no_database_is_unavailable_and_released(path: Path) -> N
 
 @pytest.mark.slow
 def test_a_thousand_concurrent_saves_lose_nothing(sqlite_store: SqliteDocuments) -> None:
-    took: list[float] = []
-
     def save(number: int) -> None:
-        began = time.perf_counter()
         put(sqlite_store, audience(f"a{number:04d}"), "", status="draft", text="x" * 1400)
-        took.append(time.perf_counter() - began)
 
     threads = [threading.Thread(target=save, args=(n,)) for n in range(1000)]
     for thread in threads:
@@ -280,4 +275,3 @@ def test_a_thousand_concurrent_saves_lose_nothing(sqlite_store: SqliteDocuments)
     for thread in threads:
         thread.join()
     assert sqlite_store.count(Query(ORG, "audiences", {"status": "draft"})) == 1000
-    assert sorted(took)[989] < 1.0
