@@ -149,6 +149,7 @@ def test_who_is_not_there_and_what_is_not_asked_rightly(api: Api, clock: Movable
     for query in (
         "since=2020-01-01T00:00:00Z",
         "since=2026-11-21T12:00:00Z&until=2026-11-21T11:00:00Z",
+        "until=0001-01-01T00:00:00Z",
         "since=yesterday",
         "cursor=!",
     ):

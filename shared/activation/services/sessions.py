@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from activation.domain.caller import Caller
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 USUAL, LONGEST = timedelta(hours=24), timedelta(days=31)
 """How far back sessions are looked for when nothing is said, and at most."""
+EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
+"""No date lies a day before the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class SessionService:
     def _span(self, since: datetime | None, until: datetime | None) -> Span:
         """Whole hours when nothing is said, so that the next reader asks for the same."""
         now = self.clock.now()
-        first = since or (until or now).replace(minute=0, second=0, microsecond=0) - USUAL
+        last = max(until or now, EARLIEST)
+        first = since or last.replace(minute=0, second=0, microsecond=0) - USUAL
         if until is not None and until <= first:
             raise ValidationError("A time ends after it begins.", field="until", reason="order")
         if (until or now) - first > LONGEST + timedelta(hours=1):
