@@ -15,6 +15,7 @@ from activation.errors import ConflictError
 from activation.ports import Batch, Clock, Key, Message, MessageBus, Write
 from activation.segments.minutes import micros_of
 from activation.services.erasure_marks import ErasureMarks
+from activation.services.event_messages import is_task
 from activation.services.event_rows import rows_of, safe_id
 from activation.services.events import REFUSALS
 from activation.services.jobs import JobRun
@@ -88,7 +89,7 @@ class _Look:
     def left(self, message: Message) -> Message | None:
         """The message without the events of erased users: itself when it has none, None when
         nothing is left."""
-        if message.organization_id != self.organization_id or not _has_rows(message):
+        if message.organization_id != self.organization_id or is_task(message.data):
             return message
         received = _instant(message.data.get("received_at"))
         rows = rows_of(message.data)
@@ -117,11 +118,6 @@ class _Look:
             found = self.shards.states.heads.find(self.organization_id, shard_id(shard))
             self._heads[shard] = None if found is None else found.entity
         return self._heads[shard]
-
-
-def _has_rows(message: Message) -> bool:
-    """Whether a message is of events, ours or another system's, and not of other work."""
-    return not any(name in message.data for name in ("rules", "adopt", "sweep", "archive"))
 
 
 def _instant(text: Any) -> datetime | None:

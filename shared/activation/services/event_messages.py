@@ -5,7 +5,7 @@ All that belongs to one shard has one ordering key, so that it is worked on one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,10 @@ USER_EVENTS = "user-events"
 MAX_MESSAGE_EVENTS = 1_000
 MAX_MESSAGE_BYTES = 1_000_000
 """Pub/Sub takes ten times as much; an acknowledged step of a shard should stay short."""
+TASKS = ("rules", "adopt", "sweep", "archive")
+"""What a message asks for that brings no events."""
+EVENT_NAMES = frozenset({"user_id", "userId", "event_type", "eventType"})
+"""What only an event has: the message is one, whatever else a later version of it may say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,17 @@ def joined(before: Message, behind: Message) -> Message | None:
         return None
     batches = [*_batches(before), *_batches(behind)]
     return replace(before, data={"shard": before.data.get("shard"), "batches": batches})
+
+
+def is_event(data: Mapping[str, Any]) -> bool:
+    """Whether a message is an event that another system has published by itself."""
+    return not EVENT_NAMES.isdisjoint(data)
+
+
+def is_task(data: Mapping[str, Any]) -> bool:
+    """Whether a message asks for work, and brings no events."""
+    brings = "events" in data or is_event(data)
+    return not brings and any(data.get(name) for name in TASKS)
 
 
 def batches_of(message: Message) -> list[EventBatch]:

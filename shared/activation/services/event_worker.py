@@ -24,13 +24,15 @@ from activation.errors import (
     StorageUnavailableError,
     ValidationError,
 )
-from activation.ports import Batch, Clock, DocumentStore, Key, Message, MessageBus, Write
+from activation.ports import Batch, Clock, Document, DocumentStore, Key, Message, MessageBus, Write
 from activation.services.event_messages import (
     EventBatch,
     adopt_message,
     archive_message,
     batches_of,
     event_messages,
+    is_event,
+    is_task,
     sweep_message,
 )
 from activation.services.event_rows import (
@@ -87,20 +89,27 @@ class EventWorker:
 
     def _run(self, message: Message) -> None:
         data = message.data
-        if "rules" in data:
-            self._adopt(message.organization_id, str(data["rules"]))
-        elif "adopt" in data:
-            self._adopt_shard(message)
-        elif data.get("sweep") is True:
-            self._sweep(message.organization_id, int(data["shard"]))
-        elif "archive" in data:
-            self._archive(message.organization_id, [int(one) for one in data["archive"]])
+        if is_task(data):
+            self._task(message)
+        elif is_event(data):
+            self._route(message)
         elif "refused" in data:
             self._once_more(message)
         elif "shard" in data and ("received_at" in data or "batches" in data):
             self._evaluate(message)
         else:
             self._route(message)
+
+    def _task(self, message: Message) -> None:
+        data = message.data
+        if "rules" in data:
+            self._adopt(message.organization_id, str(data["rules"]))
+        elif "adopt" in data:
+            self._adopt_shard(message)
+        elif "sweep" in data:
+            self._sweep(message.organization_id, int(data["shard"]))
+        else:
+            self._archive(message.organization_id, [int(one) for one in data["archive"]])
 
     # what we sent -----------------------------------------------------------------------------
 
@@ -231,7 +240,7 @@ class EventWorker:
 
     def _route(self, message: Message) -> None:
         """Send events of another system to their shards."""
-        self._require_known(message.organization_id)
+        refusal = self._known(message)
         now = self.clock.now()
         rows = [identified(row, message.id, n) for n, row in enumerate(rows_of(message.data))]
         batch = EventBatch(message.id, now, rows, message.trace_id)
@@ -243,19 +252,25 @@ class EventWorker:
         self.bus.publish(event_messages(message.organization_id, events, now, trace_id, self.clock))
         if bad:
             self._set_aside(message.organization_id, batch, bad)
+        if refusal is not None:
+            self.documents.commit(Batch([Write(refusal.key, None)]))
 
-    def _require_known(self, organization_id: str) -> None:
-        """Raise BadRequestError unless the message is of an organization that there is."""
+    def _known(self, message: Message) -> Document | None:
+        """The refusal of an earlier attempt, if there was one. Raises BadRequestError unless the
+        message is of an organization that there is."""
+        id = message.organization_id  # noqa: A001 - of the organization
         try:
-            key = Key(organization_id, ORGANIZATIONS, organization_id)
+            keys = [Key(id, ORGANIZATIONS, id), Key(id, REFUSALS, safe_id(message.id))]
         except ValidationError:
-            key = None
-        if key is None or self.documents.get(key) is None:
+            keys = []
+        organization, refusal = self.documents.get_many(keys) if keys else (None, None)
+        if organization is None:
             raise BadRequestError(
                 "The message names no organization that there is.",
                 field="organization_id",
                 reason="unknown_organization",
             )
+        return refusal
 
     # what cannot be counted -------------------------------------------------------------------
 

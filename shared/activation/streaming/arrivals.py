@@ -12,12 +12,16 @@ import orjson
 
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.ports import Message
-from activation.services.event_messages import USER_EVENTS, EventBatch, batches_of
+from activation.services.event_messages import (
+    USER_EVENTS,
+    EventBatch,
+    batches_of,
+    is_event,
+    is_task,
+)
 from activation.services.event_rows import identified, rows_of
 
 USER_NAMES = ("user_id", "userId")
-TASKS = ("rules", "adopt", "sweep", "archive")
-"""What a message asks for that brings no events."""
 OWN_LANE = SHARDS
 """Where tasks wait that are of no shard: in the place of one more."""
 
@@ -89,15 +93,16 @@ def arrivals_of(message: Message, published_at: datetime) -> list[Arrival]:
     it is redriven. Raises BadRequestError or ValueError for a message that cannot be.
     """
     data = message.data
-    if "refused" in data or data.get("aside"):
+    event = is_event(data)
+    if not event and ("refused" in data or data.get("aside")):
         return []
-    if any(data.get(name) for name in TASKS):
+    if is_task(data):
         looks = range(SHARDS) if "rules" in data else ()
         return [
             *(Arrival(message.organization_id, n, message.id, published_at) for n in looks),
             _task(message, published_at),
         ]
-    if "shard" in data and ("received_at" in data or "batches" in data):
+    if not event and "shard" in data and ("received_at" in data or "batches" in data):
         return [
             arrival
             for place, batch in enumerate(batches_of(message))
