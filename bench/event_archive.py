@@ -98,7 +98,10 @@ def lines(folder: Path, load: Load, chunk: int) -> list[list[str]]:
     blobs = FileBlobs(folder / "events", place.clock)
     log = EventLog(place.documents, place.worker.parcels)
     archive = EventArchive(place.documents, EventObjects(blobs), log, place.clock)
-    archiver, replay = EventArchiver(archive), SegmentReplay(place.worker, archive)
+    archiver, replay = (
+        EventArchiver(archive),
+        SegmentReplay(place.worker, archive, timedelta(days=365)),
+    )
     shards = range(load.shards)
     with closing(place.documents):
         run = counted(place, load, chunk)

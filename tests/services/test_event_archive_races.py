@@ -139,7 +139,9 @@ def test_all_at_once(tmp_path: Path) -> None:
     stored = {one.key.path for one in stores.events.list(ORGANIZATION)}
     days = archive.all_days(ORGANIZATION)
     assert stored == {one.path for day in days for one in day.entity.objects}
-    replayed = SegmentReplay(stores.worker(), archive).check(ORGANIZATION, SHARD)
+    replayed = SegmentReplay(stores.worker(), archive, timedelta(days=365)).check(
+        ORGANIZATION, SHARD
+    )
     assert {one.user_id for one in replayed.memberships} <= {traffic.goes}
     stores.close()
 

@@ -33,6 +33,7 @@ from tests.segments.worlds import NOON, Maker, segment
 
 SHARDS = 3
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+YEAR = 365 * DAY
 ANN = Caller(ORGANIZATION, "cli:ann", Role.ADMIN, "trace")
 Damage = Callable[[ShardState], ShardState]
 
@@ -49,7 +50,7 @@ def replay_of(stores: Stores) -> SegmentReplay:
     """A replay as a process has it that has just started."""
     worker = stores.worker()
     assert isinstance(worker.archive, EventArchive)
-    return SegmentReplay(worker, worker.archive)
+    return SegmentReplay(worker, worker.archive, YEAR)
 
 
 def all_told(stores: Stores, shard: int) -> list[Transition]:
@@ -350,6 +351,54 @@ def test_a_replay_from_later_on_compares_the_ids_of_then(stores: Stores) -> None
     assert replay.check(ORGANIZATION, 0).other_event_ids == 2
     with pytest.raises(ValidationError):
         replay.check(ORGANIZATION, 0, NOON + 5 * DAY)
+
+
+def test_events_that_waited_for_weeks_are_no_difference(stores: Stores) -> None:
+    stores.define([BUYERS])
+    worker = stores.worker()
+    worker.process(ORGANIZATION, 0, [order(0, "bob")])
+    for days, number in ((3, 1), (20, 2)):
+        stores.clock.set(NOON + days * DAY)
+        worker.process(ORGANIZATION, 0, [order(number, "ann")])
+    stores.archive_now()
+    replay = replay_of(stores)
+    for since in (None, NOON, NOON + DAY, NOON + 2 * DAY, NOON + 19 * DAY):
+        assert not replay.check(ORGANIZATION, 0, since).differs
+    assert not replay.apply(ANN, 0, NOON + 19 * DAY).differs
+    assert worker.process(ORGANIZATION, 0, [order(2, "ann")]).duplicate == 1
+
+
+@pytest.mark.parametrize("days", [0, 31, 40, 400])
+def test_a_silent_shard_does_not_differ_when_its_events_are_gone(stores: Stores, days: int) -> None:
+    stores.define([BUYERS])
+    worker = stores.worker()
+    assert isinstance(worker.archive, EventArchive)
+    worker.process(ORGANIZATION, 0, [order(0, "ann"), order(1, "bob")])
+    stores.clock.set(NOON + 30 * DAY)
+    worker.process(ORGANIZATION, 0, [order(30 * 1440 - 1400, "bob")])
+    stores.archive_now()
+    stores.clock.set(NOON + (30 + days) * DAY)
+
+    def let_go(_day: object, write: Write) -> None:
+        worker.documents.commit(Batch([write]))
+
+    worker.archive.expire(ORGANIZATION, stores.clock.now() - 32 * DAY, let_go)
+    replay = replace(replay_of(stores), kept_for=32 * DAY)
+    for since in (None, NOON + 10 * DAY):
+        assert not replay.check(ORGANIZATION, 0, since).differs
+    assert not replay.apply(ANN, 0).differs
+
+
+def test_lost_ids_are_found_however_little_is_kept(stores: Stores) -> None:
+    stores.define([BUYERS])
+    stores.worker().process(ORGANIZATION, 0, [order(0, "ann")])
+    stores.archive_now()
+    stores.clock.set(NOON + DAY)
+    planted(stores, lost_ids)
+    replay = replace(replay_of(stores), kept_for=32 * DAY)
+    assert replay.check(ORGANIZATION, 0).other_event_ids == 1
+    replay.apply(ANN, 0)
+    assert stores.worker().process(ORGANIZATION, 0, [order(0, "ann")]).duplicate == 1
 
 
 def test_a_replay_of_a_shard_that_moves_on_is_of_the_step_it_says(stores: Stores) -> None:

@@ -62,12 +62,14 @@ class Remade:
 class Replay:
     """Takes in the counted events of a shard, in any order, and makes its state of them.
 
-    `since` is the first moment of which ids are compared, in microseconds.
+    `since` is the first moment of which ids are compared, `whole_since` the first one of which all
+    counted events are there, in microseconds: an id of before needs no event.
     """
 
     live: ShardState
     book: RuleBook
     since: int = 0
+    whole_since: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     _recent: list[EventBlock] = field(default_factory=list)
     _ids: list[_Ids] = field(default_factory=list)
@@ -127,13 +129,15 @@ class Replay:
         due = all_looked_at(cells, self.book, self.moment, ranks)
         ids = np.concatenate([np.zeros(0, _ID), *self._ids])
         known = _ids_in(live.seen)
-        compared = known[known["day"] >= self.first_day]
+        compared = known["day"] >= self.first_day
+        untold = np.setdiff1d(known[compared], ids)
+        believed = untold[untold["day"] < -(-self.whole_since // DAY_MICROS)]
         state = replace(
             live,
             cells=tuple(replace(one, pruned=len(one)) for one in cells),
             ranks=ranks,
             due=due,
-            seen=_seen_of(np.concatenate([known[known["day"] < self.first_day], ids]), live.seen),
+            seen=_seen_of(np.concatenate([known[~compared], believed, ids]), live.seen),
         )
         return Remade(
             live,
@@ -142,16 +146,17 @@ class Replay:
             int((live.ranks != ranks).any(axis=1).sum()),
             int((live.due > due).any(axis=1).sum()),
             len(self.rows) - len(self.live.users),
-            len(np.setxor1d(compared, ids)),
+            len(np.setdiff1d(ids, known[compared])) + len(untold) - len(believed),
             _other_pairs(live, state, self.book),
         )
 
 
-def settled(state: ShardState, book: RuleBook) -> ShardState:
-    """The state after all have been looked at who are due at its own moment."""
-    tick = Moment(state.micros).tick
-    while state.next_due() <= tick:
-        state = evaluate(state, empty_block(book.fields), book, state.micros, LOOK).state
+def settled(state: ShardState, book: RuleBook, micros: int = 0) -> ShardState:
+    """The state after all have been looked at who are due at its own moment, or at a later one."""
+    at = max(micros, state.micros)
+    while state.micros < at or state.next_due() <= Moment(at).tick:
+        after = evaluate(state, empty_block(book.fields), book, at, LOOK).state
+        state = replace(after, number=state.number)
     return state
 
 

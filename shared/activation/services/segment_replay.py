@@ -14,7 +14,7 @@ from activation.errors import ConflictError, ValidationError
 from activation.ports import Key, Query
 from activation.segments.codec import told_of
 from activation.segments.minutes import instant_of, micros_of
-from activation.segments.replay import Pair, Remade, Replay, mended
+from activation.segments.replay import Pair, Remade, Replay, mended, settled
 from activation.services.archive_mending import ArchiveMending
 from activation.services.event_archive import EventArchive, Span
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
@@ -23,6 +23,9 @@ from activation.services.shard_states import HEADS, OpenShard
 
 KNOWN_DAYS, WINDOW = timedelta(days=32), timedelta(days=1)
 """How far back ids of events are known, and the longest window."""
+COUNTED_LATE = timedelta(days=32)
+"""How long ago an event of now may have happened: a day when it came, and up to 31 in a queue or a
+dead letter. Its id is known from when it was counted on."""
 MAX_LISTED = 1_000
 MAX_ATTEMPTS = 20
 PAGE = 200
@@ -30,11 +33,13 @@ PAGE = 200
 
 @dataclass(frozen=True)
 class SegmentReplay:
-    """Compares shards with what was counted; the archive has to reach back 32 days, or to the
-    beginning."""
+    """Compares shards with what was counted. Events are archived for `kept_for`: a shard that was
+    silent for longer is compared as it is by then, and ids whose events may be gone are believed.
+    """
 
     shards: ShardWorker
     archive: EventArchive
+    kept_for: timedelta
 
     @cached_property
     def rebuild(self) -> ShardRebuild:
@@ -106,10 +111,13 @@ class SegmentReplay:
                 field="from",
                 reason="too_late",
             )
-        first = since or instant_of(0)
-        replay = Replay(opened.state, opened.book, micros_of(first))
+        kept = _day_of(self.archive.clock.now() - self.kept_for)
+        at = max(moment, kept + WINDOW)
+        first = max(since or instant_of(0), instant_of(0), at - KNOWN_DAYS)
+        state = settled(opened.state, opened.book, micros_of(at))
+        replay = Replay(state, opened.book, micros_of(first), micros_of(kept + COUNTED_LATE))
         where = (opened.organization_id, opened.shard, opened.state.number)
-        span = Span(max(first - WINDOW, instant_of(0), moment - KNOWN_DAYS - WINDOW))
+        span = Span(max(first - COUNTED_LATE, instant_of(0)))
         for table in self.archive.tables(*where, span):
             replay.take(table)
         return replay.remade()
@@ -128,7 +136,7 @@ class SegmentReplay:
         return ShardReplay(
             shard=opened.shard,
             number=opened.state.number,
-            as_of=instant_of(opened.state.micros),
+            as_of=instant_of(remade.live.micros),
             differs=remade.differs,
             missing=missing,
             digest=remade.live.digest(),
@@ -192,3 +200,8 @@ class SegmentReplay:
             if len(page) < PAGE:
                 return
             after = page[-1].key.id
+
+
+def _day_of(instant: datetime) -> datetime:
+    """The beginning of a day, UTC: what happened before is deleted by whole days."""
+    return instant.replace(hour=0, minute=0, second=0, microsecond=0)

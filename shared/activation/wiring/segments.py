@@ -149,7 +149,8 @@ class Segments(Distributions):
         """Compares shards with the events they have counted."""
         from activation.services.segment_replay import SegmentReplay
 
-        return SegmentReplay(self.shards, self.event_archive)
+        kept_for = timedelta(days=self.settings.event_days)
+        return SegmentReplay(self.shards, self.event_archive, kept_for)
 
     @cached_property
     def segments(self) -> SegmentService:
