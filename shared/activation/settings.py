@@ -15,6 +15,8 @@ from activation.errors import ValidationError
 PREFIX = "ACTIVATION_"
 MIN_EVENT_DAYS = 32
 """Ids of events are known for 31 days: so long the archive can say what a shard is to know."""
+MIN_MEMBERSHIP_DAYS = 2
+"""Audiences follow segments by what was told since all members were compared: a day at most."""
 
 
 def _setting(default: Any, doc: str, *, secret: bool = False) -> Any:
@@ -92,7 +94,9 @@ class Settings:
     )
     backup_days: int = _setting(365, "older backups of versions are deleted")
     membership_days: int = _setting(
-        365, "entries and exits of segments are kept this many days after they were told"
+        365,
+        "entries and exits of segments are kept this many days after they were told; at least 2,"
+        " for as long as audiences follow them",
     )
     retention_max_share: float = _setting(
         0.2, "a retention run that would archive or delete a larger share of audiences is held"
@@ -173,6 +177,11 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.event_days < MIN_EVENT_DAYS:
         raise ValidationError(
             f"ACTIVATION_EVENT_DAYS is at least {MIN_EVENT_DAYS}.", field="event_days"
+        )
+    if settings.membership_days < MIN_MEMBERSHIP_DAYS:
+        raise ValidationError(
+            f"ACTIVATION_MEMBERSHIP_DAYS is at least {MIN_MEMBERSHIP_DAYS}.",
+            field="membership_days",
         )
     if settings.realtime_connections < 1 or not 0.05 <= settings.realtime_poll_seconds <= 60:
         raise ValidationError(

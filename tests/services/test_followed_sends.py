@@ -221,6 +221,17 @@ def test_an_audience_that_is_set_free_is_sent_no_more(live: Market, app: App) ->
     assert not app.documents.query(Query("acme", "segment_sends"))
 
 
+def test_what_waits_is_not_sent_when_nobody_asks_for_it_any_more(live: Market) -> None:
+    live.shop.minutes(16)
+    before = len(sent_by_itself(live))
+    live.shop.buys(email(50))
+    live.shop.minutes(1)
+    live.shop.bind(live.audience_id)
+    live.shop.minutes(40)
+    assert len(sent_by_itself(live)) == before
+    assert live.shop.record(live.audience_id).size == 21
+
+
 @pytest.mark.slow
 def test_who_dies_while_requesting_requests_once(tmp_path: Path, clock: MovableClock) -> None:
     """At every store call: the platform gets the difference, by one distribution a slot."""

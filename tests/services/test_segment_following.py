@@ -34,6 +34,7 @@ from activation.errors import (
 )
 from activation.members.store import MemberStore, MergeResult
 from activation.ports import Batch, Query, Write
+from activation.services.segment_followers import mark_write
 from tests.conftest import caller_of
 from tests.services.following import ANN, BUYS, Shop, address, email, emails
 from tests.services.support import contents
@@ -645,3 +646,16 @@ def test_a_worker_that_lost_its_lease_changes_nothing(shop: Shop, app: App) -> N
     assert shop.record(audience).version == before.version
     shop.minutes(3)
     shop.require_in_step(audience)
+
+
+def test_a_mark_that_came_after_the_end_is_taken_away(shop: Shop, clock: MovableClock) -> None:
+    """Whoever marks may have read that the audience follows just before it did no longer."""
+    audience = shop.audience()
+    shop.buys(*emails(1, 2))
+    shop.quiet()
+    shop.bind(audience, segment=None)
+    write = mark_write("acme", audience, clock.now(), fresh=True)
+    shop.app.documents.commit(Batch([write]))
+    shop.minutes(2)
+    assert shop.app.documents.get(write.key) is None
+    assert shop.app.due.run()["segment_follows"] == 0

@@ -27,3 +27,13 @@ def test_keys_of_the_issuer_come_over_tls() -> None:
     assert caught.value.field == "jwks_url"
     allowed = {"ACTIVATION_JWKS_URL": url, "ACTIVATION_ALLOW_PRIVATE_HOSTS": "true"}
     assert from_environment(allowed).jwks_url == url
+
+
+@pytest.mark.parametrize(("name", "least"), [("event_days", 32), ("membership_days", 2)])
+def test_what_others_rely_on_is_kept_long_enough(name: str, least: int) -> None:
+    variable = f"ACTIVATION_{name.upper()}"
+    assert getattr(from_environment({variable: str(least)}), name) == least
+    for days in (least - 1, 0, -1):
+        with pytest.raises(ValidationError) as caught:
+            from_environment({variable: str(days)})
+        assert caught.value.field == name

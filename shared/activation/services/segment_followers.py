@@ -50,7 +50,7 @@ class SegmentFollowers:
         is_new = _binding_of(earlier) != later.segment.binding_id
         if not is_new and not (earlier and _out_of_step(earlier, later)):
             return [], []
-        writes = [_begun(later, later.segment, self.clock.now())] if is_new else []
+        writes = _new(later, later.segment, self.clock.now()) if is_new else []
         address = (later.organization_id, later.audience_id)
         mark = mark_write(*address, self.clock.now(), compare=True)
         return [*writes, mark], [follow_message(*address, self.clock, caller.trace_id)]
@@ -159,6 +159,14 @@ def followed_message(organization_id: str, audience_id: str, clock: Clock) -> Me
 
 def _binding_of(audience: Audience | None) -> str | None:
     return audience.segment.binding_id if audience and audience.segment else None
+
+
+def _new(audience: Audience, binding: SegmentBinding, now: datetime) -> list[Write]:
+    """What a new binding begins with. What waits to be sent under an earlier one is sent only where
+    this one still asks for it."""
+    waits = Key(audience.organization_id, SENDS, audience.audience_id)
+    unasked = [] if binding.distribute_every_minutes else [Write(waits, None)]
+    return [_begun(audience, binding, now), *unasked]
 
 
 def _begun(audience: Audience, binding: SegmentBinding, now: datetime) -> Write:

@@ -56,11 +56,12 @@ class FollowWorker:
 
     def run(self, organization_id: str, audience_id: str, trace_id: str) -> None:
         """Bring an audience in step, unless another worker is at it or it is too early."""
-        stored = self.records.find(organization_id, audience_id)
-        if stored is None or is_held(stored.entity.lease_until, self.clock):
-            return
         mark = self.members.documents.get(Key(organization_id, MARKS, audience_id))
-        if self._put_off(stored.entity, mark):
+        stored = self.records.find(organization_id, audience_id)
+        if stored is None:  # the mark was made while the end of following was committed
+            self._tried([] if mark is None else [Write(mark.key, None, mark.revision)])
+            return
+        if is_held(stored.entity.lease_until, self.clock) or self._put_off(stored.entity, mark):
             return
         lease = self._taken(stored, mark)
         if lease is None:
