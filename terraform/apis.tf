@@ -1,7 +1,20 @@
+# What everything else is asked through. The data below wait for these alone: an API that is added to
+# the others later would have Terraform read them anew, and give every right that names them again.
+resource "google_project_service" "first" {
+  for_each = toset([
+    "bigquery.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
+    "serviceusage.googleapis.com",
+    "storage.googleapis.com",
+  ])
+
+  service            = each.key
+  disable_on_destroy = false
+}
+
 resource "google_project_service" "api" {
   for_each = toset([
     "artifactregistry.googleapis.com",
-    "bigquery.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
     "cloudkms.googleapis.com",
@@ -18,15 +31,25 @@ resource "google_project_service" "api" {
     "pubsub.googleapis.com",
     "run.googleapis.com",
     "secretmanager.googleapis.com",
-    "storage.googleapis.com",
   ])
 
   service            = each.key
   disable_on_destroy = false
+  depends_on         = [google_project_service.first]
+}
+
+moved {
+  from = google_project_service.api["bigquery.googleapis.com"]
+  to   = google_project_service.first["bigquery.googleapis.com"]
+}
+
+moved {
+  from = google_project_service.api["storage.googleapis.com"]
+  to   = google_project_service.first["storage.googleapis.com"]
 }
 
 data "google_project" "current" {
-  depends_on = [google_project_service.api]
+  depends_on = [google_project_service.first]
 }
 
 # Google's own accounts act for us: they use our keys, deliver messages and call functions. They
@@ -48,11 +71,11 @@ resource "google_project_service_identity" "agent" {
 }
 
 data "google_storage_project_service_account" "agent" {
-  depends_on = [google_project_service.api]
+  depends_on = [google_project_service.first]
 }
 
 data "google_bigquery_default_service_account" "agent" {
-  depends_on = [google_project_service.api]
+  depends_on = [google_project_service.first]
 }
 
 # Who used a key or read a secret is written down by Google; nobody is exempt.

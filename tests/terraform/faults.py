@@ -173,6 +173,20 @@ REFERENCE_FAULTS = {
 }
 
 POLICY_FAULTS = {
+    "API that an empty project lacks": Fault(
+        "apis.tf",
+        '    "cloudresourcemanager.googleapis.com",\n',
+        "",
+        "data.google_project.current",
+        "asks the API cloudresourcemanager, which nothing switches on",
+    ),
+    "data that wait for every API": Fault(
+        "apis.tf",
+        'data "google_project" "current" {\n  depends_on = [google_project_service.first]',
+        'data "google_project" "current" {\n  depends_on = [google_project_service.api]',
+        "data.google_project.current",
+        "waits for google_project_service.api",
+    ),
     "everybody may call": Fault(
         "functions.tf", 'local.agents["iap"]', '"allUsers"', "allUsers", "open to everybody"
     ),

@@ -17,6 +17,7 @@ from tests.terraform.configuration import (
     expression,
     literal,
     strings,
+    unquoted,
 )
 
 PROJECT_ROLES = {
@@ -40,6 +41,28 @@ LAST_STOPS = frozenset({"google_pubsub_subscription.dead", "google_pubsub_subscr
 
 UNGUARDED = frozenset({"firewall_preview", "audit_locked", "gradual_traffic", "archives"})
 """Variables that need no validation beyond their type."""
+
+APIS = {
+    "google_artifact_registry_": "artifactregistry",
+    "google_bigquery_": "bigquery",
+    "google_cloud_run_": "run",
+    "google_cloud_scheduler_": "cloudscheduler",
+    "google_cloudfunctions2_": "cloudfunctions",
+    "google_compute_": "compute",
+    "google_dataflow_": "dataflow",
+    "google_firestore_": "firestore",
+    "google_iap_": "iap",
+    "google_kms_": "cloudkms",
+    "google_logging_": "logging",
+    "google_monitoring_": "monitoring",
+    "google_project": "cloudresourcemanager",
+    "google_project_service": "serviceusage",
+    "google_pubsub_": "pubsub",
+    "google_secret_manager_": "secretmanager",
+    "google_service_account": "iam",
+    "google_storage_": "storage",
+}
+"""How types of resources begin, and the API that each is asked through; the longest one counts."""
 
 MAX_ROTATION_SECONDS = 90 * 24 * 3600
 MIN_DESTROY_SECONDS = 24 * 3600
@@ -226,6 +249,30 @@ def alerts_reach_somebody(configuration: Configuration) -> Iterator[Finding]:
             yield block.finding("has no level")
 
 
+def apis_are_on(configuration: Configuration) -> Iterator[Finding]:
+    """What an empty project does not have is switched on before anything asks for it."""
+    switched = configuration.of("resource", "google_project_service")
+    on = {
+        unquoted(name).removesuffix(".googleapis.com")
+        for block in switched
+        for text in strings(block.get("for_each"))
+        for name in re.findall(r'"[a-z]+\.googleapis\.com"', text)
+    }
+    for block in [*configuration.of("resource"), *configuration.of("data")]:
+        known = [start for start in APIS if block.type.startswith(start)]
+        api = APIS[max(known, key=len)] if known else None
+        if api not in on:
+            yield block.finding(f"asks the API {api}, which nothing switches on")
+
+
+def data_are_read_early(configuration: Configuration) -> Iterator[Finding]:
+    """Data wait for nothing that changes later: rights that name them would be given anew."""
+    for block in configuration.of("data"):
+        waits = [expression(one) for one in block.get("depends_on") or []]
+        if waits != ["google_project_service.first"]:
+            yield block.finding(f"waits for {', '.join(waits) or 'no API'}")
+
+
 def inputs_are_explained(configuration: Configuration) -> Iterator[Finding]:
     """Variables have a type, a description and a validation; outputs a description."""
     for block in configuration.of("variable"):
@@ -269,6 +316,8 @@ POLICIES: tuple[Callable[[Configuration], Iterator[Finding]], ...] = (
     the_door_is_guarded,
     the_firewall_bites,
     alerts_reach_somebody,
+    apis_are_on,
+    data_are_read_early,
     inputs_are_explained,
     the_state_is_shared,
 )

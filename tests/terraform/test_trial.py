@@ -84,6 +84,27 @@ def test_the_small_environment_agrees_too(
 
 
 @pytest.mark.slow
+def test_a_second_apply_does_nothing(terraform: str, provider_schema: Path, tmp_path: Path) -> None:
+    assert Trial.of(FOLDER, tmp_path).again("prod") == {}
+
+
+@pytest.mark.slow
+def test_another_api_is_switched_on_and_no_right_is_given_anew(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    """Rights on keys that are taken and given again leave buckets and topics shut for a while."""
+    trial = Trial.of(FOLDER, tmp_path)
+    file = trial.folder / "apis.tf"
+    first = '    "artifactregistry.googleapis.com",\n'
+    assert first in file.read_text()
+    more = f"    var.more,\n{first}"
+    variable = 'variable "more" {\n  default = "artifactregistry.googleapis.com"\n}\n'
+    file.write_text(file.read_text().replace(first, more, 1) + variable)
+    changes = trial.again("prod", 'more = "cloudtrace.googleapis.com"\n')
+    assert changes == {'google_project_service.api["cloudtrace.googleapis.com"]': ["create"]}
+
+
+@pytest.mark.slow
 def test_the_streaming_job_comes_when_it_is_asked_for(
     terraform: str, provider_schema: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,23 @@ PROVIDERS = ("google", "google-beta")
 TEST_FILE = "".join(f'mock_provider "{name}" {{}}\n' for name in PROVIDERS) + (
     'run "apply" {\n  command = apply\n}\n'
 )
+KNOWN_DATA = """
+override_data {
+  target = data.google_project.current
+  values = { number = "123456789012" }
+}
+
+override_data {
+  target = data.google_storage_project_service_account.agent
+  values = { member = "serviceAccount:storage@example.com" }
+}
+
+override_data {
+  target = data.google_bigquery_default_service_account.agent
+  values = { member = "serviceAccount:bigquery@example.com" }
+}
+"""
+"""What is read at Google stays what it was: a mock would make it up anew at each run."""
 SECONDS = 300
 
 
@@ -107,6 +124,26 @@ class Trial:
                 if line["type"] == "diagnostic" and line["diagnostic"]["severity"] == "error":
                     findings.append(_finding(line["diagnostic"]))
         return applied, findings
+
+    def again(self, environment: str, variables: str = "") -> dict[str, list[str]]:
+        """What a second run would do after an apply, with other variables if some are given: the
+        actions by address, of what would not stay as it is."""
+        (self.folder / "tests").mkdir(exist_ok=True)
+        second = f'run "again" {{\n  command = plan\n  variables {{\n{variables}  }}\n}}\n'
+        text = TEST_FILE + KNOWN_DATA + second
+        (self.folder / "tests" / "trial.tftest.hcl").write_text(text)
+        values = f"-var-file=environments/{environment}.tfvars"
+        with self._started("test", "-json", "-verbose", values) as process:
+            assert process.stdout is not None
+            for line in map(json.loads, process.stdout):
+                if line["type"] == "test_plan":
+                    process.kill()
+                    changes = line["test_plan"].get("resource_changes", [])
+                    acts = {one["address"]: one["change"]["actions"] for one in changes}
+                    return {address: act for address, act in acts.items() if act != ["no-op"]}
+                if line["type"] == "diagnostic" and line["diagnostic"]["severity"] == "error":
+                    raise AssertionError(str(_finding(line["diagnostic"])))
+        raise AssertionError("Terraform told no second plan.")
 
     def _started(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
