@@ -1,4 +1,5 @@
-# The one database. `firestore.indexes.json` is made from the indexes that the code declares.
+# The one database. `firestore.indexes.json` is made from the indexes that the code declares. After a
+# restore it is another one, which `import` puts here in the place of the old: docs/operations.md.
 
 locals {
   index_overrides = {
@@ -8,7 +9,7 @@ locals {
 }
 
 resource "google_firestore_database" "documents" {
-  name                              = var.name
+  name                              = coalesce(var.database, var.name)
   location_id                       = var.database_location
   type                              = "FIRESTORE_NATIVE"
   concurrency_mode                  = "OPTIMISTIC"

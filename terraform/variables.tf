@@ -26,8 +26,8 @@ variable "name" {
   default     = "activation"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{2,15}$", var.name))
-    error_message = "The name has 3 to 16 lower-case letters, digits and hyphens."
+    condition     = can(regex("^[a-z][a-z0-9-]{2,14}[a-z0-9]$", var.name))
+    error_message = "The name has 4 to 16 lower-case letters, digits and hyphens, and no hyphen at its end."
   }
 }
 
@@ -48,6 +48,17 @@ variable "database_location" {
   validation {
     condition     = can(regex("^([a-z]+-[a-z]+[0-9]+|eur3|nam5)$", var.database_location))
     error_message = "The location is a region, eur3 or nam5."
+  }
+}
+
+variable "database" {
+  description = "Name of the database that a restore made, once it is imported; by itself it is called `name`."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.database == null || can(regex("^[a-z][a-z0-9-]{2,61}[a-z0-9]$", var.database))
+    error_message = "The name has 4 to 63 lower-case letters, digits and hyphens, and no hyphen at its end."
   }
 }
 

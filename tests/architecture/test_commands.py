@@ -115,6 +115,16 @@ def test_the_page_of_operations_shows_the_commands_of_a_restore() -> None:
         assert any(line.startswith(f"activation backup {name} ") for line in lines), name
 
 
+def test_the_database_that_a_restore_makes_can_be_named_to_terraform() -> None:
+    """The page says how: what it takes out of the state, and the variable, are there."""
+    configured = "".join(path.read_text() for path in (ROOT / "terraform").glob("*.tf"))
+    (removed,) = re.findall(r"^terraform state rm (.+)$", OPERATIONS, re.MULTILINE)
+    known = re.findall(r'^resource "(google_firestore_\w+)" "(\w+)"', configured, re.MULTILINE)
+    assert set(removed.split()) == {f"{type_}.{name}" for type_, name in known}
+    (variable,) = re.findall(r'with `(\w+) = "NEW"`', OPERATIONS)
+    assert f"var.{variable}" in configured
+
+
 def test_links_within_the_page_lead_to_a_heading() -> None:
     headings: dict[str, int] = {}
     for title in re.findall(r"^#+ (.*)$", OPERATIONS, re.MULTILINE):

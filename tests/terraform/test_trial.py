@@ -105,6 +105,31 @@ def test_another_api_is_switched_on_and_no_right_is_given_anew(
 
 
 @pytest.mark.slow
+def test_a_restored_database_is_the_one_that_everybody_may_use(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    """Rights on a database are rights on its name; the expiry of records is no part of a backup."""
+    trial = Trial.of(FOLDER, tmp_path)
+    values = trial.folder / "environments" / "dev.tfvars"
+    values.write_text(values.read_text() + 'database = "restored-2"\n')
+    applied, findings = trial.apply("dev")
+    assert findings == []
+    assert applied is not None
+    assert applied.outputs["environment"]["ACTIVATION_DATABASE"] == "restored-2"
+    conditions = {
+        one.values["condition"][0]["expression"]
+        for one in applied.of("google_project_iam_member", "function_database")
+    }
+    project = applied.outputs["project"]
+    assert conditions == {f'resource.name == "projects/{project}/databases/restored-2"'}
+    fields = applied.of("google_firestore_field")
+    schedules = applied.of("google_firestore_backup_schedule")
+    assert [one for one in fields if one.values["ttl_config"]]
+    assert {one.values["database"] for one in fields + schedules} == {"restored-2"}
+    assert rights.check(applied, functions()) == []
+
+
+@pytest.mark.slow
 def test_the_streaming_job_comes_when_it_is_asked_for(
     terraform: str, provider_schema: Path, tmp_path: Path
 ) -> None:
