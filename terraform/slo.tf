@@ -1,11 +1,12 @@
 # The promise: `availability_goal` of the API's requests do not fail, over 28 days. An alert comes
-# when the budget of failures burns so fast that it would be gone in two days, five days, a month.
+# when the budget of failures burns so fast that it would be gone in two days, five days, nine days.
+# Cloud Monitoring looks no further back than a day.
 
 locals {
   burn_rates = {
     fast   = { rate = 14.4, long = "3600s", short = "300s", level = "critical" }
     slow   = { rate = 6, long = "21600s", short = "1800s", level = "critical" }
-    steady = { rate = 1, long = "259200s", short = "21600s", level = "warning" }
+    steady = { rate = 3, long = "86400s", short = "7200s", level = "warning" }
   }
   api_requests = "resource.type=\"https_lb_rule\" resource.labels.url_map_name=\"${google_compute_url_map.api.name}\" metric.type=\"loadbalancing.googleapis.com/https/request_count\""
 }

@@ -29,6 +29,10 @@ LENGTHS = {
 """What names may have: argument, fewest and most characters."""
 
 
+FURTHEST_BACK_SECONDS = 24 * 3600
+"""No alert of Cloud Monitoring can look further back."""
+
+
 def of_functions(applied: Applied) -> Iterator[Finding]:
     """Each function is as large, as patient and as closed as its manifest says."""
     made = applied.by_key("google_cloudfunctions2_function", "function")
@@ -305,8 +309,13 @@ def of_watching(applied: Applied) -> Iterator[Finding]:
         key: [part["condition_threshold"][0]["threshold_value"] for part in values["conditions"]]
         for key, values in burn.items()
     }
-    if rates != {"fast": [14.4, 14.4], "slow": [6, 6], "steady": [1, 1]}:
+    if rates != {"fast": [14.4, 14.4], "slow": [6, 6], "steady": [3, 3]}:
         yield Finding("slo", "burn", f"burn rates are {rates}")
+    for name, values in burn.items():
+        filters = [part["condition_threshold"][0]["filter"] for part in values["conditions"]]
+        back = [int(found) for one in filters for found in re.findall(r'"(\d+)s"\)$', one)]
+        if len(back) != len(filters) or max(back) > FURTHEST_BACK_SECONDS:
+            yield Finding("slo", name, f"looks {back} seconds back, Google a day at most")
 
 
 CHECKS: tuple[Callable[[Applied], Iterator[Finding]], ...] = (

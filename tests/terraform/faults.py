@@ -556,6 +556,13 @@ OUTCOMES: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
         {"conditions.0.condition_threshold.0.filter": "logging.googleapis.com/user/nothing"},
         "is no metric of the catalogue",
     ),
+    "burn rate of three days": (
+        'google_monitoring_alert_policy.burn["steady"]',
+        {
+            "conditions.0.condition_threshold.0.filter": 'select_slo_burn_rate("x", "259200s")',
+        },
+        "a day at most",
+    ),
     "sleepy burn rate": (
         'google_monitoring_alert_policy.burn["fast"]',
         {"conditions.0.condition_threshold.0.threshold_value": 100},
