@@ -26,7 +26,7 @@ Document = dict[str, Any]
 
 def problems(document: Document, root: Path) -> list[str]:
     """Everything that is wrong, in the order of the checks; empty when nothing is."""
-    checks = (_steps, _order, _commands, _substitutions, _secrets, _limits, _environment)
+    checks = (_steps, _order, _rescue, _commands, _substitutions, _secrets, _limits, _environment)
     return [problem for check in checks for problem in check(document, root)]
 
 
@@ -58,6 +58,13 @@ def _order(document: Document, _root: Path) -> Iterator[str]:
     for name, needed in ORDER:
         for other in sorted(set(needed) - ended(name, set())):
             yield f"{name} does not wait for {other}"
+
+
+def _rescue(document: Document, _root: Path) -> Iterator[str]:
+    """A build goes on after an apply that failed, to take traffic back; and after nothing else."""
+    goes_on = [step.get("id") for step in document["steps"] if step.get("allowFailure")]
+    if goes_on != ["apply"]:
+        yield f"a build goes on after failures of {goes_on}, not of apply alone"
 
 
 def _commands(document: Document, root: Path) -> Iterator[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,14 @@ FAULTS: dict[str, tuple[Callable[[Document], Any], str]] = {
     "a streaming job that was not tested": (
         lambda d: step(d, "template-image")["waitFor"].remove("beam"),
         "template-image does not wait for beam",
+    ),
+    "no way back from half an apply": (
+        lambda d: step(d, "apply").pop("allowFailure"),
+        "goes on after failures of []",
+    ),
+    "an audit that nobody heeds": (
+        lambda d: step(d, "audit").update(allowFailure=True),
+        "not of apply alone",
     ),
     "traffic before the smoke test": (
         lambda d: step(d, "traffic").update(waitFor=["apply"]),
@@ -202,7 +213,7 @@ if [ "$1" = output ]; then echo '{"url": {"value": "x"}}'; fi
 def terraform(copied: Path) -> dict[str, str]:
     """A program of that name that writes down what it is told."""
     program = copied / "bin/terraform"
-    program.parent.mkdir()
+    program.parent.mkdir(exist_ok=True)
     program.write_text(TERRAFORM)
     program.chmod(0o755)
     (copied / "dist").mkdir()
@@ -283,6 +294,8 @@ def programs(copied: Path) -> dict[str, str]:
 def test_traffic_is_shifted_by_options_that_there_are(
     copied: Path, programs: dict[str, str]
 ) -> None:
+    (copied / "dist").mkdir()
+    (copied / "dist/outputs.json").touch()
     for script in ("pin", "rollout"):
         arguments = ["10", "50"] if script == "rollout" else []
         assert run(script, copied, *arguments, **programs).returncode == 0
@@ -292,6 +305,46 @@ def test_traffic_is_shifted_by_options_that_there_are(
     assert (first.action, first.project, first.region) == ("pin", "project", "region")
     assert (second.action, second.percent, second.command) == ("shift", [10, 50], [".ci/accept"])
     assert first.state == second.state
+
+
+def test_an_apply_that_failed_is_never_accepted(
+    copied: Path, programs: dict[str, str], terraform: dict[str, str]
+) -> None:
+    """What it let in before it stopped goes back: the command that accepts says no."""
+    for fails, command in (("apply", "false"), ("output", "false"), ("", ".ci/accept")):
+        done = run("apply", copied, **{**terraform, "FAILS": fails})
+        assert (done.returncode == 0) is (fails == "")
+        run("rollout", copied, "0", **programs)
+        shifted = (copied / "told").read_text().splitlines()[-1].split()[2:]
+        assert rollout.parsed(shifted).command == [command]
+
+
+PATIENT = """#!/bin/sh
+trap 'echo "going back" >>"$TOLD"; exit 1' TERM
+echo shifting
+while true; do sleep 0.05; done
+"""
+
+
+def test_a_build_that_is_stopped_tells_who_shifts_the_traffic(
+    copied: Path, programs: dict[str, str]
+) -> None:
+    """The script is the first process of its container: what stops the build reaches it alone."""
+    (copied / "bin/python").write_text(PATIENT)
+    command = [str(copied / ".ci/rollout"), "10"]
+    environ = {"PATH": "/usr/bin:/bin", **programs}
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"shifting\n"
+            process.terminate()
+            assert process.wait(timeout=10) == 1
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (copied / "told").read_text() == "going back\n"
 
 
 def test_an_acceptance_has_fresh_tokens_and_leaves_none(
