@@ -195,3 +195,35 @@ resource "google_cloud_run_service_iam_member" "caller" {
     : google_service_account.deliverer[each.value.trigger].member
   )
 }
+
+# The pipeline finds services, and shifts the traffic of the functions: also of those that are new. To
+# change a service is to act as whom it runs as.
+locals {
+  deployer = var.deployer == null ? null : "serviceAccount:${var.deployer}@${var.project}.iam.gserviceaccount.com"
+}
+
+resource "google_project_iam_member" "deployer" {
+  for_each = toset(local.deployer == null ? [] : ["roles/run.viewer"])
+
+  project    = var.project
+  role       = each.key
+  member     = local.deployer
+  depends_on = [google_project_service.api]
+}
+
+resource "google_cloud_run_service_iam_member" "deployer" {
+  for_each = toset(local.deployer == null ? [] : keys(local.functions))
+
+  location = google_cloudfunctions2_function.function[each.key].location
+  service  = google_cloudfunctions2_function.function[each.key].name
+  role     = "roles/run.developer"
+  member   = local.deployer
+}
+
+resource "google_service_account_iam_member" "deployer" {
+  for_each = toset(local.deployer == null ? [] : keys(local.functions))
+
+  service_account_id = google_service_account.function[each.key].name
+  role               = "roles/iam.serviceAccountUser"
+  member             = local.deployer
+}

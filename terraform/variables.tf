@@ -171,6 +171,17 @@ variable "gradual_traffic" {
   default     = false
 }
 
+variable "deployer" {
+  description = "Service account of this project, without its domain, that shifts traffic (docs/build.md); none by default."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.deployer == null || can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.deployer))
+    error_message = "An account's id: what stands before the @ of its address."
+  }
+}
+
 variable "settings" {
   description = "More settings of the functions, ACTIVATION_*; see the table in the README."
   type        = map(string)

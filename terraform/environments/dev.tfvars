@@ -12,6 +12,8 @@ api_callers = ["group:activation-developers@example.com"]
 issuer      = "https://login.dev.example.com/"
 jwks_url    = "https://login.dev.example.com/.well-known/jwks.json"
 
+deployer = "activation-build"
+
 firewall_preview     = true
 message_days         = 7
 database_backup_days = 7

@@ -14,6 +14,8 @@ cors_origins = ["https://console.example.com"]
 issuer       = "https://login.example.com/"
 jwks_url     = "https://login.example.com/.well-known/jwks.json"
 
+deployer = "activation-build"
+
 min_instances = {
   audiences     = 1
   platforms     = 1

@@ -120,7 +120,7 @@ def expected(applied: Applied, functions: tuple[Function, ...]) -> set[Right]:
             on = {"database": database(applied), "self": f"account/{function.name}"}
             target = on.get(resource, resource)
             wanted.add(Right(who, f"roles/{role}", target))
-        wanted |= _delivery(function)
+        wanted |= _delivery(function) | _rollout(applied, function)
     return wanted | _keys() | _building(applied)
 
 
@@ -135,6 +135,16 @@ def _delivery(function: Function) -> set[Right]:
             Right("agent pubsub", "roles/pubsub.subscriber", f"subscription/{name}"),
         }
     return wanted
+
+
+def _rollout(applied: Applied, function: Function) -> set[Right]:
+    """What shifting traffic needs: finding all services, changing this one, as its identity."""
+    who = f"serviceAccount:activation-build@{applied.outputs['project']}.iam.gserviceaccount.com"
+    return {
+        Right(who, "roles/run.viewer", "project"),
+        Right(who, "roles/run.developer", f"function/{function.name}"),
+        Right(who, "roles/iam.serviceAccountUser", f"account/{function.name}"),
+    }
 
 
 def _keys() -> set[Right]:
