@@ -72,9 +72,10 @@ resource "google_iap_web_backend_service_iam_member" "caller" {
   member              = each.value.caller
 }
 
-# A browser asks without any token whether it may send one.
+# The proxy's own OAuth client is Google's, and for browsers alone: tokens of programs name one of
+# these. A browser asks without any token whether it may send one.
 resource "google_iap_settings" "function" {
-  for_each = length(var.cors_origins) > 0 ? local.http_functions : {}
+  for_each = toset(length(var.cors_origins) + length(var.program_clients) > 0 ? keys(local.http_functions) : [])
 
   name = join("/", [
     "projects", data.google_project.current.number, "iap_web", "compute", "services",
@@ -82,8 +83,20 @@ resource "google_iap_settings" "function" {
   ])
 
   access_settings {
-    cors_settings {
-      allow_http_options = true
+    dynamic "cors_settings" {
+      for_each = length(var.cors_origins) > 0 ? [true] : []
+
+      content {
+        allow_http_options = cors_settings.value
+      }
+    }
+
+    dynamic "oauth_settings" {
+      for_each = length(var.program_clients) > 0 ? [var.program_clients] : []
+
+      content {
+        programmatic_clients = oauth_settings.value
+      }
     }
   }
 }

@@ -151,3 +151,18 @@ resource "google_iap_web_backend_service_iam_member" "sockets" {
   role                = "roles/iap.httpsResourceAccessor"
   member              = each.value
 }
+
+resource "google_iap_settings" "sockets" {
+  for_each = toset(length(var.program_clients) > 0 ? keys(local.sockets) : [])
+
+  name = join("/", [
+    "projects", data.google_project.current.number, "iap_web", "compute", "services",
+    google_compute_backend_service.sockets[each.key].name,
+  ])
+
+  access_settings {
+    oauth_settings {
+      programmatic_clients = var.program_clients
+    }
+  }
+}

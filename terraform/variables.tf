@@ -98,6 +98,17 @@ variable "api_callers" {
   }
 }
 
+variable "program_clients" {
+  description = "OAuth client ids that programs name as the audience of their token for the proxy."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for id in var.program_clients : endswith(id, ".apps.googleusercontent.com")])
+    error_message = "A client id ends with .apps.googleusercontent.com."
+  }
+}
+
 variable "issuer" {
   description = "Issuer of the tokens of operators."
   type        = string

@@ -7,10 +7,11 @@ region            = "europe-west1"
 database_location = "europe-west1"
 copies_location   = "europe-west1"
 
-domains     = ["activation.dev.example.com"]
-api_callers = ["group:activation-developers@example.com"]
-issuer      = "https://login.dev.example.com/"
-jwks_url    = "https://login.dev.example.com/.well-known/jwks.json"
+domains         = ["activation.dev.example.com"]
+api_callers     = ["group:activation-developers@example.com"]
+program_clients = ["000000000000-example.apps.googleusercontent.com"]
+issuer          = "https://login.dev.example.com/"
+jwks_url        = "https://login.dev.example.com/.well-known/jwks.json"
 
 deployer = "activation-build"
 

@@ -8,11 +8,12 @@ region            = "europe-west1"
 database_location = "eur3"
 copies_location   = "EU"
 
-domains      = ["activation.example.com"]
-api_callers  = ["group:activation-operators@example.com"]
-cors_origins = ["https://console.example.com"]
-issuer       = "https://login.example.com/"
-jwks_url     = "https://login.example.com/.well-known/jwks.json"
+domains         = ["activation.example.com"]
+api_callers     = ["group:activation-operators@example.com"]
+cors_origins    = ["https://console.example.com"]
+program_clients = ["000000000000-example.apps.googleusercontent.com"]
+issuer          = "https://login.example.com/"
+jwks_url        = "https://login.example.com/.well-known/jwks.json"
 
 deployer = "activation-build"
 

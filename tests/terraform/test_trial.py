@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from activation.function_manifest import functions
 from activation.settings import from_environment
@@ -39,6 +40,18 @@ def test_only_callers_that_were_named_pass_the_proxy(applied: Applied) -> None:
         one.values["member"] for one in applied.of("google_iap_web_backend_service_iam_member")
     }
     assert members == {"group:activation-operators@example.com"}
+
+
+def test_the_proxy_takes_tokens_of_programs(applied: Applied) -> None:
+    """Its own client takes none: the audience of the pipeline's token is one that was named."""
+    settings = applied.by_key("google_iap_settings", "function")
+    assert set(settings) == {one.name for one in functions() if one.trigger == "http"}
+    pipeline = yaml.safe_load((FOLDER.parent / "cloudbuild.yaml").read_text())
+    audience = pipeline["substitutions"]["_PROXY_AUDIENCE"]
+    for one in settings.values():
+        (access,) = one["access_settings"]
+        assert access["oauth_settings"][0]["programmatic_clients"] == [audience]
+        assert access["cors_settings"][0]["allow_http_options"] is True
 
 
 def test_people_are_not_kept_in_buckets_after_erasure(applied: Applied) -> None:
@@ -220,6 +233,8 @@ def test_the_service_for_sockets_comes_with_its_image(
     assert {(r.who, r.role) for r in rights.rights(applied) if r.on == "service/sockets"} == {
         ("agent iap", "roles/run.invoker")
     }
+    (proxy,) = applied.of("google_iap_settings", "sockets")
+    assert proxy.values["access_settings"][0]["oauth_settings"][0]["programmatic_clients"]
     found = [finding for check in agreement.CHECKS for finding in check(applied)]
     assert list(map(str, found)) == []
 
