@@ -113,3 +113,22 @@ resource "google_storage_bucket" "bucket" {
 
   depends_on = [google_kms_crypto_key_iam_member.agent]
 }
+
+# Who did what, where nobody can change it any more: Google's own audit logs, and a line for every
+# commit of the application (what was done to which record, never to whom).
+resource "google_logging_project_sink" "audit" {
+  name                   = "${var.name}-audit"
+  destination            = "storage.googleapis.com/${google_storage_bucket.bucket["audit"].name}"
+  unique_writer_identity = true
+
+  filter = join(" OR ", [
+    "logName:\"cloudaudit.googleapis.com\"",
+    "(resource.type=\"cloud_run_revision\" AND jsonPayload.logger=\"activation\" AND jsonPayload.message=\"committed\")",
+  ])
+}
+
+resource "google_storage_bucket_iam_member" "audit" {
+  bucket = google_storage_bucket.bucket["audit"].name
+  role   = "roles/storage.objectCreator"
+  member = google_logging_project_sink.audit.writer_identity
+}

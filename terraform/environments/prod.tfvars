@@ -1,4 +1,4 @@
-# Production: database and copies in several regions, hardware keys, audit entries that nobody can
+# Production: database and copies in several regions, hardware keys, audit logs that nobody can
 # delete, and functions that operators wait for kept warm.
 
 project     = "example-activation"

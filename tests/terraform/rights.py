@@ -77,11 +77,15 @@ def _people(applied: Applied) -> dict[str, str]:
         one.values["member"]: f"agent {one.values['service'].split('.')[0]}"
         for one in applied.of("google_project_service_identity")
     }
+    sinks = {
+        one.values["writer_identity"]: f"sink {one.name}"
+        for one in applied.of("google_logging_project_sink")
+    }
     read = {"google_storage_project_service_account": "storage"} | {
         "google_bigquery_default_service_account": "bigquery"
     }
     others = {one.values["member"]: f"agent {n}" for t, n in read.items() for one in applied.of(t)}
-    return accounts | agents | others
+    return accounts | agents | sinks | others
 
 
 def _target(applied: Applied, grant: Instance) -> str:
@@ -176,6 +180,7 @@ def _building(applied: Applied) -> set[Right]:
         Right("builder", "roles/logging.logWriter", "project"),
         Right("agent pubsub", "roles/iam.serviceAccountTokenCreator", "account/topic"),
         Right("agent storage", "roles/pubsub.publisher", "topic/member-imports"),
+        Right("sink audit", "roles/storage.objectCreator", "bucket/audit"),
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from activation.function_manifest import functions
+from activation.metrics_catalog import METRICS
 from activation.settings import from_environment
 from activation.streaming.options import JobOptions
 from tests.terraform import agreement, rights
@@ -72,6 +74,17 @@ def test_people_are_not_kept_in_buckets_after_erasure(applied: Applied) -> None:
     assert not any(values["versioning"][0]["enabled"] for values in buckets.values())
     assert {name for name, values in buckets.items() if values["retention_policy"]} == {"audit"}
     assert buckets["audit"]["retention_policy"][0]["is_locked"] is True
+
+
+def test_what_cannot_be_deleted_is_written_by_somebody(applied: Applied) -> None:
+    """A locked bucket that stays empty proves nothing."""
+    sink = applied.one("google_logging_project_sink", "audit")
+    bucket = applied.outputs["buckets"]["audit"]
+    assert sink["destination"] == f"storage.googleapis.com/{bucket}"
+    assert sink["unique_writer_identity"] is True
+    assert 'logName:"cloudaudit.googleapis.com"' in sink["filter"]
+    (line,) = re.findall(r'jsonPayload\.message="(\w+)"', sink["filter"])
+    assert line in {one.event for one in METRICS}
 
 
 def test_backups_of_the_database_end_before_erasure_must(applied: Applied) -> None:
