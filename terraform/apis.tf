@@ -19,6 +19,7 @@ resource "google_project_service" "api" {
     "cloudfunctions.googleapis.com",
     "cloudkms.googleapis.com",
     "cloudscheduler.googleapis.com",
+    "cloudtrace.googleapis.com",
     "compute.googleapis.com",
     "dataflow.googleapis.com",
     "eventarc.googleapis.com",
@@ -31,6 +32,7 @@ resource "google_project_service" "api" {
     "pubsub.googleapis.com",
     "run.googleapis.com",
     "secretmanager.googleapis.com",
+    "telemetry.googleapis.com",
   ])
 
   service            = each.key

@@ -86,3 +86,28 @@ resource "google_secret_manager_secret_iam_member" "function" {
   role      = "roles/secretmanager.secretAccessor"
   member    = google_service_account.function[each.value.function].member
 }
+
+# Spans and figures go to Google's own collector only where a setting says so; it knows no rights on
+# anything smaller than a project.
+locals {
+  collector = lookup(var.settings, "ACTIVATION_OTLP_ENDPOINT", "")
+  told = !startswith(local.collector, "https://telemetry.googleapis.com") ? [] : concat(
+    ["roles/telemetry.tracesWriter"],
+    lookup(var.settings, "ACTIVATION_OTLP_METRICS", "false") == "true" ? ["roles/telemetry.metricsWriter"] : [],
+  )
+  tellers = merge(
+    { for name, account in google_service_account.function : name => account.member },
+    { for name, account in google_service_account.sockets : name => account.member },
+  )
+}
+
+resource "google_project_iam_member" "telemetry" {
+  for_each = {
+    for pair in setproduct(keys(local.tellers), local.told) :
+    "${pair[0]}/${pair[1]}" => { teller = pair[0], role = pair[1] }
+  }
+
+  project = var.project
+  role    = each.value.role
+  member  = local.tellers[each.value.teller]
+}

@@ -24,6 +24,7 @@ PROJECT_ROLES = {
     "google_project_iam_member.function_database": "each.value.role",
     "google_project_iam_member.sockets_database": '"roles/datastore.user"',
     "google_project_iam_member.deployer": "each.key",
+    "google_project_iam_member.telemetry": "each.value.role",
     "google_project_iam_member.builder_sources": '"roles/storage.objectViewer"',
     "google_project_iam_member.builder_logs": '"roles/logging.logWriter"',
     "google_project_iam_member.dataflow_database": '"roles/datastore.user"',

@@ -110,12 +110,7 @@ def test_the_small_environment_agrees_too(
 
 
 @pytest.mark.slow
-def test_a_second_apply_does_nothing(terraform: str, provider_schema: Path, tmp_path: Path) -> None:
-    assert Trial.of(FOLDER, tmp_path).again("prod") == {}
-
-
-@pytest.mark.slow
-def test_another_api_is_switched_on_and_no_right_is_given_anew(
+def test_a_second_apply_switches_another_api_on_and_does_nothing_else(
     terraform: str, provider_schema: Path, tmp_path: Path
 ) -> None:
     """Rights on keys that are taken and given again leave buckets and topics shut for a while."""
@@ -126,8 +121,31 @@ def test_another_api_is_switched_on_and_no_right_is_given_anew(
     more = f"    var.more,\n{first}"
     variable = 'variable "more" {\n  default = "artifactregistry.googleapis.com"\n}\n'
     file.write_text(file.read_text().replace(first, more, 1) + variable)
-    changes = trial.again("prod", 'more = "cloudtrace.googleapis.com"\n')
-    assert changes == {'google_project_service.api["cloudtrace.googleapis.com"]': ["create"]}
+    changes = trial.again("prod", 'more = "translate.googleapis.com"\n')
+    assert changes == {'google_project_service.api["translate.googleapis.com"]': ["create"]}
+
+
+@pytest.mark.slow
+def test_who_sends_to_the_collector_of_google_may(
+    terraform: str, provider_schema: Path, tmp_path: Path
+) -> None:
+    trial = Trial.of(FOLDER, tmp_path)
+    values = trial.folder / "environments" / "dev.tfvars"
+    sent = 'ACTIVATION_OTLP_ENDPOINT = "https://telemetry.googleapis.com"\n'
+    sent += 'ACTIVATION_OTLP_METRICS = "true"\n'
+    text = values.read_text()
+    assert "settings = {\n" in text
+    values.write_text(text.replace("settings = {\n", f"settings = {{\n{sent}"))
+    applied, findings = trial.apply("dev")
+    assert findings == []
+    assert applied is not None
+    given = [one for one in rights.rights(applied) if "telemetry" in one.role]
+    roles = ("tracesWriter", "metricsWriter")
+    whose = {f"fn-{one.name.replace('_', '-')}" for one in functions()}
+    assert {(one.who, one.role, one.on) for one in given} == {
+        (who, f"roles/telemetry.{role}", "project") for who in whose for role in roles
+    }
+    assert list(agreement.of_settings(applied)) == []
 
 
 @pytest.mark.slow
