@@ -11,6 +11,12 @@ locals {
     ]
   }
 
+  # Connections that last for an hour by design say nothing of how fast answers come.
+  answering = join(" ", [
+    for service in [local.service_names["realtime"], "${var.name}-sockets"] :
+    "AND resource.labels.backend_target_name != \"${service}\""
+  ])
+
   service_filter = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = starts_with(\"${var.name}-\")"
 
   # Figures that cross a line: of Google's services, and of our log-based metrics.
@@ -44,7 +50,7 @@ locals {
     slow-api = {
       level     = "warning"
       title     = "The API is slow"
-      filter    = "resource.type = \"https_lb_rule\" AND resource.labels.url_map_name = \"${google_compute_url_map.api.name}\" AND metric.type = \"loadbalancing.googleapis.com/https/backend_latencies\""
+      filter    = "resource.type = \"https_lb_rule\" AND resource.labels.url_map_name = \"${google_compute_url_map.api.name}\" AND metric.type = \"loadbalancing.googleapis.com/https/backend_latencies\" ${local.answering}"
       aligner   = "ALIGN_PERCENTILE_95"
       reducer   = "REDUCE_MAX"
       group_by  = ["resource.labels.backend_target_name"]

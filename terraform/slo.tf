@@ -41,7 +41,7 @@ resource "google_monitoring_slo" "latency" {
 
   request_based_sli {
     distribution_cut {
-      distribution_filter = replace(local.api_requests, "request_count", "total_latencies")
+      distribution_filter = "${replace(local.api_requests, "request_count", "total_latencies")} ${local.answering}"
 
       range {
         min = 0

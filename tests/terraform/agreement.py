@@ -318,6 +318,25 @@ def of_watching(applied: Applied) -> Iterator[Finding]:
             yield Finding("slo", name, f"looks {back} seconds back, Google a day at most")
 
 
+def of_latencies(applied: Applied) -> Iterator[Finding]:
+    """Connections that last an hour by design are in no figure that says how fast answers come."""
+    services = applied.by_key("google_cloudfunctions2_function", "function")
+    lasting = [services[one.name]["name"] for one in functions() if one.timeout_seconds == 3600]
+    alert = applied.by_key("google_monitoring_alert_policy", "threshold")["slow-api"]
+    (condition,) = alert["conditions"]
+    (sli,) = applied.one("google_monitoring_slo", "latency")["request_based_sli"]
+    filters = {
+        "slow-api": condition["condition_threshold"][0]["filter"],
+        "slo": sli["distribution_cut"][0]["distribution_filter"],
+    }
+    for name, text in filters.items():
+        for service in lasting:
+            if f'AND resource.labels.backend_target_name != "{service}"' not in text:
+                yield _wrong(
+                    "latency", name, f"takes the connections of {service} for slow answers"
+                )
+
+
 CHECKS: tuple[Callable[[Applied], Iterator[Finding]], ...] = (
     of_functions,
     of_settings,
@@ -328,6 +347,7 @@ CHECKS: tuple[Callable[[Applied], Iterator[Finding]], ...] = (
     of_keys,
     of_names,
     of_watching,
+    of_latencies,
 )
 
 
