@@ -83,6 +83,15 @@ resource "google_storage_bucket_iam_member" "dataflow" {
   member = google_service_account.dataflow[each.value.job].member
 }
 
+# Events of users who were erased are known by keyed hashes.
+resource "google_kms_crypto_key_iam_member" "dataflow" {
+  for_each = local.dataflow
+
+  crypto_key_id = google_kms_crypto_key.wrapping["suppressions"].id
+  role          = "roles/cloudkms.cryptoKeyDecrypter"
+  member        = google_service_account.dataflow[each.key].member
+}
+
 resource "google_artifact_registry_repository_iam_member" "dataflow" {
   for_each = local.dataflow
 
@@ -112,17 +121,19 @@ resource "google_dataflow_flex_template_job" "segments" {
   on_delete               = "drain"
 
   parameters = {
-    subscription      = google_pubsub_subscription.dataflow[each.key].id
-    members_bucket    = google_storage_bucket.bucket["members"].name
-    events_bucket     = google_storage_bucket.bucket["events"].name
-    database          = google_firestore_database.documents.name
-    topic_prefix      = local.topic_prefix
-    organizations     = join(",", each.value.organizations)
-    wait_milliseconds = tostring(each.value.wait_milliseconds)
+    subscription        = google_pubsub_subscription.dataflow[each.key].id
+    members_bucket      = google_storage_bucket.bucket["members"].name
+    events_bucket       = google_storage_bucket.bucket["events"].name
+    database            = google_firestore_database.documents.name
+    suppression_kms_key = google_kms_crypto_key.wrapping["suppressions"].id
+    topic_prefix        = local.topic_prefix
+    organizations       = join(",", each.value.organizations)
+    wait_milliseconds   = tostring(each.value.wait_milliseconds)
   }
 
   depends_on = [
     google_artifact_registry_repository_iam_member.dataflow,
+    google_kms_crypto_key_iam_member.dataflow,
     google_project_iam_member.dataflow_database,
     google_project_iam_member.dataflow_worker,
     google_pubsub_subscription_iam_member.dataflow,

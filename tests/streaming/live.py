@@ -41,6 +41,7 @@ def options(**changes: str) -> JobOptions:
         "members_bucket": "example-members",
         "events_bucket": "example-events",
         "database": "(default)",
+        "suppression_kms_key": "projects/example/locations/l/keyRings/lists/cryptoKeys/lists",
         **changes,
     }
     return JobOptions(**given)

@@ -28,6 +28,7 @@ GOOD = {
     "members_bucket": "example-members",
     "events_bucket": "example-events",
     "database": "(default)",
+    "suppression_kms_key": "projects/example/locations/l/keyRings/lists/cryptoKeys/lists",
 }
 
 
@@ -36,11 +37,15 @@ def test_all_of_it_agrees() -> None:
 
 
 FAULTS = {
-    "a parameter that Terraform forgets": (JOB, "    topic_prefix      = local.topic_prefix\n", ""),
+    "a parameter that Terraform forgets": (
+        JOB,
+        "    topic_prefix        = local.topic_prefix\n",
+        "",
+    ),
     "one that the job has not": (
         JOB,
-        "    topic_prefix      = local",
-        "    topics            = local",
+        "    topic_prefix        = local",
+        "    topics              = local",
     ),
     "another regular expression": (METADATA, "10 to 60000", "10 to 600000"),
     "metadata of another release": (METADATA, '"name": "database"', '"name": "firestore"'),
@@ -83,6 +88,7 @@ def test_what_is_not_ours_is_left_to_beam() -> None:
     assert rest == ["--region=europe-west1", "--runner=DataflowRunner"]
     assert options.settings().project == "example"
     assert options.settings().members_bucket == "example-members"
+    assert options.settings().suppression_kms_key == GOOD["suppression_kms_key"]
     assert options.wait.total_seconds() == 0.5
     assert options.only is None
 
@@ -98,6 +104,7 @@ def test_organizations_are_a_list() -> None:
         ("subscription", "projects/example/topics/user-events"),
         ("members_bucket", "gs://example-members"),
         ("database", ""),
+        ("suppression_kms_key", "keyRings/of/lists"),
         ("topic_prefix", "a/b"),
         ("organizations", "acme,,globex"),
         ("organizations", "acme,"),

@@ -17,8 +17,11 @@ from tests.terraform.configuration import FOLDER
 from tests.terraform.conftest import applied_as
 from tests.terraform.trial import Applied, Trial
 
-PATH_OF_SUBSCRIPTION = "projects/example/subscriptions/segments"
-"""As Google makes it; a trial apply makes up something else."""
+MADE_BY_GOOGLE = {
+    "subscription": "projects/example/subscriptions/segments",
+    "suppression_kms_key": "projects/example/locations/l/keyRings/lists/cryptoKeys/lists",
+}
+"""Names that Google makes; a trial apply makes up something else."""
 
 
 def test_terraform_validates(terraform: str, provider_schema: Path, tmp_path: Path) -> None:
@@ -184,7 +187,12 @@ def test_the_streaming_job_comes_when_it_is_asked_for(
     extra = {str(r) for r in rights.rights(applied) if r.who == "dataflow-segments"}
     (database,) = {one for one in extra if "datastore" in one}
     assert database.startswith("dataflow-segments has roles/datastore.user on project if resource")
+    (worker,) = (one for one in functions() if one.name == "process_events")
+    theirs = {role.replace(":", " roles/") for role in worker.roles if "database" not in role}
+    ours = {f"{r.on} {r.role}" for r in rights.rights(applied) if r.who == "dataflow-segments"}
+    assert theirs <= ours  # the same steps need the same rights
     assert extra - {database} == {
+        "dataflow-segments has roles/cloudkms.cryptoKeyDecrypter on key/suppressions",
         "dataflow-segments has roles/artifactregistry.reader on repository/images",
         "dataflow-segments has roles/dataflow.worker on project",
         "dataflow-segments has roles/pubsub.publisher on topic/segment-memberships",
@@ -194,9 +202,10 @@ def test_the_streaming_job_comes_when_it_is_asked_for(
         "dataflow-segments has roles/storage.objectUser on bucket/events",
         "dataflow-segments has roles/storage.objectUser on bucket/members",
     }
-    given = {name: value for name, value in job["parameters"].items() if name != "subscription"}
-    options = JobOptions(subscription=PATH_OF_SUBSCRIPTION, **given)
     environment = applied.outputs["environment"]
+    options = JobOptions(**{**job["parameters"], **MADE_BY_GOOGLE})
+    key = job["parameters"]["suppression_kms_key"]
+    assert key == environment["ACTIVATION_SUPPRESSION_KMS_KEY"]
     assert options.members_bucket == environment["ACTIVATION_MEMBERS_BUCKET"]
     assert options.events_bucket == environment["ACTIVATION_EVENTS_BUCKET"]
     assert options.database == environment["ACTIVATION_DATABASE"]

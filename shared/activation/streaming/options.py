@@ -49,6 +49,11 @@ class JobOptions:
     database: str = _parameter(
         "Firestore database of the functions.", r"(\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9])"
     )
+    suppression_kms_key: str = _parameter(
+        "KMS key under which the functions keep the keys of suppression lists and of erasures: so"
+        " the job knows events of erased users.",
+        r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+",
+    )
     topic_prefix: str = _parameter(
         "What stands before the names of our topics; may be empty.", r"[A-Za-z0-9._~-]{0,64}", ""
     )
@@ -91,6 +96,7 @@ class JobOptions:
             database=self.database,
             members_bucket=self.members_bucket,
             events_bucket=self.events_bucket,
+            suppression_kms_key=self.suppression_kms_key,
             topic_prefix=self.topic_prefix,
         )
 
