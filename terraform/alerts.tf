@@ -191,6 +191,14 @@ locals {
     name => "resource.type = \"cloud_run_revision\" AND metric.type = \"logging.googleapis.com/user/${google_logging_metric.metric[name].name}\""
   }
 
+  # Services name what they do in three ways: `UpdateTopic`, `storage.buckets.update`,
+  # `v1.compute.securityPolicies.patch`; and the same act as SetIamPolicy, SetIAMPolicy, setIamPermissions.
+  changes = join("|", [
+    "(?i)set(iam|org)(policy|permissions)$",
+    "(update|delete)(subscription|topic|job|database|cryptokey|secret)$",
+    "(buckets|securitypolicies|backendservices|sslpolicies|urlmaps)[.](insert|patch|update|delete|[a-z]+rule)$",
+  ])
+
   # Single lines that somebody must see.
   log_alerts = {
     wrong-settings = {
@@ -245,7 +253,7 @@ locals {
     configuration = {
       level   = "info"
       title   = "Rights or configuration changed"
-      filter  = "logName:\"cloudaudit.googleapis.com%2Factivity\" AND (protoPayload.methodName=~\"SetIamPolicy$\" OR protoPayload.methodName=~\"(Insert|Patch|Update|Delete)(SecurityPolicy|Bucket|Subscription|Topic|Job|Database)$\")"
+      filter  = "logName:\"cloudaudit.googleapis.com%2Factivity\" AND protoPayload.methodName=~\"${local.changes}\""
       meaning = "Somebody changed a right or a resource."
       to_do   = "Compare with the last apply; `terraform plan` shows what drifted."
     }

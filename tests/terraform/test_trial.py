@@ -90,6 +90,31 @@ def test_what_cannot_be_deleted_is_written_by_somebody(applied: Applied) -> None
     assert line in {one.event for one in METRICS}
 
 
+@pytest.mark.parametrize(
+    ("method", "seen"),
+    [
+        ("SetIamPolicy", True),
+        ("google.iam.admin.v1.SetIAMPolicy", True),
+        ("storage.setIamPermissions", True),
+        ("storage.buckets.update", True),
+        ("storage.objects.create", False),
+        ("v1.compute.securityPolicies.patchRule", True),
+        ("google.pubsub.v1.Subscriber.UpdateSubscription", True),
+        ("google.cloud.scheduler.v1.CloudScheduler.UpdateJob", True),
+        ("google.firestore.admin.v1.FirestoreAdmin.UpdateDatabase", True),
+        ("google.firestore.v1.Firestore.Commit", False),
+        ("Decrypt", False),
+    ],
+)
+def test_whoever_changes_a_right_or_the_door_is_written_down(
+    applied: Applied, method: str, seen: bool
+) -> None:
+    alert = applied.by_key("google_monitoring_alert_policy", "log")["configuration"]
+    text = alert["conditions"][0]["condition_matched_log"][0]["filter"]
+    (pattern,) = re.findall(r'methodName=~"([^"]+)"', text)
+    assert bool(re.search(pattern, method)) is seen
+
+
 def test_backups_of_the_database_end_before_erasure_must(applied: Applied) -> None:
     kept = [
         int(one.values["retention"].removesuffix("s")) / 86_400
