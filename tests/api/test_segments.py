@@ -690,7 +690,20 @@ def test_an_instant_to_come_has_no_members(api: Api, clock: MovableClock) -> Non
     assert code(refused) == (422, "VALIDATION_ERROR")
 
 
-@pytest.mark.parametrize("user", ["a/b", "a/b/segments", "/", "ü/%2F", "x/../y", "a%b", "//"])
+@pytest.mark.parametrize(
+    "user",
+    [
+        "a/b",
+        "a/b/segments",
+        "/",
+        "ü/%2F",
+        "x/../y",
+        "a%b",
+        "//",
+        "no\u00a0break",
+        "\u200bjoined\u200d",
+    ],
+)
 def test_a_user_id_may_hold_anything_that_is_quoted(
     api: Api, clock: MovableClock, user: str
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel
 
 from activation.domain.caller import USER_ID
-from activation.domain.event import MAX_ID_LENGTH
+from activation.domain.event import is_possible_id
 from activation.domain.identifier import require_safe_id
 from activation.errors import NotFoundError, ValidationError
 
@@ -101,7 +101,7 @@ SLASH = "\x1f"
 
 def _possible_person(value: str) -> str:
     value = value.replace(SLASH, "/")
-    if len(value) > MAX_ID_LENGTH or not value.isprintable():
+    if not is_possible_id(value):
         raise NotFoundError("There is no such user.", reason="not_found")
     return value
 
@@ -113,7 +113,7 @@ class UserPath(BaseModel):
 
 
 def _possible_session(value: str) -> str:
-    if len(value) > MAX_ID_LENGTH or not value.isprintable():
+    if not is_possible_id(value):
         raise NotFoundError("There is no such session.", reason="not_found")
     return value
 

@@ -46,6 +46,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,30})?")
 
 
+def is_possible_id(text: str) -> bool:
+    """Whether an event may carry the text as the id of its user, of itself or of its session."""
+    return len(text) <= MAX_ID_LENGTH and not _CONTROL.search(text)
+
+
 class EventType(StrEnum):
     """What a user can do (seed 003)."""
 
