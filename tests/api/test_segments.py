@@ -11,13 +11,15 @@ import pytest
 
 from activation.adapters.clock import MovableClock
 from activation.adapters.embedded.bus import SqliteBus
-from activation.domain.caller import Role
+from activation.app import App
+from activation.domain.caller import Caller, Role
 from activation.domain.entity import timestamp
 from activation.domain.membership import Transition
 from activation.function_manifest import subscriptions
 from activation.local import LocalServer
 from activation.message_codec import Subscription, push_body
 from activation.ports import Message
+from activation.services.events import ACCEPTED, EVALUATED, EventMarks
 from activation.services.segment_shards import MEMBERSHIPS
 from tests.api.client import Api, code
 
@@ -608,6 +610,43 @@ def test_health_tells_how_far_evaluation_is_behind(api: Api, clock: MovableClock
     api.post("/events", {"events": [order("ann", 2, clock)]})
     worked(api)
     assert api.get("/events/health").get_json()["status"] == "ok"
+
+
+def test_who_was_behind_and_has_nothing_to_do_is_well(api: Api, clock: MovableClock) -> None:
+    api.post("/events", {"events": [order("ann", 1, clock)]})
+    clock.sleep(300)
+    worked(api)
+    assert api.get("/events/health").get_json()["status"] == "behind"
+    clock.sleep(61)
+    idle = api.get("/events/health").get_json()
+    assert (idle["status"], idle["lag_seconds"]) == ("ok", 0.0)
+
+
+def test_what_is_evaluated_soon_after_a_mark_is_noted_too(api: Api, clock: MovableClock) -> None:
+    api.post("/events", {"events": [order("ann", 1, clock)]})
+    clock.sleep(1)
+    worked(api)
+    clock.sleep(4.5)
+    api.post("/events", {"events": [order("ann", 2, clock)]})
+    clock.sleep(0.2)
+    worked(api)
+    clock.sleep(600)
+    idle = api.get("/events/health").get_json()
+    assert (idle["status"], idle["lag_seconds"]) == ("ok", 0.0)
+
+
+def test_a_message_that_was_tried_again_hides_no_later_ones(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    first = clock.now()
+    clock.sleep(200)
+    app.event_marks.put("acme", ACCEPTED, clock.now())
+    app.event_marks.put("acme", EVALUATED, clock.now())
+    clock.sleep(100)
+    EventMarks(app.documents, clock).put("acme", EVALUATED, first)
+    assert app.events.health(ann).lag_seconds == 300, "so long did that one wait"
+    clock.sleep(61)
+    assert app.events.health(ann).status == "ok"
 
 
 def test_nothing_is_acknowledged_that_the_bus_does_not_have(

@@ -115,8 +115,8 @@ class Refused(Value):
 class EventHealth(Value):
     """How far evaluation is behind. Marks of acceptance and evaluation are set every few seconds.
 
-    `lag_seconds` is how long the events last evaluated had waited, or how long nothing has been
-    evaluated although events came; `sweep_lag_seconds` how long the shard waits whose users were
+    `lag_seconds` is how long events have been waiting, or else how long those had waited that were
+    evaluated within the last minute; `sweep_lag_seconds` how long the shard waits whose users were
     due first.
     """
 

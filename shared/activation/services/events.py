@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from activation import observability
@@ -27,7 +28,17 @@ from activation.domain.event_receipt import (
     Refused,
 )
 from activation.errors import ActivationError, ValidationError
-from activation.ports import Batch, Clock, DocumentStore, Key, MessageBus, Query, Write
+from activation.ports import (
+    ABSENT,
+    Batch,
+    Clock,
+    DocumentStore,
+    Key,
+    MessageBus,
+    Query,
+    Write,
+)
+from activation.services.access import retry_conflicts
 from activation.services.event_messages import event_messages
 from activation.services.organizations import OrganizationService
 
@@ -42,36 +53,65 @@ SWEEP_LOOK = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class EventMark:
+    """That events were accepted or evaluated `at` an instant, those received `received_at`; all
+    marks so far were of events received by `newest`."""
+
+    at: datetime
+    received_at: datetime
+    newest: datetime
+
+    def stored(self) -> dict[str, str]:
+        """The JSON object that the document store keeps."""
+        return {name: timestamp(getattr(self, name)) for name in ("at", "received_at", "newest")}
+
+    @classmethod
+    def restored(cls, data: Mapping[str, Any]) -> EventMark:
+        """The mark from its stored form; before, there was no `newest` in it."""
+        at, received_at = data["at"], data["received_at"]
+        newest = data.get("newest", received_at)
+        return cls(*(datetime.fromisoformat(one) for one in (at, received_at, newest)))
+
+
+@dataclass(frozen=True, slots=True)
 class EventMarks:
     """When events of an organization were last accepted and evaluated."""
 
     documents: DocumentStore
     clock: Clock
-    _set_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    _set_at: dict[tuple[str, str], tuple[datetime, datetime]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, organization_id: str, name: str, received_at: datetime) -> None:
-        """Note it, unless this process has just done so. A store that fails costs the note only:
-        what it tells of is done."""
+        """Note it, unless this process has just done so, for events received as lately. A store
+        that fails costs the note only: what it tells of is done."""
         now = self.clock.now()
         with self._lock:
             before = self._set_at.get((organization_id, name))
-            if before is not None and before <= now < before + MARK_EVERY:
+            if before is not None and _is_fresh(before, now, received_at):
                 return
-            self._set_at[organization_id, name] = now
-        content = {"at": timestamp(now), "received_at": timestamp(received_at)}
+            self._set_at[organization_id, name] = (now, received_at)
         try:
-            self.documents.commit(Batch([Write(Key(organization_id, MARKS, name), content)]))
+            retry_conflicts(partial(self._put, organization_id, name, now, received_at))
         except ActivationError as error:
             observability.event("no mark of events", level=logging.WARNING, code=error.code)
 
-    def get(self, organization_id: str, name: str) -> tuple[datetime, datetime] | None:
-        """When it was noted, and when the events of then had been received."""
+    def get(self, organization_id: str, name: str) -> EventMark | None:
+        """What was last noted."""
         found = self.documents.get(Key(organization_id, MARKS, name))
-        if found is None:
-            return None
-        data = found.data
-        return datetime.fromisoformat(data["at"]), datetime.fromisoformat(data["received_at"])
+        return None if found is None else EventMark.restored(found.data)
+
+    def _put(self, organization_id: str, name: str, now: datetime, received_at: datetime) -> None:
+        """One attempt; who is late, for it was tried again, takes back nothing of what others
+        have noted."""
+        key = Key(organization_id, MARKS, name)
+        found = self.documents.get(key)
+        newest = received_at
+        if found is not None:
+            newest = max(newest, EventMark.restored(found.data).newest)
+        mark = EventMark(now, received_at, newest)
+        revision = ABSENT if found is None else found.revision
+        self.documents.commit(Batch([Write(key, mark.stored(), revision)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +165,8 @@ class EventService:
             status="behind" if behind else "refusing" if refused else "ok",
             lag_seconds=lag,
             sweep_lag_seconds=sweep_lag,
-            accepted_at=accepted[0] if accepted else None,
-            evaluated_at=evaluated[0] if evaluated else None,
+            accepted_at=accepted.at if accepted else None,
+            evaluated_at=evaluated.at if evaluated else None,
             dead_letters=refused,
             refusals=tuple(Refused.model_validate(one.public()) for one in refusals),
         )
@@ -168,13 +208,22 @@ def _sorted_out(
     return receipts, events
 
 
-def _lag(
-    accepted: tuple[datetime, datetime] | None,
-    evaluated: tuple[datetime, datetime] | None,
-    now: datetime,
-) -> float:
-    """Seconds that evaluation is behind."""
-    waited = (evaluated[0] - evaluated[1]).total_seconds() if evaluated else 0.0
-    if accepted is None or (evaluated is not None and evaluated[1] >= accepted[1] - MARK_EVERY):
-        return max(waited, 0.0)
-    return max((now - accepted[1]).total_seconds(), 0.0)
+def _is_fresh(mark: tuple[datetime, datetime], now: datetime, received_at: datetime) -> bool:
+    """Whether a mark says enough of events that were received at an instant."""
+    at, received = mark
+    return at <= now < at + MARK_EVERY and received_at < received + MARK_EVERY
+
+
+def _lag(accepted: EventMark | None, evaluated: EventMark | None, now: datetime) -> float:
+    """Seconds that evaluation is behind: since when events wait, or else how long those had waited
+    that were evaluated within the last minute."""
+    if accepted is not None and not _has_reached(evaluated, accepted.received_at):
+        return max((now - accepted.received_at).total_seconds(), 0.0)
+    if evaluated is None or now - evaluated.at > BEHIND:
+        return 0.0
+    return max((evaluated.at - evaluated.received_at).total_seconds(), 0.0)
+
+
+def _has_reached(evaluated: EventMark | None, received_at: datetime) -> bool:
+    """Whether events received at an instant are evaluated, as far as marks tell."""
+    return evaluated is not None and evaluated.newest > received_at - MARK_EVERY
