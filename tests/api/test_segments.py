@@ -244,6 +244,7 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
         {**good, "timestamp": timestamp(clock.now() - timedelta(hours=25))},
         {**good, "timestamp": timestamp(clock.now() + 6 * MINUTE)},
         {**good, "colour": "red"},
+        {**good, "userId": "bob"},
         {**good, "schema_version": 9, "colour": "red", "event_id": "later"},
         {"userId": "bob", "eventType": "addToCart"},
     ]
@@ -256,6 +257,7 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
         ("rejected", "timestamp", "too_late"),
         ("rejected", "timestamp", "ahead_of_time"),
         ("rejected", "colour", "extra"),
+        ("rejected", "user_id", "twice"),
         ("accepted", None, None),
         ("accepted", None, None),
     ]
@@ -474,8 +476,11 @@ def test_circles_are_refused(api: Api) -> None:
         if not off:
             for made in (two, one):
                 api.patch(f"/segments/{made['segment_id']}/status", {"status": "inactive"})
-    itself = api.put(path, {**body, "expression": "Buyers OR Two"})
-    assert code(itself) == (422, "VALIDATION_ERROR")
+    for expression in ("Buyers OR Two", "Buyers", one["segment_id"]):
+        itself = api.put(path, {**body, "expression": expression})
+        assert code(itself) == (422, "VALIDATION_ERROR")
+        circle = f"cycle: {one['segment_id']} -> {one['segment_id']}"
+        assert itself.get_json()["error"]["details"]["reason"] == circle
 
 
 def test_segments_of_colleagues_stay_theirs(api: Api, public: Api, clock: MovableClock) -> None:

@@ -122,7 +122,7 @@ def read_event(data: Mapping[str, Any], received_at: datetime) -> Event:
         raise ValidationError("An event is a JSON object.", reason="not_an_object")
     version = data.get("schema_version", data.get("schemaVersion", SCHEMA_VERSION))
     later = isinstance(version, int) and version > SCHEMA_VERSION
-    known = {_NAMES[name]: value for name, value in data.items() if name in _NAMES}
+    known = _named(data)
     unknown = sorted(set(data) - set(_NAMES))
     if unknown and not later:
         raise ValidationError("An event has no such field.", field=unknown[0][:64], reason="extra")
@@ -139,6 +139,18 @@ def read_event(data: Mapping[str, Any], received_at: datetime) -> Event:
         raise ValidationError(
             "The event is not valid.", field=where, reason=first["type"]
         ) from None
+
+
+def _named(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that we know, by their names; one that is there in both spellings is two."""
+    known: dict[str, Any] = {}
+    for spelled, value in data.items():
+        name = _NAMES.get(spelled)
+        if name in known:
+            raise ValidationError("A field is there twice.", field=name, reason="twice")
+        if name is not None:
+            known[name] = value
+    return known
 
 
 def _refuse_contact_data(fields: Mapping[str, Any]) -> None:

@@ -340,7 +340,7 @@ class SegmentService(Records[SegmentRecord]):
         used = self._below(segment)
         direct = segment.depends_on
         seen = {one for one in direct if one in used and self._may_use(caller, used[one], segment)}
-        require_known(parsed(segment.expression), frozenset(seen))
+        require_known(parsed(segment.expression), frozenset(seen | {segment.segment_id}))
         dependency_order(
             {segment.segment_id: direct, **{key: one.depends_on for key, one in used.items()}}
         )
