@@ -602,6 +602,19 @@ def test_other_systems_publish_events(api: Api, clock: MovableClock) -> None:
     assert members(api, buyers) == ["ann", "bob"], "what was refused as late is never counted"
 
 
+def test_an_event_may_bring_fields_that_our_own_messages_have(
+    api: Api, clock: MovableClock
+) -> None:
+    anybody = define(api, "Anybody", {**TWO_ORDERS, "value": 1})
+    later = {"event_type": "orders", "schema_version": 3}
+    named = ("rules", "adopt", "sweep", "archive", "refused")
+    for name in named:
+        data = {**later, "user_id": name, name: True}
+        api.server.app.bus.publish([Message("user-events", "acme", f"of-{name}", data)])
+    worked(api)
+    assert members(api, anybody) == sorted(named)
+
+
 def test_health_tells_how_far_evaluation_is_behind(api: Api, clock: MovableClock) -> None:
     fresh = api.get("/events/health").get_json()
     assert (fresh["status"], fresh["lag_seconds"], fresh["accepted_at"]) == ("ok", 0.0, None)
