@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -50,6 +50,7 @@ def encode(message: Message) -> tuple[bytes, dict[str, str]]:
         "id": message.id,
         "ordering_key": message.ordering_key,
         "organization_id": message.organization_id,
+        "published_at": timestamp(message.published_at) if message.published_at else None,
         "topic": message.topic,
         "trace_id": message.trace_id,
         "traceparent": message.traceparent or tracing.traceparent(message.trace_id),
@@ -58,10 +59,17 @@ def encode(message: Message) -> tuple[bytes, dict[str, str]]:
     return orjson.dumps(dict(message.data)), present
 
 
-def decode(data: bytes, attributes: Mapping[str, str], message_id: str, topic: str = "") -> Message:
+def decode(
+    data: bytes,
+    attributes: Mapping[str, str],
+    message_id: str,
+    topic: str = "",
+    published_at: Any = None,
+) -> Message:
     """The message from data and attributes.
 
-    What a foreign publisher left out is empty, and its id is `message_id`, which the bus gave.
+    What a foreign publisher left out is empty, and its id is `message_id`, which the bus gave. So
+    is `published_at`, the text of an instant, unless an attribute knows of an earlier publication.
     Its trace goes on when it sent a `traceparent`. A JSON array is taken for a list of events.
     Raises BadRequestError for data that is neither.
     """
@@ -77,7 +85,17 @@ def decode(data: bytes, attributes: Mapping[str, str], message_id: str, topic: s
         ordering_key=attributes.get("ordering_key"),
         trace_id=attributes.get("trace_id", sender.trace_id if sender else None),
         traceparent=sender.traceparent if sender else None,
+        published_at=_instant(attributes.get("published_at", published_at)),
     )
+
+
+def _instant(text: Any) -> datetime | None:
+    """The instant of a text; None for what is none."""
+    try:
+        found = datetime.fromisoformat(text)
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (OverflowError, TypeError, ValueError):
+        return None
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
@@ -121,7 +139,9 @@ def from_push(body: Any) -> tuple[str, Message]:
         raise BadRequestError("An attribute is not text.", field="attributes")
     data = _unpacked(envelope.get("data"))
     message_id = str(envelope.get("messageId") or envelope.get("message_id") or "")
-    return subscription.rpartition("/")[2], decode(data, attributes, message_id)
+    published_at = envelope.get("publishTime") or envelope.get("publish_time")
+    message = decode(data, attributes, message_id, published_at=published_at)
+    return subscription.rpartition("/")[2], message
 
 
 def attempt_of(body: Any) -> int | None:

@@ -88,6 +88,8 @@ class Message:
     trace_id: str | None = None
     traceparent: str | None = None
     """The span that brought it about, when it is other than the one that sends it on."""
+    published_at: datetime | None = field(default=None, compare=False)
+    """When the bus took it for the first time; None before, and where no bus tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -602,6 +602,30 @@ def test_other_systems_publish_events(api: Api, clock: MovableClock) -> None:
     assert members(api, buyers) == ["ann", "bob"], "what was refused as late is never counted"
 
 
+def test_events_of_others_are_received_when_the_bus_takes_them(
+    api: Api, clock: MovableClock
+) -> None:
+    """Nothing is lost, or counted at another time, because we were away for a day."""
+    ever = define(api, "Ever", {**TWO_ORDERS, "value": 1, "window_minutes": 1440})
+    late = {**order("late", 1, clock), "timestamp": timestamp(clock.now() - 23 * 60 * MINUTE)}
+    bare = {"user_id": "bare", "event_type": "orders"}
+    bus = api.server.app.bus
+    bus.publish([Message("user-events", "acme", "1", {"events": [late, bare]})])
+    clock.sleep(7_200)
+    worked(api)
+    app, caller = api.server.app, Caller("acme", "ann", Role.ADMIN, trace_id="t")
+    found = app.memberships.explain(caller, "bare", ever["segment_id"])
+    assert found.entered_at == clock.now() - timedelta(hours=2)
+    assert app.memberships.of_user(caller, "late").data == (), "an hour too late by now"
+    assert app.events.health(caller).dead_letters == 0
+    old = {**order("old", 1, clock), "timestamp": timestamp(clock.now() - 25 * 60 * MINUTE)}
+    pushed = push_body(Message("user-events", "acme", "2", {"events": [old]}), "process_events")
+    pushed["message"]["publishTime"] = timestamp(clock.now() - timedelta(hours=2))
+    assert api.server.post("process_events", pushed)[0] == 204
+    worked(api)
+    assert app.memberships.of_user(caller, "old").data == ()
+
+
 def test_an_event_may_bring_fields_that_our_own_messages_have(
     api: Api, clock: MovableClock
 ) -> None:

@@ -143,6 +143,7 @@ class DeadLetterContract(_Backend):
         recorder = Recorder()
         courier(recorder, lambda: bool(recorder.taken))
         assert recorder.taken == [message("bad", "a1")]
+        assert recorder.taken[0].published_at is not None, "whoever gets it again knows since when"
         assert recorder.ids() == ["bad"]
         assert bus.dead_letters("dispatch") == []
         assert bus.redrive("dispatch") == 0

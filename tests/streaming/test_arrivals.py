@@ -98,6 +98,15 @@ def test_messages_of_ours_are_taken_at_the_time_at_which_they_were_received(app:
     assert all(shard_of(user_of(row)) == one.shard for one in found for row in one.rows)
 
 
+@pytest.mark.parametrize("name", ["rules", "sweep", "refused", "aside", "archive"])
+def test_an_event_is_one_whatever_a_later_version_brings(name: str) -> None:
+    row = click("ann", schema_version=3, **{name: True})
+    hour = timedelta(hours=1)
+    message = Message(USER_EVENTS, ORGANIZATION, "m1", row, published_at=NOON - hour)
+    (arrival,) = arrivals_of(message, NOON)
+    assert (arrival.rows, arrival.received_at) == ((row,), NOON - hour)
+
+
 def test_what_brings_no_events_is_a_task(app: App) -> None:
     rules = Message(USER_EVENTS, ORGANIZATION, "m1", {"rules": "2"})
     archive = archive_message(ORGANIZATION, [3, 4], app.clock)

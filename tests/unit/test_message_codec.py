@@ -68,6 +68,27 @@ def test_a_foreign_message_has_the_id_that_the_bus_gave() -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "attributes", "expected"),
+    [
+        ("2026-11-21T09:00:00.123Z", {}, "2026-11-21T09:00:00.123000Z"),
+        ("2026-11-21T09:00:00Z", {"published_at": NOON.isoformat()}, timestamp(NOON)),
+        (None, {}, None),
+        ("yesterday", {}, None),
+        ("2026-11-21T09:00:00", {}, None),
+        (7, {}, None),
+    ],
+)
+def test_a_message_knows_when_the_bus_took_it_first(
+    told: Any, attributes: dict[str, str], expected: str | None
+) -> None:
+    envelope = {"data": "e30=", "messageId": "9", "attributes": attributes, "publishTime": told}
+    message = from_push({"message": envelope, "subscription": "s"})[1]
+    known = message.published_at
+    assert (None if known is None else timestamp(known)) == expected
+    assert from_push(push_body(message, "s"))[1].published_at == known, "it is handed on"
+
+
+@pytest.mark.parametrize(
     "data", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 5000 + b"}" * 5000]
 )
 def test_data_that_is_not_json_is_malformed(data: bytes) -> None:

@@ -126,13 +126,11 @@ def read_event(data: Mapping[str, Any], received_at: datetime) -> Event:
     unknown = sorted(set(data) - set(_NAMES))
     if unknown and not later:
         raise ValidationError("An event has no such field.", field=unknown[0][:64], reason="extra")
-    if known.get("timestamp") is None:
-        known["timestamp"] = received_at
-    present = {name: value for name, value in known.items() if value is not None}
-    _refuse_contact_data(present)
-    present["attributes"] = masked(present.get("attributes", {}))
+    known.setdefault("timestamp", received_at)
+    _refuse_contact_data(known)
+    known["attributes"] = masked(known.get("attributes", {}))
     try:
-        return Event.model_validate(present)
+        return Event.model_validate(known)
     except pydantic_core.ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"][:1]) or None
@@ -146,10 +144,11 @@ def _named(data: Mapping[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for spelled, value in data.items():
         name = _NAMES.get(spelled)
+        if name is None or value is None:
+            continue
         if name in known:
             raise ValidationError("A field is there twice.", field=name, reason="twice")
-        if name is not None:
-            known[name] = value
+        known[name] = value
     return known
 
 

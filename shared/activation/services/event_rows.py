@@ -64,7 +64,8 @@ def identified(row: Any, message_id: str, position: int) -> Any:
         row.get(n) for n in ("event_id", "eventId", "timestamp")
     ):
         return row
-    return {**row, "event_id": f"{message_id}:{position}"}
+    rest = {name: value for name, value in row.items() if name != "eventId"}
+    return {**rest, "event_id": f"{message_id}:{position}"}
 
 
 def aside_message(organization_id: str, batch: EventBatch, bad: Sequence[Bad]) -> Message:

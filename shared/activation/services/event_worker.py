@@ -241,15 +241,17 @@ class EventWorker:
     def _route(self, message: Message) -> None:
         """Send events of another system to their shards."""
         refusal = self._known(message)
-        now = self.clock.now()
+        received_at = message.published_at or self.clock.now()
         rows = [identified(row, message.id, n) for n, row in enumerate(rows_of(message.data))]
-        batch = EventBatch(message.id, now, rows, message.trace_id)
+        batch = EventBatch(message.id, received_at, rows, message.trace_id)
         good, bad = read_rows([batch])
         if not good:
             self._refuse(message, bad)
         events = [event for event, _ in good]
         trace_id = message.trace_id or message.id
-        self.bus.publish(event_messages(message.organization_id, events, now, trace_id, self.clock))
+        self.bus.publish(
+            event_messages(message.organization_id, events, received_at, trace_id, self.clock)
+        )
         if bad:
             self._set_aside(message.organization_id, batch, bad)
         if refusal is not None:

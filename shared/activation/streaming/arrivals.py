@@ -108,8 +108,14 @@ def arrivals_of(message: Message, published_at: datetime) -> list[Arrival]:
             for place, batch in enumerate(batches_of(message))
             for arrival in by_shard(message.organization_id, batch, place=place)
         ]
-    rows = [identified(row, message.id, n) for n, row in enumerate(rows_of(data))]
-    batch = EventBatch(message.id, published_at, rows, message.trace_id)
+    return _foreign(message, published_at)
+
+
+def _foreign(message: Message, published_at: datetime) -> list[Arrival]:
+    """Events of another system, by shard."""
+    received_at = message.published_at or published_at
+    rows = [identified(row, message.id, n) for n, row in enumerate(rows_of(message.data))]
+    batch = EventBatch(message.id, received_at, rows, message.trace_id)
     return by_shard(message.organization_id, batch, foreign=True)
 
 
@@ -139,7 +145,7 @@ def user_of(row: Any) -> str:
     """The user that `read_event` finds in a row, without reading the rest; empty without one."""
     if not isinstance(row, Mapping):
         return ""
-    named = [value for name, value in row.items() if name in USER_NAMES]
+    named = [value for name, value in row.items() if name in USER_NAMES and value is not None]
     return named[-1] if named and isinstance(named[-1], str) else ""
 
 

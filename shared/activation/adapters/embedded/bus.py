@@ -345,7 +345,8 @@ class SqliteBus:
     def _copies(self, message: Message) -> list[tuple[str, str | None, bytes, bytes]]:
         if message.topic not in self._topics:
             raise ValueError(f"There is no topic {message.topic}.")
-        data, attributes = encode(message)
+        published_at = message.published_at or self._clock.now()
+        data, attributes = encode(replace(message, published_at=published_at))
         packed = orjson.dumps(attributes)
         return [
             (subscription.name, message.ordering_key, data, packed)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from activation.adapters.gcp.calls import answered, patient
+from activation.domain.entity import timestamp
 from activation.errors import BadRequestError
 from activation.message_codec import Subscription, decode, encode
 from activation.ports import DeadLetter, Message
@@ -24,6 +25,7 @@ EMPTY_SECONDS = 2.0
 """A pull that has waited this long says that there is nothing."""
 
 _ATTEMPTS = "CloudPubSubDeadLetterSourceDeliveryCount"
+_PUBLISHED = "CloudPubSubDeadLetterSourceTopicPublishTime"
 _ADDED = "CloudPubSubDeadLetterSource"
 
 
@@ -211,10 +213,12 @@ def _wire(message: Message) -> Any:
 
 
 def _original(dead: Any) -> Any:
-    """The message as its publisher sent it."""
+    """The message as its publisher sent it, and when."""
     from google.pubsub_v1 import PubsubMessage
 
     attributes = {k: v for k, v in dead.attributes.items() if not k.startswith(_ADDED)}
+    published_at = dead.attributes.get(_PUBLISHED) or timestamp(dead.publish_time)
+    attributes.setdefault("published_at", published_at)
     return PubsubMessage(data=dead.data, attributes=attributes, ordering_key=dead.ordering_key)
 
 
