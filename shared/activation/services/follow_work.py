@@ -34,7 +34,6 @@ from activation.members.runs import Runs, write_run
 from activation.members.store import MergeResult
 from activation.members.user_ids import UserIds
 from activation.ports import BlobKey, Clock, Write
-from activation.services.access import retry_conflicts
 from activation.services.audiences import dated
 from activation.services.follow_sends import to_be_sent
 from activation.services.leases import Lease
@@ -197,7 +196,7 @@ class FollowWork:
         states = replace(
             self.shards.states, max_kept=1, _kept=OrderedDict(), _lock=threading.Lock()
         )
-        return retry_conflicts(partial(states.open, self.audience.organization_id, shard))
+        return states.read(self.audience.organization_id, shard)
 
     def _differing(self, wanted: Runs, ranges: list[range]) -> Difference | None:
         """How the members held differ from those wanted; None when very many do."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 import numpy as np
 
@@ -34,7 +33,6 @@ from activation.segments.block import Ints
 from activation.segments.codec import Told, told_of
 from activation.segments.explain import outlook
 from activation.segments.minutes import instant_of, micros_of
-from activation.services.access import retry_conflicts
 from activation.services.cached import STATISTICS, CachedValues
 from activation.services.explained import explained
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
@@ -68,7 +66,7 @@ class MembershipService:
         found: list[SegmentMember] = []
         following: str | None = None
         for shard in self._existing(caller.organization_id, first):
-            opened = self.shards.states.open(caller.organization_id, shard)
+            opened = self.shards.states.read(caller.organization_id, shard)
             rows = _member_rows(opened, segment_id)
             rows = rows[rows > row] if shard == first else rows
             for one in rows.tolist():
@@ -180,21 +178,21 @@ class MembershipService:
         """How many are in a segment, as of which step of each shard."""
         numbers, members = {}, 0
         for shard in self._existing(organization_id):
-            opened = retry_conflicts(partial(self.shards.states.open, organization_id, shard))
+            opened = self.shards.states.read(organization_id, shard)
             numbers[shard] = opened.state.number
             members += len(_member_rows(opened, segment_id))
         return numbers, members
 
     def of_user_at(self, caller: Caller, user_id: str) -> tuple[int, UserSegments]:
         """The segments that a user is in, as of which step of his shard."""
-        opened = retry_conflicts(partial(self._opened, caller, user_id))
+        opened = self._opened(caller, user_id)
         return opened.state.number, self._of_user(caller, user_id, opened)
 
     # how --------------------------------------------------------------------------------------
 
     def _opened(self, caller: Caller, user_id: str) -> OpenShard:
         shard = shard_of(user_id, SHARDS)
-        opened = self.shards.states.open(caller.organization_id, shard)
+        opened = self.shards.states.read(caller.organization_id, shard)
         if opened.state.row(user_id) is None:
             raise NotFoundError("There is no such user.", reason="not_found")
         return opened
@@ -225,7 +223,7 @@ class MembershipService:
         shards = self._existing(organization_id)
         budget = MAX_STEPS_READ // max(len(shards), 1)
         for shard in shards:
-            opened = self.shards.states.open(organization_id, shard)
+            opened = self.shards.states.read(organization_id, shard)
             members += len(_member_rows(opened, segment_id))
             mine, cut = self._recent(organization_id, shard, segment_id, now - DAY, budget)
             changes += mine

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ from activation.segments.minutes import MICROS, RETAINED_MINUTES, Moment, instan
 from activation.segments.past import block_of_table
 from activation.segments.rulebook import RuleBook, rule_book
 from activation.segments.state import empty_state
+from activation.services.access import retry_conflicts
 from activation.services.event_archive import EventArchive, Span
 from activation.services.explained import explained
 from activation.services.segment_shards import ShardWorker
@@ -55,6 +57,12 @@ class PastExplanations:
         """
         self.segments.get(caller, segment_id)
         self._require_within_reach(at)
+        return retry_conflicts(partial(self._explained, caller, user_id, segment_id, at))
+
+    def _explained(
+        self, caller: Caller, user_id: str, segment_id: str, at: datetime
+    ) -> Explanation:
+        """One attempt: the shard may move on, or its archive be written anew, while it is read."""
         opened = self.shards.states.open(caller.organization_id, shard_of(user_id, SHARDS))
         if opened.state.row(user_id) is None:
             raise NotFoundError("There is no such user.", reason="not_found")

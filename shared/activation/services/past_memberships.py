@@ -99,7 +99,7 @@ class PastMemberships:
         deleted ones too, without a name."""
         organization_id, shard = caller.organization_id, shard_of(user_id, SHARDS)
         self._require_past(organization_id, at)
-        opened = self.shards.states.open(organization_id, shard)
+        opened = self.shards.states.read(organization_id, shard)
         if opened.state.row(user_id) is None:
             raise NotFoundError("There is no such user.", reason="not_found")
         stays = opened.state.memberships_of(user_id, opened.book)
@@ -174,7 +174,7 @@ class PastMemberships:
         self, organization_id: str, shard: int, segment_id: str, at: datetime
     ) -> dict[str, datetime | None]:
         """Who of a shard was in a segment, and since when as far as it is known."""
-        opened = self.shards.states.open(organization_id, shard)
+        opened = self.shards.states.read(organization_id, shard)
         present = dict(_stays_in(opened, segment_id))
         pairs = {(name, segment_id): since for name, since in present.items()}
         undone = _Undone(dict(pairs), segment_id)

@@ -139,7 +139,7 @@ class SessionService:
     def _number(self, organization_id: str, user_id: str) -> int:
         """The last step of the shard of a user who is known."""
         shard = shard_of(user_id, SHARDS)
-        opened = retry_conflicts(lambda: self.states.open(organization_id, shard))
+        opened = self.states.read(organization_id, shard)
         if opened.state.row(user_id) is None:
             raise NotFoundError("There is no such user.", reason="not_found")
         return opened.state.number

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from activation import observability
@@ -33,6 +34,7 @@ from activation.segments.minutes import NEVER, Moment, instant_of, micros_of, mi
 from activation.segments.rulebook import RuleBook
 from activation.segments.seen import Seen
 from activation.segments.state import ShardState, empty_state
+from activation.services.access import retry_conflicts
 from activation.services.parcels import Parcels, object_of
 from activation.services.restore_mark import first_number
 from activation.services.rule_books import RuleBooks
@@ -112,6 +114,10 @@ class ShardStates:
             raise ConflictError("The shard has moved on.") from error
         self._remember(organization_id, shard, found)
         return OpenShard(organization_id, shard, stored, found.state, book)
+
+    def read(self, organization_id: str, shard: int) -> OpenShard:
+        """As `open`, for those who only read: one that moves on meanwhile is read again."""
+        return retry_conflicts(partial(self.open, organization_id, shard))
 
     def emptied(self, organization_id: str, shard: int) -> OpenShard:
         """A shard of which only the head can be read, as of its last commit: with nobody in it. Its
