@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from werkzeug.test import Client
 
 from activation.adapters.clock import MovableClock
 from activation.adapters.embedded.bus import SqliteBus
@@ -600,6 +602,43 @@ def test_other_systems_publish_events(api: Api, clock: MovableClock) -> None:
     dead = bus.dead_letters("process_events")
     assert sorted(one.message.id for one in dead) == ["2-refused", "3", "4", "5"]
     assert members(api, buyers) == ["ann", "bob"], "what was refused as late is never counted"
+
+
+def test_a_repeated_batch_gets_its_first_receipt_and_counts_once(
+    api: Api, clock: MovableClock
+) -> None:
+    once = define(api, "Once", {**TWO_ORDERS, "operator": "EQ", "value": 1})
+    bare = {"user_id": "bare", "event_type": "orders"}
+    rows = [bare, bare, "text", {**bare, "user_id": ""}, order("ann", 1, clock)]
+    keyed = api.with_headers(Idempotency_Key="k1")
+    first = keyed.post("/events", {"events": rows})
+    clock.sleep(90)
+    again = keyed.post("/events", {"events": rows})
+    assert (again.status_code, again.get_json()) == (202, first.get_json())
+    assert "Idempotent-Replay" in again.headers
+    worked(api)
+    assert members(api, once) == ["ann", "bare"]
+    single = keyed.post("/events/single", {**bare, "user_id": "bob"})
+    clock.sleep(90)
+    repeated = keyed.post("/events/single", {**bare, "user_id": "bob"})
+    assert repeated.get_json() == single.get_json()
+
+
+def test_a_receipt_may_be_longer_than_a_document(app: App, clock: MovableClock) -> None:
+    """What is kept of it is when it was given."""
+    with ExitStack() as stack:
+        server = LocalServer(app.settings, clock=clock)
+        stack.callback(server.stop)
+        token = server.issuer.token("acme", "ann", Role.ADMIN)
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k1"}
+        rows = [{**order("ann", n, clock), "event_id": f"{n:0240}"} for n in range(5_000)]
+        client = Client(server.wsgi)
+        first, again = (
+            client.post("/api/v1/events", json={"events": rows}, headers=headers) for _ in "12"
+        )
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert len(first.get_data()) > 1_000_000
+    assert first.get_json() == again.get_json()
 
 
 def test_events_of_others_are_received_when_the_bus_takes_them(

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
+import flask
+
+from activation.api.envelope import valid
+from activation.api.responses import answered
 from activation.api.routes import Ask, Resource
 from activation.domain.caller import Role
 from activation.domain.event_receipt import (
@@ -17,7 +24,29 @@ events = Resource("events", "What users did; counted once, minute by minute.")
 LIST = "/events"
 
 
-@events.route("POST", LIST, role=Role.EDITOR, answer=BatchReceipt, status=202)
+def _received(receipt: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a receipt: with it and the body, the whole is made again."""
+    return {"received_at": receipt["received_at"]}
+
+
+def _receipt(ask: Ask, kept: dict[str, Any]) -> flask.Response:
+    """The receipt of a request that was sent again."""
+    if "results" in kept:
+        return answered(kept, 202)
+    batch = valid(EventBatch, flask.request.get_json())
+    received_at = datetime.fromisoformat(kept["received_at"])
+    return answered(ask.app.events.receipt(batch.events, received_at), 202)
+
+
+@events.route(
+    "POST",
+    LIST,
+    role=Role.EDITOR,
+    answer=BatchReceipt,
+    status=202,
+    replay=_receipt,
+    kept=_received,
+)
 def send_events(ask: Ask, body: EventBatch) -> BatchReceipt:
     """Take up to 5,000 events in, and tell what became of each."""
     return ask.app.events.accept(ask.caller, body.events)

@@ -32,6 +32,7 @@ MAX_KEY_CHARACTERS = 255
 
 View = Callable[..., Any]
 Replay = Callable[["Ask", dict[str, Any]], flask.Response]
+Kept = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Resource:
         reads: bool = False,
         streams: bool = False,
         replay: Replay | None = None,
+        kept: Kept = dict,
     ) -> Callable[[View], View]:
         """Register a view under each of `methods` ("PATCH PUT"), for callers of at least `role`.
 
@@ -86,13 +88,14 @@ class Resource:
         other successes. A POST, and a DELETE that has an answer, takes an Idempotency-Key. One
         that only `reads` needs none, and its answer is not kept. A view that `streams` reads its
         body by itself. `replay` makes the answer of a repeated request from the stored one, when
-        that is not simply the body.
+        that is not simply the body; `kept` is what is stored of a body that is too long for that.
         """
 
         def register(view: View) -> View:
             repeat = None if reads else replay or _same(status)
             keyed = frozenset({"POST", "DELETE"} if answer else {"POST"})
-            door = _door(view if _queries(view) else _unqueried(view), role, status, repeat, keyed)
+            queried = view if _queries(view) else _unqueried(view)
+            door = _door(queried, role, status, repeat, keyed, kept)
             door.streams = streams
             door.rate_class = class_of(view.__name__, methods, reads=reads)
             for method in methods.split():
@@ -141,7 +144,12 @@ def _same(status: int) -> Replay:
 
 
 def _door(
-    view: View, role: Role, status: int, repeat: Replay | None, keyed_methods: frozenset[str]
+    view: View,
+    role: Role,
+    status: int,
+    repeat: Replay | None,
+    keyed_methods: frozenset[str],
+    kept: Kept,
 ) -> Any:
     @wraps(view)
     def door(**arguments: Any) -> flask.Response:
@@ -151,12 +159,14 @@ def _door(
         keyed = request.method in keyed_methods and "Idempotency-Key" in request.headers
         if repeat is None or not keyed:
             return answered(view(ask, **arguments), status)
-        return _once(ask, lambda held: answered(view(held, **arguments), status), repeat)
+        return _once(ask, lambda held: answered(view(held, **arguments), status), repeat, kept)
 
     return door
 
 
-def _once(ask: Ask, act: Callable[[Ask], flask.Response], repeat: Replay) -> flask.Response:
+def _once(
+    ask: Ask, act: Callable[[Ask], flask.Response], repeat: Replay, kept: Kept
+) -> flask.Response:
     """Run a keyed request, or repeat the answer it had (services/idempotency.py)."""
     claim = _claimed(ask)
     if not isinstance(claim, Claim):
@@ -169,7 +179,7 @@ def _once(ask: Ask, act: Callable[[Ask], flask.Response], repeat: Replay) -> fla
         if known is None or not isinstance(error, ActivationError):
             raise
         return _repeated(ask, known, repeat)
-    ask.app.idempotency.finish(caller, claim, orjson.loads(answer.get_data()))
+    ask.app.idempotency.finish(caller, claim, kept(orjson.loads(answer.get_data())))
     return answer
 
 

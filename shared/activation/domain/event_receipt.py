@@ -78,8 +78,10 @@ class EventReceipt(Value):
 
 
 class BatchReceipt(Value):
-    """What became of a batch; events that were accepted are durable."""
+    """What became of a batch; events that were accepted are durable. `received_at` is what their
+    timestamps are measured to."""
 
+    received_at: Instant
     accepted: int
     rejected: int
     duplicate: int

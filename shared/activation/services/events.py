@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -127,23 +128,21 @@ class EventService:
         """Take events in; those that the receipt calls accepted are durable and will be counted,
         once, by their ids."""
         now = self.clock.now()
-        receipts, events = _sorted_out(rows, now)
+        receipt, events = _sorted_out(rows, now)
         if events:
             OrganizationService(self.documents, self.clock).ensure(caller.organization_id)
             self.bus.publish(
                 event_messages(caller.organization_id, events, now, caller.trace_id, self.clock)
             )
             self.marks.put(caller.organization_id, ACCEPTED, now)
-        count = {one: sum(r.status is one for r in receipts) for one in ReceiptStatus}
         for status in ReceiptStatus:
-            if count[status]:
-                observability.event("events received", outcome=status.value, events=count[status])
-        return BatchReceipt(
-            accepted=count[ReceiptStatus.ACCEPTED],
-            rejected=count[ReceiptStatus.REJECTED],
-            duplicate=count[ReceiptStatus.DUPLICATE],
-            results=tuple(receipts),
-        )
+            if count := getattr(receipt, status.value):
+                observability.event("events received", outcome=status.value, events=count)
+        return receipt
+
+    def receipt(self, rows: Sequence[Mapping[str, Any]], received_at: datetime) -> BatchReceipt:
+        """What became of events that were taken in at an instant: the same as was told then."""
+        return _sorted_out(rows, received_at)[0]
 
     def accept_one(self, caller: Caller, row: Mapping[str, Any]) -> EventReceipt:
         """Take one event in; raises ValidationError when it is not accepted."""
@@ -180,8 +179,23 @@ class EventService:
 
 def _sorted_out(
     rows: Sequence[Mapping[str, Any]], now: datetime
-) -> tuple[list[EventReceipt], list[Event]]:
+) -> tuple[BatchReceipt, list[Event]]:
     """What becomes of each row, and the events to be counted."""
+    receipts, events = _judged(rows, now)
+    count = Counter(one.status for one in receipts)
+    receipt = BatchReceipt(
+        received_at=now,
+        accepted=count[ReceiptStatus.ACCEPTED],
+        rejected=count[ReceiptStatus.REJECTED],
+        duplicate=count[ReceiptStatus.DUPLICATE],
+        results=tuple(receipts),
+    )
+    return receipt, events
+
+
+def _judged(
+    rows: Sequence[Mapping[str, Any]], now: datetime
+) -> tuple[list[EventReceipt], list[Event]]:
     receipts: list[EventReceipt] = []
     events: list[Event] = []
     seen: set[tuple[str, str]] = set()
