@@ -78,8 +78,12 @@ def test_a_user_is_erased(program: Program, file_of: Callable[[str, str], Path])
     told = program.ok("users", "erase", "bob", "--yes")
     assert "memberships: exits" in told
     assert "still hold this user" not in told
-    program.ok("events", "send", str(file_of("more.ndjson", events(1, "a/b"))))
-    assert program.json("users", "segments", "a/b")["user_id"] == "a/b"
+    more = ["a/b", "zoë", "zoë/b", "\u795e \U0001f469\u200d\U0001f4bb?"]
+    path = file_of("more.ndjson", "".join(events(1, user) for user in more))
+    assert program.json("events", "send", str(path))["accepted"] == len(more)
+    for user in more:
+        assert program.json("users", "segments", user)["user_id"] == user
+        assert program.json("segments", "explain", "Buyers", user)["member"] is True
 
 
 def test_lines_that_are_no_events_are_named(program: Program) -> None:

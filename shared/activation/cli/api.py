@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 import click
 
@@ -256,7 +257,8 @@ def _plain_transport(server: LocalServer) -> httpx.BaseTransport:
     written = ""
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
-        return server.wsgi({**environ, "RAW_URI": written}, start_response)
+        path = unquote_to_bytes(written.partition("?")[0]).decode("latin-1")
+        return server.wsgi({**environ, "PATH_INFO": path, "RAW_URI": written}, start_response)
 
     class Transport(httpx.WSGITransport):
         """One request after the other."""
