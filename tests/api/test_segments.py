@@ -270,6 +270,34 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
     assert code(api.post("/events", {"events": [good] * 5_001}))[0] in (413, 422)
 
 
+def test_one_odd_text_refuses_no_other_event(api: Api, clock: MovableClock) -> None:
+    anybody = define(api, "Anybody", {**TWO_ORDERS, "value": 1})
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    rows = [
+        order("ann", 1, clock),
+        order("bell", 2, clock, query="a\u0007b\u0000"),
+        order("b\u0007", 3, clock),
+        order("deep", 4, clock, path=deep),
+        order("bob", 5, clock),
+    ]
+    receipt = api.post("/events", {"events": rows}).get_json()
+    assert [(one["field"], one["reason"]) for one in receipt["results"]] == [
+        (None, None),
+        (None, None),
+        ("user_id", "value_error"),
+        ("attributes", "value_error"),
+        (None, None),
+    ]
+    worked(api)
+    assert members(api, anybody) == ["ann", "bell", "bob"]
+    for row in rows[2:4]:
+        assert code(api.post("/events/single", row)) == (422, "VALIDATION_ERROR")
+    odd = {"name": "a\u0007", "type": "INDEPENDENT", "rules": [TWO_ORDERS]}
+    assert code(api.post("/segments", odd)) == (422, "VALIDATION_ERROR"), "as everywhere else"
+
+
 def test_the_past_is_explained_as_it_was_known_then(api: Api, clock: MovableClock) -> None:
     begun = clock.now()
     buyers = define(api)

@@ -96,6 +96,25 @@ def test_lines_that_are_no_events_are_named(program: Program) -> None:
     assert ["3", "-", "not_an_object"] in rows
 
 
+def test_a_line_that_nobody_can_read_stops_no_other(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    bad = [
+        "NaN",
+        '"\\ud800"',
+        "[" * 2_000 + "]" * 2_000,
+        "[" * 300 + "]" * 300,
+        "[" * 99 + "]" * 99,
+    ]
+    row = '{"user_id": "bad", "event_type": "clicks", "attributes": {"a": %s}}\n'
+    lines = "\ufeff" + "".join(row % one for one in bad) + row % '"a\\u0007b"' + events(2)
+    result = program("--json", "events", "send", str(file_of("e.ndjson", lines)))
+    assert result.exit_code == 1
+    sent = json.loads(result.stdout)
+    assert (sent["accepted"], sent["rejected"]) == (3, len(bad))
+    assert [one["line"] for one in sent["first_rejected"]] == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [

@@ -166,10 +166,11 @@ class StrictRequest(flask.Request):
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """The parsed body; raises instead of returning None."""
         from activation.api import body
+        from activation.api.routes import judges_rows
 
         if self.mimetype != JSON or "Content-Encoding" in self.headers:
             raise UnsupportedMediaTypeError("Send application/json.", field="Content-Type")
-        return body.parse(self.get_data(cache=cache))
+        return body.parse(self.get_data(cache=cache), judged=judges_rows(self.endpoint))
 
 
 # on the way in --------------------------------------------------------------------------------

@@ -46,13 +46,16 @@ def _receipt(ask: Ask, kept: dict[str, Any]) -> flask.Response:
     status=202,
     replay=_receipt,
     kept=_received,
+    judges=True,
 )
 def send_events(ask: Ask, body: EventBatch) -> BatchReceipt:
     """Take up to 5,000 events in, and tell what became of each."""
     return ask.app.events.accept(ask.caller, body.events)
 
 
-@events.route("POST", f"{LIST}/single", role=Role.EDITOR, answer=EventReceipt, status=202)
+@events.route(
+    "POST", f"{LIST}/single", role=Role.EDITOR, answer=EventReceipt, status=202, judges=True
+)
 def send_event(ask: Ask, body: SingleEvent) -> EventReceipt:
     """Take one event in."""
     return ask.app.events.accept_one(ask.caller, body.row())

@@ -81,6 +81,7 @@ class Resource:
         streams: bool = False,
         replay: Replay | None = None,
         kept: Kept = dict,
+        judges: bool = False,
     ) -> Callable[[View], View]:
         """Register a view under each of `methods` ("PATCH PUT"), for callers of at least `role`.
 
@@ -89,6 +90,7 @@ class Resource:
         that only `reads` needs none, and its answer is not kept. A view that `streams` reads its
         body by itself. `replay` makes the answer of a repeated request from the stored one, when
         that is not simply the body; `kept` is what is stored of a body that is too long for that.
+        A view that `judges` says of each row of its body what is wrong with its texts.
         """
 
         def register(view: View) -> View:
@@ -96,7 +98,7 @@ class Resource:
             keyed = frozenset({"POST", "DELETE"} if answer else {"POST"})
             queried = view if _queries(view) else _unqueried(view)
             door = _door(queried, role, status, repeat, keyed, kept)
-            door.streams = streams
+            door.streams, door.judges = streams, judges
             door.rate_class = class_of(view.__name__, methods, reads=reads)
             for method in methods.split():
                 add = getattr(self.blueprint, method.lower())
@@ -214,6 +216,11 @@ def is_streaming(endpoint: str) -> bool:
     """Whether the view of `endpoint` reads a file from the body of this request by itself."""
     streams = getattr(flask.current_app.view_functions[endpoint], "streams", False)
     return bool(streams) and flask.request.mimetype != JSON
+
+
+def judges_rows(endpoint: str | None) -> bool:
+    """Whether the view of `endpoint` judges texts and depth of its body by itself."""
+    return bool(getattr(flask.current_app.view_functions.get(endpoint or ""), "judges", False))
 
 
 def rate_class(endpoint: str | None) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from activation.cli.api import Api, connected, in_process
 from activation.cli.group import Failure
@@ -140,7 +141,11 @@ def _batches(file: IO[bytes]) -> Iterator[tuple[list[tuple[int, Any]], int]]:
 
 
 def _parsed(line: bytes) -> Any:
+    """The JSON value of a line, if it can be written again: NaN, half a character or a thousand
+    brackets cannot."""
     try:
-        return json.loads(line)
-    except ValueError:
+        found = orjson.loads(line.removeprefix(codecs.BOM_UTF8))
+        orjson.dumps(found)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return "not JSON"
+    return found
