@@ -242,6 +242,7 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
         good,
         "text",
         {**good, "user_id": ""},
+        {**good, "user_id": ".."},
         {**good, "event_type": "views"},
         {**good, "timestamp": timestamp(clock.now() - timedelta(hours=25))},
         {**good, "timestamp": timestamp(clock.now() + 6 * MINUTE)},
@@ -255,6 +256,7 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
         ("accepted", None, None),
         ("rejected", None, "not_an_object"),
         ("rejected", "user_id", "string_too_short"),
+        ("rejected", "user_id", "value_error"),
         ("rejected", "event_type", "enum"),
         ("rejected", "timestamp", "too_late"),
         ("rejected", "timestamp", "ahead_of_time"),
@@ -263,7 +265,7 @@ def test_rows_are_judged_one_by_one(api: Api, clock: MovableClock) -> None:
         ("accepted", None, None),
         ("accepted", None, None),
     ]
-    single = api.post("/events/single", rows[4])
+    single = api.post("/events/single", rows[5])
     assert code(single) == (422, "VALIDATION_ERROR")
     assert single.get_json()["error"]["details"] == {"field": "timestamp", "reason": "too_late"}
     assert code(api.post("/events", {"events": []})) == (422, "VALIDATION_ERROR")

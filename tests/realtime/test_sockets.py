@@ -93,6 +93,7 @@ def test_who_may_not_follow_is_told_by_a_code(site: Site) -> None:
     ("hello", "code"),
     [
         ('{"type": "hello", "token": "a.b.c"}', 4401),
+        (r'{"type": "hello", "token": "a.b.c\n"}', 4401),
         ('{"type": "hello"}', 4400),
         ('{"type": "hello", "token": "x", "more": 1}', 4400),
         ('{"type": "hello", "token": "x", "last_id": 7}', 4400),

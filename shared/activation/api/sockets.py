@@ -270,6 +270,8 @@ def _hello(text: str) -> dict[str, Any]:
         raise RefusedError(BAD_HELLO, "hello")
     if hello.get("type") != "hello" or not isinstance(hello.get("token"), str):
         raise RefusedError(BAD_HELLO, "hello")
+    if not hello["token"].isprintable():
+        raise RefusedError(NO_TOKEN, "malformed")
     if not isinstance(hello.get("last_id"), str | None):
         raise RefusedError(BAD_HELLO, "last_id")
     return hello

@@ -42,6 +42,8 @@ are exact whatever the order; 9,223 events of this size still fit, and the next 
 NEAR = 10**8
 """Below it a float times `SCALE` is off by less than a hundredth: far from a tie, its nearest whole
 number is that of the decimal."""
+DOTS = frozenset({".", ".."})
+"""Steps of a path: clients take them out of addresses, however they are written."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,30})?")
 
@@ -87,7 +89,9 @@ class Event(Value):
 
     @field_validator("user_id")
     @classmethod
-    def _nobodys(cls, user_id: str) -> str:
+    def _somebodys(cls, user_id: str) -> str:
+        if user_id in DOTS:
+            raise ValueError("no address can name this user")
         if user_id.startswith(ERASED) and is_pseudonym(user_id):
             raise ValueError("this is the pseudonym of somebody who was erased")
         return user_id
