@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -198,6 +199,31 @@ def test_a_membership_is_explained_down_to_its_rules(api: Api, clock: MovableClo
     assert explained["changes_at"] == timestamp(clock.now() + 10 * MINUTE)
     named = {one["name"]: one for one in explained["segments"]}
     assert [rule["number"] for rule in named["Spenders"]["rules"]] == [100.5, 2]
+
+
+def test_a_history_keeps_to_its_pages_where_a_step_changes_much(
+    api: Api, clock: MovableClock
+) -> None:
+    made = [
+        define(api, f"S{n}", {**TWO_ORDERS, "value": 1, "window_minutes": n + 1})["segment_id"]
+        for n in range(7)
+    ]
+    for number in (1, 2):
+        api.post("/events", {"events": [order("ann", number, clock)]})
+        worked(api)
+        clock.sleep(1_200)
+        api.server.app.shards.sweep()
+    path, found, cursor, pages = "/users/ann/segments/history?limit=4", [], "", 0
+    while cursor is not None:
+        page = api.get(path + cursor).get_json()
+        assert len(page["data"]) <= 4
+        found += page["data"]
+        pages, cursor = pages + 1, page["next_cursor"] and f"&cursor={page['next_cursor']}"
+    assert pages in (7, 8)
+    assert len({(one["segment_id"], one["seq"]) for one in found}) == len(found) == 4 * len(made)
+    assert [one["seq"] for one in found] == sorted((one["seq"] for one in found), reverse=True)
+    odd = base64.urlsafe_b64encode(b"00000-x:3").decode().rstrip("=")
+    assert code(api.get(f"{path}&cursor={odd}")) == (422, "VALIDATION_ERROR")
 
 
 def test_an_inactive_segment_tells_what_would_be(api: Api, clock: MovableClock) -> None:

@@ -26,7 +26,7 @@ from activation.domain.segment_report import (
     UserSegment,
     UserSegments,
 )
-from activation.domain.segment_shard import SHARDS, shard_id, shard_of
+from activation.domain.segment_shard import SHARDS, shard_id, shard_of, step_id
 from activation.errors import NotFoundError, ValidationError
 from activation.ports import CacheKey, Clock, Key, Query
 from activation.segments.block import Ints
@@ -109,15 +109,21 @@ class MembershipService:
         self, caller: Caller, user_id: str, limit: int = 50, after: str | None = None
     ) -> MembershipHistory:
         """Changes of a user's memberships, newest first. A page that looked at many steps without
-        finding enough is short; it goes on at its cursor."""
+        finding enough is short; it goes on at its cursor, which may lie inside of a step."""
         self._opened(caller, user_id)
         found: list[MembershipChange] = []
         shard = shard_of(user_id, SHARDS)
+        below, within, given = _history_place(shard, after)
         for looked, (step, told) in enumerate(
-            self._steps(caller.organization_id, shard, after), start=1
+            self._steps(caller.organization_id, shard, below), start=1
         ):
             if user_id in told.users:
-                found += self._changes(caller, user_id, told)
+                first, room = given if told.seq == within else 0, limit - len(found)
+                changes = self._changes(caller, user_id, told)[first:]
+                found += changes[:room]
+                if len(changes) > room:
+                    inside = f"{step}:{first + room}"
+                    return MembershipHistory(data=tuple(found), next_cursor=inside, limit=limit)
             if len(found) >= limit or looked >= HISTORY_STEPS:
                 return MembershipHistory(data=tuple(found), next_cursor=step, limit=limit)
         return MembershipHistory(data=tuple(found), next_cursor=None, limit=limit)
@@ -291,6 +297,18 @@ def _place(after: str | None) -> tuple[int, int]:
     if not (shard.isdecimal() and row.isdecimal()):
         raise ValidationError("cursor is not one of ours.", field="cursor", reason="invalid")
     return int(shard), int(row)
+
+
+def _history_place(shard: int, after: str | None) -> tuple[str | None, int, int]:
+    """Of a history's cursor: the step below which to go on; the number of one that was given in
+    part, and how many of its changes were."""
+    step, _, given = (after or "").partition(":")
+    if not given:
+        return after, 0, 0
+    number = step.rpartition("-")[2]
+    if not (number.isdecimal() and given.isdecimal()):
+        raise ValidationError("cursor is not one of ours.", field="cursor", reason="invalid")
+    return step_id(shard, int(number) + 1), int(number), int(given)
 
 
 def _member_rows(opened: OpenShard, segment_id: str) -> Ints:
