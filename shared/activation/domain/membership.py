@@ -14,8 +14,8 @@ class Transition(Value):
     """A user entered or left a segment.
 
     `seq` grows with each transition of the user in the segment; (organization, user, segment, seq)
-    names a transition for good. `happened_at` is event time: the event that crossed the line, or
-    the minute in which a window had passed; `told_at` is when it was found.
+    names a transition for good. `happened_at` is event time: the user's last event in the step that
+    crossed the line, or the minute in which a window had passed; `told_at` is when it was found.
     """
 
     user_id: str
