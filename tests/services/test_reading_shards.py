@@ -1,4 +1,4 @@
-"""Who only reads is not told that somebody else has written: he reads again."""
+"""Reads of shards that others write meanwhile: nobody is left out, or told to come again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from activation.domain.caller import Caller
 from activation.domain.event import Event
 from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import shard_of
+from activation.errors import ValidationError
 from activation.ports import Document, DocumentStore, Key
 from activation.services.shard_states import HEADS
 from tests.conftest import START
@@ -39,6 +40,33 @@ READS: dict[str, Read] = {
     ),
     "sessions": lambda app, ann, _: app.sessions.of_user(ann, USER).data,
 }
+
+
+def test_pages_of_members_leave_nobody_out_while_others_are_erased(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    segment = app.segments.create(ann, NewSegmentDraft.model_validate(DRAFT)).entity.segment_id
+    users = [user for user in (f"u{n}" for n in range(1_500)) if shard_of(user) == SHARD][:12]
+    events = [{"user_id": user, "event_type": "orders", "timestamp": NOW} for user in users]
+    app.shards.process("acme", SHARD, [Event.model_validate(one) for one in events])
+    found: list[str] = []
+    after, erased = None, 0
+    while True:
+        page = app.memberships.members(ann, segment, limit=2, after=after)
+        found += [one.user_id for one in page.data]
+        if page.next_cursor is None:
+            break
+        after, erased = page.next_cursor, erased + 1
+        app.shards.forget("acme", SHARD, found[-1], f"erased:{erased}", lambda *_: [])
+    assert sorted(found) == sorted(users)
+    assert erased == 5
+
+
+@pytest.mark.parametrize("cursor", ["x", "00000-0000000004", "00064-" + "0" * 24, "-" + "0" * 24])
+def test_a_foreign_place_is_refused(cursor: str, app: App, ann: Caller) -> None:
+    segment = app.segments.create(ann, NewSegmentDraft.model_validate(DRAFT)).entity.segment_id
+    with pytest.raises(ValidationError):
+        app.memberships.members(ann, segment, after=cursor)
 
 
 class Meeting:

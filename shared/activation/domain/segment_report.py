@@ -17,10 +17,10 @@ class SegmentMember(Value):
 
 
 class MemberPage(Value):
-    """A page of a segment's members, in the order in which they were first seen in their shard.
+    """A page of a segment's members, in an order that stays when others come, leave or are erased.
 
     `shards_pending` counts shards that do not follow the rules in force yet: of those, only who
-    was a member before is listed. Members `at` an instant are in an order of their own.
+    was a member before is listed.
     """
 
     data: tuple[SegmentMember, ...]

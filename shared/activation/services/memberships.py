@@ -35,6 +35,7 @@ from activation.segments.explain import outlook
 from activation.segments.minutes import instant_of, micros_of
 from activation.services.cached import STATISTICS, CachedValues
 from activation.services.explained import explained
+from activation.services.member_order import Place, cursor_of, first_of, place_of
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from activation.services.segments import SegmentService
 from activation.services.shard_states import HEADS, OpenShard
@@ -62,24 +63,20 @@ class MembershipService:
     ) -> MemberPage:
         """A page of the segment's members; `after` is the cursor of the page before."""
         self.segments.get(caller, segment_id)
-        first, row = _place(after)
-        found: list[SegmentMember] = []
-        following: str | None = None
+        first, last = place_of(after)
+        found: list[tuple[Place, SegmentMember]] = []
         for shard in self._existing(caller.organization_id, first):
             opened = self.shards.states.read(caller.organization_id, shard)
-            rows = _member_rows(opened, segment_id)
-            rows = rows[rows > row] if shard == first else rows
-            for one in rows.tolist():
-                if len(found) == limit:
-                    break
-                found.append(_member(opened, segment_id, one))
-                following = f"{shard_id(shard)}-{one:010}"
-            if len(found) == limit and len(rows):
+            names = opened.state.users.names
+            inside = (names[row] for row in _member_rows(opened, segment_id).tolist())
+            some = first_of(inside, last if shard == first else "", limit + 1 - len(found))
+            found += [((shard, digest), _member(opened, segment_id, name)) for digest, name in some]
+            if len(found) > limit:
                 break
-        following = following if len(found) == limit else None
+        page = found[:limit]
         return MemberPage(
-            data=tuple(found),
-            next_cursor=following,
+            data=tuple(one for _, one in page),
+            next_cursor=cursor_of(page[-1][0]) if len(found) > limit else None,
             limit=limit,
             shards_pending=self._pending(caller.organization_id)[1],
         )
@@ -289,16 +286,6 @@ class MembershipService:
         ]
 
 
-def _place(after: str | None) -> tuple[int, int]:
-    """Shard and row of a cursor."""
-    if after is None:
-        return 0, -1
-    shard, _, row = after.partition("-")
-    if not (shard.isdecimal() and row.isdecimal()):
-        raise ValidationError("cursor is not one of ours.", field="cursor", reason="invalid")
-    return int(shard), int(row)
-
-
 def _history_place(shard: int, after: str | None) -> tuple[str | None, int, int]:
     """Of a history's cursor: the step below which to go on; the number of one that was given in
     part, and how many of its changes were."""
@@ -321,10 +308,10 @@ def _member_rows(opened: OpenShard, segment_id: str) -> Ints:
     return rows[inside]
 
 
-def _member(opened: OpenShard, segment_id: str, row: int) -> SegmentMember:
-    user_id = opened.state.users.names[row]
-    at = opened.book.positions[segment_id]
-    since = next(since for segment, _, since in opened.state.stays.of(row) if segment == at)
+def _member(opened: OpenShard, segment_id: str, user_id: str) -> SegmentMember:
+    row, at = opened.state.row(user_id), opened.book.positions[segment_id]
+    stays = opened.state.stays.of(row) if row is not None else ()
+    since = next(since for segment, _, since in stays if segment == at)
     return SegmentMember(user_id=user_id, entered_at=instant_of(since))
 
 

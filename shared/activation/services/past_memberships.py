@@ -6,7 +6,6 @@ retention keeps what was told, and costs nothing until somebody asks.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from activation.ports import Clock, Key
 from activation.segments.codec import Told
 from activation.segments.minutes import instant_of, micros_of
 from activation.segments.stays import ROW_BITS
+from activation.services.member_order import Place, cursor_of, first_of, place_of
 from activation.services.segment_shards import ShardWorker
 from activation.services.segments import SegmentService
 from activation.services.shard_states import HEADS, OpenShard
@@ -71,24 +71,22 @@ class PastMemberships:
         """
         self.segments.get(caller, segment_id)
         self._require_past(caller.organization_id, at)
-        first, last = _place(after)
-        found: list[tuple[int, str, SegmentMember]] = []
+        first, last = place_of(after)
+        found: list[tuple[Place, SegmentMember]] = []
         for shard in self._existing(caller.organization_id, first):
             inside = self._inside(caller.organization_id, shard, segment_id, at)
-            places = ((_digest(name), name) for name in inside)
-            left = (one for one in places if shard > first or one[0] > last)
+            some = first_of(inside, last if shard == first else "", limit + 1 - len(found))
             found += [
-                (shard, digest, SegmentMember(user_id=name, entered_at=inside[name]))
-                for digest, name in heapq.nsmallest(limit + 1 - len(found), left)
+                ((shard, digest), SegmentMember(user_id=name, entered_at=inside[name]))
+                for digest, name in some
             ]
             if len(found) > limit:
                 break
         self.told.require_kept(caller.organization_id, at)
         page = found[:limit]
-        more = len(found) > limit
         return MemberPage(
-            data=tuple(one for _, _, one in page),
-            next_cursor=f"{shard_id(page[-1][0])}-{page[-1][1]}" if more else None,
+            data=tuple(one for _, one in page),
+            next_cursor=cursor_of(page[-1][0]) if len(found) > limit else None,
             limit=limit,
             shards_pending=0,
             at=at,
@@ -318,20 +316,6 @@ def _stays_in(opened: OpenShard, segment_id: str) -> Iterator[tuple[str, datetim
         rows = (run.keys[mine] >> ROW_BITS).tolist()
         for row, since in zip(rows, run.since[mine].tolist(), strict=True):
             yield opened.state.users.names[row], instant_of(since)
-
-
-def _digest(name: str) -> str:
-    """A place in the order of a page that does not depend on others, and names nobody."""
-    return hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
-
-
-def _place(after: str | None) -> tuple[int, str]:
-    if after is None:
-        return 0, ""
-    shard, _, digest = after.partition("-")
-    if not shard.isdecimal() or int(shard) >= SHARDS:
-        raise _foreign()
-    return int(shard), digest
 
 
 def _sealed(below: dict[int, int], skip: int) -> str:
