@@ -448,6 +448,10 @@ def test_what_is_odd_about_rules_is_told(api: Api) -> None:
         ({"type": "INDEPENDENT", "rules": [{**TWO_ORDERS, "window_minutes": 0}]}, None),
         ({"type": "INDEPENDENT", "rules": [{**TWO_ORDERS, "field": "amount"}]}, None),
         ({"type": "INDEPENDENT", "rules": [TWO_ORDERS], "unknown": 1}, "unknown"),
+        (
+            {"type": "INDEPENDENT", "rules": [{**BIG_SPENDER, "field": "of.ann@example.com"}]},
+            "rules[0].field",
+        ),
     ],
 )
 def test_what_is_no_segment_is_refused(body: dict[str, Any], field: str | None, api: Api) -> None:

@@ -75,7 +75,7 @@ class SegmentService(Records[SegmentRecord]):
 
     def create(self, caller: Caller, draft: NewSegmentDraft) -> Stored[SegmentRecord]:
         """Define a segment; NameTakenError when the organization has one of this name."""
-        refuse_personal_data({"name": draft.name, "description": draft.description})
+        _refuse_personal_data(draft)
         OrganizationService(self.documents, self.clock).ensure(caller.organization_id)
         return retry_conflicts(partial(self._create, caller, draft))
 
@@ -105,7 +105,7 @@ class SegmentService(Records[SegmentRecord]):
     ) -> Stored[SegmentRecord]:
         """Put another definition in the place of this one; its version grows when it decides
         otherwise."""
-        refuse_personal_data({"name": draft.name, "description": draft.description})
+        _refuse_personal_data(draft)
         return retry_conflicts(partial(self._replace, caller, segment_id, draft, expected))
 
     def set_status(
@@ -436,6 +436,13 @@ class SegmentService(Records[SegmentRecord]):
             changed_by=caller.user_id,
         )
         return self.past.created(version_id(segment.segment_id, segment.version), version)
+
+
+def _refuse_personal_data(draft: SegmentDefinition) -> None:
+    """Names and notes hold none, nor do the fields of rules: events have them masked."""
+    rules = [{"field": rule.field} for rule in draft.rules]
+    fields = {"name": draft.name, "description": draft.description, "rules": rules}
+    refuse_personal_data(fields)
 
 
 def _is_seen(caller: Caller, user: SegmentRecord | Audience) -> bool:
