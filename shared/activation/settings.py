@@ -15,6 +15,7 @@ from activation.errors import ValidationError
 PREFIX = "ACTIVATION_"
 MIN_EVENT_DAYS = 32
 """Ids of events are known for 31 days: so long the archive can say what a shard is to know."""
+MIN_STREAM_SECONDS = 10
 MIN_MEMBERSHIP_DAYS = 2
 """Audiences follow segments by what was told since all members were compared: a day at most."""
 
@@ -127,7 +128,8 @@ class Settings:
         "how often a process looks for changes of segments that somebody follows, told or not",
     )
     realtime_stream_seconds: int = _setting(
-        3_300, "a realtime connection ends after this, and the client goes on with a new one"
+        3_300,
+        "a realtime connection ends after this, and the client goes on with a new one; at least 10",
     )
     cors_origins: str = _setting("", "origins a browser may call from, comma-separated")
     log_level: str = _setting("INFO", "lowest level of log lines")
@@ -183,18 +185,27 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
             f"ACTIVATION_MEMBERSHIP_DAYS is at least {MIN_MEMBERSHIP_DAYS}.",
             field="membership_days",
         )
-    if settings.realtime_connections < 1 or not 0.05 <= settings.realtime_poll_seconds <= 60:
-        raise ValidationError(
-            "ACTIVATION_REALTIME_CONNECTIONS is at least 1, ACTIVATION_REALTIME_POLL_SECONDS from"
-            " 0.05 to 60.",
-            field="realtime_poll_seconds",
-        )
+    _check_realtime(settings)
     if settings.jwks_url and not _is_safe(settings.jwks_url, settings):
         raise ValidationError("ACTIVATION_JWKS_URL is no https:// address.", field="jwks_url")
     if settings.redis_url and not _is_redis(settings.redis_url):
         raise ValidationError("ACTIVATION_REDIS_URL is no redis:// address.", field="redis_url")
     _check_telemetry(settings)
     return settings
+
+
+def _check_realtime(settings: Settings) -> None:
+    if settings.realtime_stream_seconds < MIN_STREAM_SECONDS:
+        raise ValidationError(
+            f"ACTIVATION_REALTIME_STREAM_SECONDS is at least {MIN_STREAM_SECONDS}.",
+            field="realtime_stream_seconds",
+        )
+    if settings.realtime_connections < 1 or not 0.05 <= settings.realtime_poll_seconds <= 60:
+        raise ValidationError(
+            "ACTIVATION_REALTIME_CONNECTIONS is at least 1, ACTIVATION_REALTIME_POLL_SECONDS from"
+            " 0.05 to 60.",
+            field="realtime_poll_seconds",
+        )
 
 
 def emulator_hosts(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -29,7 +29,10 @@ def test_keys_of_the_issuer_come_over_tls() -> None:
     assert from_environment(allowed).jwks_url == url
 
 
-@pytest.mark.parametrize(("name", "least"), [("event_days", 32), ("membership_days", 2)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("event_days", 32), ("membership_days", 2), ("realtime_stream_seconds", 10)],
+)
 def test_what_others_rely_on_is_kept_long_enough(name: str, least: int) -> None:
     variable = f"ACTIVATION_{name.upper()}"
     assert getattr(from_environment({variable: str(least)}), name) == least
