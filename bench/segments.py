@@ -29,6 +29,7 @@ from activation.domain.segment import Segment
 from activation.message_codec import Subscription
 from activation.ports import Batch
 from activation.services.commits import Commits
+from activation.services.kept_states import KeptStates
 from activation.services.parcels import Parcels
 from activation.services.rule_books import RuleBooks
 from activation.services.segment_shards import MEMBERSHIPS, ShardWorker
@@ -87,7 +88,9 @@ class Place:
         bus = SqliteBus(folder / "bus.sqlite", clock, {MEMBERSHIPS: [Subscription("none")]})
         parcels = Parcels(blobs)
         books = RuleBooks(documents, parcels)
-        states = ShardStates(documents, blobs, books, parcels, clock, max_kept=shards)
+        states = ShardStates(
+            documents, blobs, books, parcels, clock, kept=KeptStates(shards, max_bytes=1 << 40)
+        )
         commits = Commits(documents, bus, clock)
         worker = ShardWorker(documents, commits, books, states, parcels, clock)
         return cls(worker, documents, clock)

@@ -25,6 +25,7 @@ from activation.domain.membership import Transition
 from activation.domain.segment import Segment
 from activation.errors import ActivationError
 from activation.ports import Batch, DeadLetter, Message, Query
+from activation.services.kept_states import KeptStates
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from tests.faults.ports import Crash
 from tests.segments.recount import memberships
@@ -342,7 +343,8 @@ class Story:
         )
         if self.processes and self.draw.random() < 0.7:
             older = self.draw.choice(self.processes)
-            worker.states._kept.update(older.states._kept)
+            for shard, (kept, _) in older.states.kept._states.items():
+                worker.states.kept.put(shard, kept)
             worker.books._books.update(older.books._books)
         self.processes.append(worker)
         return worker
@@ -353,7 +355,7 @@ class Story:
             self._act(worker, running.work)
         except Crash:
             running.failed = True
-            worker.states._kept.clear()
+            object.__setattr__(worker.states, "kept", KeptStates())
         except ActivationError:
             running.failed = True
         finally:

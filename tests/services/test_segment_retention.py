@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from activation.ports import ABSENT, Batch, Key, Message, Query, Write
 from activation.segments.minutes import MICROS, instant_of, micros_of
 from activation.services.audience_sweep import GRACE
 from activation.services.event_messages import USER_EVENTS
+from activation.services.kept_states import KeptStates
 from activation.services.parcels import object_of
 from activation.services.rule_books import RULES
 from activation.services.segment_retention import REFUSALS_KEPT
@@ -296,7 +296,7 @@ def test_the_sweep_takes_objects_of_workers_who_died(
     swept = drained(app, app.jobs.start(ann, JobKind.SWEEP).entity).result
     assert swept["segments"] == 1
     assert {one.key.path for one in app.member_blobs.list("acme")} == named
-    fresh = replace(app.shards.states, _kept=OrderedDict())
+    fresh = replace(app.shards.states, kept=KeptStates())
     assert fresh.open("acme", SHARD).state.users.names == ["ann"]
 
 

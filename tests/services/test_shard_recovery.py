@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +22,7 @@ from activation.segments.state import ShardState
 from activation.services.archive_mending import ArchiveMending
 from activation.services.event_archive import DAYS, Span
 from activation.services.event_objects import EventObjects
+from activation.services.kept_states import KeptStates
 from activation.services.segment_shards import TRANSITIONS
 from activation.services.shard_rebuild import Rebuilt, ShardRebuild
 from activation.services.shard_recovery import ShardRecovery
@@ -46,7 +47,7 @@ CLARA, DAVE, EVE = OTHERS[:3]
 
 def fresh(app: App) -> None:
     """Another process: it remembers no state."""
-    states = replace(app.shards.states, _kept=OrderedDict())
+    states = replace(app.shards.states, kept=KeptStates())
     object.__setattr__(app.shards, "states", states)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -26,6 +25,7 @@ from activation.errors import BadRequestError, ConflictError, NotFoundError, Val
 from activation.ports import Batch, Message, Query
 from activation.services.event_archive import Span
 from activation.services.event_messages import USER_EVENTS
+from activation.services.kept_states import KeptStates
 from activation.services.segment_shards import TRANSITIONS, ShardWorker
 from tests.services.support import drained
 from tests.services.unpacked import holds
@@ -96,7 +96,7 @@ def known(app: App, user_id: str = BOB) -> bool:
 def another(app: App) -> ShardWorker:
     """A worker with a memory of its own."""
     states = app.shards.states
-    return replace(app.shards, states=replace(states, _kept=OrderedDict()))
+    return replace(app.shards, states=replace(states, kept=KeptStates()))
 
 
 def told(app: App) -> list[Transition]:

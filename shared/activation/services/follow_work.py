@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -36,6 +35,7 @@ from activation.members.user_ids import UserIds
 from activation.ports import BlobKey, Clock, Write
 from activation.services.audiences import dated
 from activation.services.follow_sends import to_be_sent
+from activation.services.kept_states import KeptStates
 from activation.services.leases import Lease
 from activation.services.members import MemberService
 from activation.services.restore_mark import marked
@@ -193,9 +193,7 @@ class FollowWork:
 
     def _opened(self, shard: int) -> OpenShard:
         """A shard, which is not kept in memory afterwards."""
-        states = replace(
-            self.shards.states, max_kept=1, _kept=OrderedDict(), _lock=threading.Lock()
-        )
+        states = replace(self.shards.states, kept=KeptStates(max_states=1))
         return states.read(self.audience.organization_id, shard)
 
     def _differing(self, wanted: Runs, ranges: list[range]) -> Difference | None:

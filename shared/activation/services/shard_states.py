@@ -7,8 +7,6 @@ steps. Every `FOLD_EVERY` steps the whole state is stored, and the deltas before
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +33,7 @@ from activation.segments.rulebook import RuleBook
 from activation.segments.seen import Seen
 from activation.segments.state import ShardState, empty_state
 from activation.services.access import retry_conflicts
+from activation.services.kept_states import Kept, KeptStates
 from activation.services.parcels import Parcels, object_of
 from activation.services.restore_mark import first_number
 from activation.services.rule_books import RuleBooks
@@ -68,14 +67,6 @@ class OpenShard:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A state in memory, with its mark."""
-
-    mark: str
-    state: ShardState
-
-
-@dataclass(frozen=True, slots=True)
 class ShardStates:
     """Opens shards and prepares their next commit. States last used stay in memory: one is good
     when its mark is the head's, or when the deltas go on from it. So a database that was taken
@@ -87,9 +78,7 @@ class ShardStates:
     parcels: Parcels
     clock: Clock
     fold_every: int = FOLD_EVERY
-    max_kept: int = 64
-    _kept: OrderedDict[tuple[str, int], Kept] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    kept: KeptStates = field(default_factory=KeptStates)
 
     @property
     def heads(self) -> Collection[SegmentShard]:
@@ -112,7 +101,7 @@ class ShardStates:
         except (ConflictError, NotFoundError) as error:
             self._require_moved(stored)
             raise ConflictError("The shard has moved on.") from error
-        self._remember(organization_id, shard, found)
+        self.kept.put((organization_id, shard), found)
         return OpenShard(organization_id, shard, stored, found.state, book)
 
     def read(self, organization_id: str, shard: int) -> OpenShard:
@@ -135,14 +124,7 @@ class ShardStates:
     def committed(self, opened: OpenShard, state: ShardState, writes: Sequence[Write]) -> None:
         """Keep a state in memory whose writes were committed."""
         head = writes[0].data or {}
-        self._remember(opened.organization_id, opened.shard, Kept(head["mark"], state))
-
-    def _remember(self, organization_id: str, shard: int, kept: Kept) -> None:
-        with self._lock:
-            self._kept[organization_id, shard] = kept
-            self._kept.move_to_end((organization_id, shard))
-            while len(self._kept) > self.max_kept:
-                self._kept.popitem(last=False)
+        self.kept.put((opened.organization_id, opened.shard), Kept(head["mark"], state))
 
     def step(self, opened: OpenShard, state: ShardState, delta: Delta) -> list[Write]:
         """Writes that make `state` the shard's, the head first: a delta, or the whole state when
@@ -223,8 +205,7 @@ class ShardStates:
 
     def _remembered(self, head: SegmentShard, book: RuleBook) -> Kept | None:
         """The state in memory, brought up to the head's, when it leads there."""
-        with self._lock:
-            kept = self._kept.get((head.organization_id, head.shard))
+        kept = self.kept.get((head.organization_id, head.shard))
         if kept is None or kept.state.version != head.version:
             return None
         there = head.snapshot_number <= kept.state.number <= head.number

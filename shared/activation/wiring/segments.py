@@ -34,12 +34,19 @@ if TYPE_CHECKING:
     from activation.services.user_erasures import Erase, UserErasures
 
 
+STATES_SHARE = 3
+"""One part in so many of a process's memory is for states of shards: who opens one, and who takes a
+step, has the old and the new one beside it, and there are requests."""
+
+
 class Segments(Distributions):
     """Services of events, segments, memberships and those who follow them."""
 
     @cached_property
     def shards(self) -> ShardWorker:
         """The evaluation of segments. Its objects lie beside the members."""
+        from activation.adapters.process_memory import memory_bytes
+        from activation.services.kept_states import KeptStates
         from activation.services.rule_books import RuleBooks
         from activation.services.segment_shards import ShardWorker
         from activation.services.shard_states import ShardStates
@@ -47,7 +54,10 @@ class Segments(Distributions):
         archive = self.event_archive
         parcels = archive.log.parcels
         books = RuleBooks(self.documents, parcels)
-        states = ShardStates(self.documents, self.member_blobs, books, parcels, self.clock)
+        kept = KeptStates(max_bytes=memory_bytes() // STATES_SHARE)
+        states = ShardStates(
+            self.documents, self.member_blobs, books, parcels, self.clock, kept=kept
+        )
         return ShardWorker(
             self.documents,
             self.commits,
