@@ -9,12 +9,20 @@ import pytest
 
 from activation.adapters.process_memory import memory_bytes
 from activation.app import App
+from activation.domain.caller import Caller
 from activation.domain.event import Event
+from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_shard import SHARDS, shard_of
 from activation.segments.rulebook import rule_book
 from activation.segments.state import Users, empty_state
 from activation.services.kept_states import NAME_BYTES, Kept, KeptStates
+from activation.services.rule_books import RuleBooks
 from tests.conftest import START
+
+DRAFT = {
+    "type": "INDEPENDENT",
+    "rules": [{"event_type": "orders", "operator": "GTE", "value": 1, "window_minutes": 60}],
+}
 
 
 def kept(mark: str, users: int) -> Kept:
@@ -44,6 +52,19 @@ def test_no_more_than_so_many_are_kept() -> None:
     for shard in range(3):
         states.put(("acme", shard), kept("m", 1))
     assert [states.get(("acme", shard)) is not None for shard in range(3)] == [False, True, True]
+
+
+def test_versions_of_rules_are_kept_as_far_as_they_fit(app: App, ann: Caller) -> None:
+    """Every change of a segment makes a version of them all."""
+    books = RuleBooks(app.documents, app.shards.parcels, max_segments=10)
+    for number in range(1, 7):
+        draft = {**DRAFT, "name": f"S{number}"}
+        app.segments.create(ann, NewSegmentDraft.model_validate(draft))
+        assert len(books.current("acme").segments) == number
+    before = [books.at("acme", str(version)) for version in (5, 6)]
+    assert before[-1] is books.at("acme", "6"), "the last one is kept"
+    assert before[0] is not books.at("acme", "5"), "two of so many are too many"
+    assert books.at("acme", "2").segments == books.at("acme", "2").segments
 
 
 def test_many_tenants_find_their_shards_in_memory(app: App) -> None:

@@ -23,14 +23,19 @@ RULES = "segment_rules"
 CURRENT = "current"
 NO_RULES = "0"
 MAX_BOOKS = 32
+MAX_BOOK_SEGMENTS = 50_000
+BOOK_SEGMENT_BYTES = 4_096
+"""What a segment of a compiled version takes of memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleBooks:
-    """Compiled rules by organization and version, the last ones kept in memory."""
+    """Compiled rules by organization and version, the last ones kept in memory: so many versions
+    at most, of so many segments together, and always the last one."""
 
     documents: DocumentStore
     parcels: Parcels
+    max_segments: int = MAX_BOOK_SEGMENTS
     _books: OrderedDict[tuple[str, str], RuleBook] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,9 +74,13 @@ class RuleBooks:
         book = rule_book(self._segments(organization_id, version), version)
         with self._lock:
             self._books[key] = book
-            while len(self._books) > MAX_BOOKS:
+            while len(self._books) > 1 and self._is_full():
                 self._books.popitem(last=False)
         return book
+
+    def _is_full(self) -> bool:
+        segments = sum(len(book.segments) for book in self._books.values())
+        return len(self._books) > MAX_BOOKS or segments > self.max_segments
 
     def _segments(self, organization_id: str, version: str) -> list[Segment]:
         if version == NO_RULES:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 STATES_SHARE = 3
 """One part in so many of a process's memory is for states of shards: who opens one, and who takes a
 step, has the old and the new one beside it, and there are requests."""
+BOOKS_SHARE = 8
+"""The same for compiled rules: 40 MB for a version of ten thousand segments."""
 
 
 class Segments(Distributions):
@@ -47,14 +49,16 @@ class Segments(Distributions):
         """The evaluation of segments. Its objects lie beside the members."""
         from activation.adapters.process_memory import memory_bytes
         from activation.services.kept_states import KeptStates
-        from activation.services.rule_books import RuleBooks
+        from activation.services.rule_books import BOOK_SEGMENT_BYTES, RuleBooks
         from activation.services.segment_shards import ShardWorker
         from activation.services.shard_states import ShardStates
 
         archive = self.event_archive
         parcels = archive.log.parcels
-        books = RuleBooks(self.documents, parcels)
-        kept = KeptStates(max_bytes=memory_bytes() // STATES_SHARE)
+        memory = memory_bytes()
+        segments = memory // BOOKS_SHARE // BOOK_SEGMENT_BYTES
+        books = RuleBooks(self.documents, parcels, max_segments=segments)
+        kept = KeptStates(max_bytes=memory // STATES_SHARE)
         states = ShardStates(
             self.documents, self.member_blobs, books, parcels, self.clock, kept=kept
         )
