@@ -12,13 +12,13 @@ from activation.adapters.clock import MovableClock
 from activation.adapters.embedded.bus import SqliteBus
 from activation.app import App
 from activation.domain.caller import Caller
-from activation.domain.event import Event
+from activation.domain.event import Event, read_event
 from activation.domain.event_archive import FOLDER
 from activation.domain.retention_run import RetentionRun, RunDraft
 from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_replay import ShardReplay
 from activation.domain.segment_shard import SHARDS, shard_of
-from activation.errors import ConflictError, StorageUnavailableError
+from activation.errors import ConflictError, StorageUnavailableError, ValidationError
 from activation.ports import Batch, BlobKey, Key, Message, Query
 from activation.segments.event_file import events_of, file_table
 from activation.services.event_archive import DAYS, EventArchive, Span
@@ -112,6 +112,24 @@ def test_what_was_counted_is_read_back_whole_from_log_and_archive(
     assert known(app.event_archive, since, "u3") == in_order(mine)
     cut = known(app.event_archive, clock.now() - HOUR)
     assert cut == in_order([one for one in sample if one.timestamp >= clock.now() - HOUR])
+
+
+def test_an_event_of_any_version_lets_the_others_be_archived(
+    app: App, clock: MovableClock, sample: list[Event]
+) -> None:
+    """One has a version for which there is no room; it was counted before that was refused."""
+    row = {"user_id": "u3", "event_type": "orders", "event_id": "far"}
+    with pytest.raises(ValidationError) as caught:
+        read_event({**row, "schema_version": 2**31}, clock.now())
+    assert caught.value.field == "schema_version"
+    last = read_event({**row, "schema_version": 2**31 - 1}, clock.now())
+    beyond = last.model_copy(update={"schema_version": 10**18, "event_id": "beyond"})
+    count(app, [*sample, last, beyond])
+    assert app.event_archiver.run(ORGANIZATION, ALL, now=True)
+    found = known(app.event_archive, clock.now() - DAY)
+    assert [one.event_id for one in found] == sorted(
+        one.event_id for one in [*sample, last, beyond]
+    )
 
 
 def test_an_earlier_step_sees_what_was_counted_by_then(

@@ -26,6 +26,8 @@ from activation.domain.user_erasure import ERASED, is_pseudonym
 from activation.errors import ValidationError
 
 SCHEMA_VERSION = 2
+MAX_SCHEMA_VERSION = 2**31 - 1
+"""What the archive has room for."""
 """The newest version whose fields we all know."""
 MAX_LATE = timedelta(hours=24)
 MAX_AHEAD = timedelta(minutes=5)
@@ -78,7 +80,7 @@ class Event(Value):
     event_id: str = Field(default="", max_length=MAX_ID_LENGTH)
     session_id: str | None = Field(default=None, max_length=MAX_ID_LENGTH)
     device_id: str | None = Field(default=None, max_length=MAX_ID_LENGTH)
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=MAX_SCHEMA_VERSION)
 
     @field_validator("user_id", "event_id", "session_id", "device_id")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from activation.domain.entity import Draft, Entity, Instant, Value
-from activation.domain.event import MAX_ID_LENGTH, SCHEMA_VERSION, EventType
+from activation.domain.event import MAX_ID_LENGTH, MAX_SCHEMA_VERSION, SCHEMA_VERSION, EventType
 
 MAX_BATCH_EVENTS = 5_000
 
@@ -25,7 +25,12 @@ EVENT_FIELDS: dict[str, Any] = {
     },
     "session_id": {"type": "string", "maxLength": MAX_ID_LENGTH},
     "device_id": {"type": "string", "maxLength": MAX_ID_LENGTH},
-    "schema_version": {"type": "integer", "minimum": 1, "default": SCHEMA_VERSION},
+    "schema_version": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_SCHEMA_VERSION,
+        "default": SCHEMA_VERSION,
+    },
 }
 EVENT_SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 import pydantic_core
 
-from activation.domain.event import Event
+from activation.domain.event import MAX_SCHEMA_VERSION, Event
 from activation.errors import StorageUnavailableError
 from activation.segments.codec import pack, unpack
 
@@ -80,7 +80,7 @@ def log_table(data: bytes, shard: int) -> pa.Table:
             pa.array(ids, pa.string()),
             pa.array(sessions, pa.string()),
             pa.array(devices, pa.string()),
-            pa.array(versions, pa.int32()),
+            pa.array([min(one, MAX_SCHEMA_VERSION) for one in versions], pa.int32()),
             pa.array([orjson.dumps(one).decode() for one in attributes], pa.string()),
             pa.array(np.full(count, shard, np.int32)),
             pa.array(np.full(count, header["number"], np.int64)),
