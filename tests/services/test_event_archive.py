@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import duckdb
@@ -13,7 +14,7 @@ from activation.adapters.embedded.bus import SqliteBus
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.event import Event, read_event
-from activation.domain.event_archive import FOLDER
+from activation.domain.event_archive import FOLDER, EventObject, RetiredObject
 from activation.domain.retention_run import RetentionRun, RunDraft
 from activation.domain.segment_record import NewSegmentDraft
 from activation.domain.segment_replay import ShardReplay
@@ -21,7 +22,7 @@ from activation.domain.segment_shard import SHARDS, shard_of
 from activation.errors import ConflictError, StorageUnavailableError, ValidationError
 from activation.ports import Batch, BlobKey, Key, Message, Query
 from activation.segments.event_file import events_of, file_table
-from activation.services.event_archive import DAYS, EventArchive, Span
+from activation.services.event_archive import DAYS, MAX_RETIRED, EventArchive, Span
 from activation.services.event_archiver import EventArchiver
 from activation.services.event_log import LOG
 from activation.services.event_messages import (
@@ -211,6 +212,34 @@ def test_a_database_that_was_taken_back_finds_what_was_replaced_since(
     assert known(app.event_archive, events[0].timestamp) == in_order(events)
     assert app.event_archiver.tidy(ORGANIZATION) == 3
     assert known(app.event_archive, events[0].timestamp) == in_order(events)
+
+
+def test_a_day_remembers_so_many_replaced_objects(app: App, clock: MovableClock) -> None:
+    """Events that come late all day long replace objects all day long."""
+    archive = replace(app.event_archive, max_retired=10)
+    archiver = EventArchiver(archive)
+    clock.set(clock.now().replace(minute=0))
+    began, events = clock.now(), list[Event]()
+    for number in range(60):
+        events.append(event(number, "ann", began))
+        count(app, events[-1:])
+        assert archiver.run(ORGANIZATION, ALL, now=True)
+        clock.sleep(60)
+        assert len(archive.day(ORGANIZATION, f"{began:%Y-%m-%d}").entity.retired) <= 10
+        assert len(known(archive, began)) == number + 1
+    assert known(archive, began) == in_order(events)
+    copies = list(archive.objects.blobs.list(ORGANIZATION, "replaced/"))
+    assert 0 < len(copies) <= 10
+
+
+def test_a_busy_day_fits_into_its_document(app: App, clock: MovableClock) -> None:
+    day = app.event_archive.day(ORGANIZATION, "2026-11-21")
+    name = f"events/date=2026-11-21/hour=09/{'f' * 16}.parquet"
+    size = 99_999_999
+    one = EventObject(path=name, hour=499_999, rows=size, size_bytes=size, shards=tuple(ALL))
+    retired = RetiredObject(path=name, at=clock.now())
+    busy = day.entity.changed(objects=(one,) * 24 * 40, retired=(retired,) * MAX_RETIRED)
+    app.documents.commit(Batch([day.replaced_by(busy)]))
 
 
 def test_a_round_is_bounded_and_the_next_one_goes_on(

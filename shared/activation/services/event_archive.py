@@ -38,6 +38,10 @@ GRACE = timedelta(hours=24)
 RETIRED_FOR = timedelta(days=8)
 """How long an object that was replaced is kept: for those who still read it, and for a database
 that is taken back, which Firestore can by seven days."""
+MAX_RETIRED = 4_000
+"""How many replaced objects a day remembers, so that its document stays small; where events come
+late all the time, that is some hours. A database that is taken back further has its archive mended.
+"""
 MAX_ATTEMPTS = 20
 PAGE = 50
 LetGo = Callable[[EventDay, Write], None]
@@ -71,6 +75,7 @@ class EventArchive:
     objects: EventObjects
     log: EventLog
     clock: Clock
+    max_retired: int = MAX_RETIRED
 
     @property
     def days(self) -> Collection[EventDay]:
@@ -260,15 +265,23 @@ class EventArchive:
     ) -> Write:
         """The day with objects more, and others replaced. Those are set aside, unless nobody may
         `keep` them; `EventObjects.drop` takes them away once this is committed. What was set aside
-        long ago is deleted."""
+        long ago, or before many others, is deleted."""
         organization_id, now = day.entity.organization_id, self.clock.now()
         gone = {one.path for one in replaced}
         if keep:
             self.objects.set_aside(organization_id, replaced)
-        old = [one for one in day.entity.retired if one.at <= now - RETIRED_FOR]
-        self.objects.delete(organization_id, [one.path for one in old])
-        retired = [one for one in day.entity.retired if one not in old]
-        retired += [RetiredObject(path=one.path, at=now) for one in replaced]
+        room = max(0, self.max_retired - len(replaced))
+        over = len(day.entity.retired) - room
+        kept = [
+            one
+            for place, one in enumerate(day.entity.retired)
+            if one.at > now - RETIRED_FOR and place >= over
+        ]
+        paths = {one.path for one in kept}
+        self.objects.delete(
+            organization_id, [one.path for one in day.entity.retired if one.path not in paths]
+        )
+        retired = [*kept, *(RetiredObject(path=one.path, at=now) for one in replaced)]
         objects = [*added, *(one for one in day.entity.objects if one.path not in gone)]
         after = day.entity.changed(
             objects=tuple(sorted(objects, key=lambda one: (one.hour, one.path))),
