@@ -67,3 +67,16 @@ def test_what_was_refused_and_then_counted_is_refused_no_more(
     health = shop.app.events.health(ann)
     assert (health.status, health.dead_letters, health.refusals) == ("ok", 0, ())
     assert shop.app.bus.dead_letters(WORKER) == []
+
+
+def test_whoever_is_called_by_his_address_is_never_counted(shop: Shop, ann: Caller) -> None:
+    """His event is set aside masked, and tried again: nobody may be called like the mask."""
+    users = ("bob", "eve@example.com", "+49 170 1234567")
+    rows = [{"user_id": user, "event_type": "orders"} for user in users]
+    shop.app.bus.publish([Message(USER_EVENTS, "acme", "some", {"events": rows})])
+    shop.minutes(25)
+    assert shop.users() == {"first", "bob"}
+    [refusal] = shop.app.events.health(ann).refusals
+    assert (refusal.reason, refusal.events) == ("user_id: personal_data", 2)
+    [letter] = shop.app.bus.dead_letters(WORKER)
+    assert "example.com" not in str(letter.message.data)

@@ -145,6 +145,9 @@ def test_an_id_is_no_contact_data(field: str, text: str) -> None:
         read_event(row, NOW)
     assert (caught.value.field, caught.value.reason) == (field, "personal_data")
     assert text not in caught.value.message
+    with pytest.raises(ValidationError) as again:
+        read_event(masked(row), NOW)
+    assert (again.value.field, again.value.reason) == (field, "personal_data")
 
 
 def test_contact_data_in_attributes_is_masked_wherever_it_stands() -> None:

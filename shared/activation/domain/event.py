@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from activation.domain.entity import Instant, Value, timestamp
-from activation.domain.personal_data import is_contact_data, masked
+from activation.domain.personal_data import MASK, is_contact_data, masked
 from activation.domain.user_erasure import ERASED, is_pseudonym
 from activation.errors import ValidationError
 
@@ -159,9 +159,11 @@ def _named(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_contact_data(fields: Mapping[str, Any]) -> None:
+    """Refuse ids that are, or were before they were set aside, contact data: whose ids are all
+    masked the same way is not one user."""
     for name in _IDS:
         value = fields.get(name)
-        if isinstance(value, str) and is_contact_data(value):
+        if isinstance(value, str) and (MASK in value or is_contact_data(value)):
             raise ValidationError(
                 "An id is no e-mail address and no phone number: send a hash of it.",
                 field=name,
