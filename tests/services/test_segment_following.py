@@ -659,3 +659,12 @@ def test_a_mark_that_came_after_the_end_is_taken_away(shop: Shop, clock: Movable
     shop.minutes(2)
     assert shop.app.documents.get(write.key) is None
     assert shop.app.due.run()["segment_follows"] == 0
+
+
+def test_all_that_are_due_are_woken_in_their_minute(app: App, clock: MovableClock) -> None:
+    """However many audiences follow segments: each is promised to be in step within two minutes."""
+    names = [f"audience-{number}" for number in range(450)]
+    for start in range(0, len(names), 150):
+        some = names[start : start + 150]
+        app.documents.commit(Batch([mark_write("acme", name, clock.now()) for name in some]))
+    assert app.due.run()["segment_follows"] == len(names)

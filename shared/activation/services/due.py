@@ -40,6 +40,8 @@ from activation.services.segment_followers import (
 PAGE = 200
 SHARDS, SHARD_PAGE = "segment_shards", 5_000
 """Shards are looked at every minute: all of them are found at once."""
+FOLLOW_PAGE = 5_000
+"""Audiences that follow segments may all come up every minute."""
 ARCHIVES = "event_archives"
 
 
@@ -192,7 +194,9 @@ class DueService:
         """Audiences whose segment has changed, whose worker fell silent, or that are to be looked
         after."""
         now = self.clock.now()
-        due = [one for name in (MARKS, FOLLOWS) for one in self.documents.due(name, now, PAGE)]
+        due = [
+            one for name in (MARKS, FOLLOWS) for one in self.documents.due(name, now, FOLLOW_PAGE)
+        ]
         audiences = sorted({_address(one) for one in due})
         messages = [follow_message(*one, self.clock, new_id(now)) for one in audiences]
         if messages:
@@ -201,7 +205,7 @@ class DueService:
 
     def _sends(self) -> int:
         """Audiences whose platforms are to get what followed from their segments."""
-        due = self.documents.due(SENDS, self.clock.now(), PAGE)
+        due = self.documents.due(SENDS, self.clock.now(), FOLLOW_PAGE)
         messages = [followed_message(*_address(one), self.clock) for one in due]
         if messages:
             self.commits.bus.publish(messages)
