@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -393,6 +394,34 @@ def test_an_object_that_cannot_be_read_keeps_no_other_from_being_archived(
     assert app.documents.count(Query(ORGANIZATION, LOG)) == 0
     clock.sleep(3 * 24 * 3600)
     assert app.event_archiver.tidy(ORGANIZATION) == 0
+
+
+def test_a_logged_step_that_is_lost_keeps_no_other_from_being_archived(
+    app: App, clock: MovableClock
+) -> None:
+    """It is looked at again hours later, and not again and again in the meantime."""
+    noise = random.Random(1)
+    large = [event(n, "ann", clock.now(), session_id=None) for n in range(90)]
+    for one in large:
+        one.attributes["noise"] = noise.randbytes(7_500).hex()
+    count(app, [event(100, "ann", clock.now()), event(101, "bob", clock.now())])
+    count(app, large)
+    count(app, [event(102, "ann", clock.now()), event(103, "bob", clock.now())])
+    [lost] = [one for one in app.event_archive.log.everything(ORGANIZATION) if "object" in one.data]
+    app.event_archive.log.parcels.blobs.delete(BlobKey(ORGANIZATION, lost.data["object"]))
+    clock.sleep(3601)
+    assert app.due.run()["event_archives"] == 2
+    asked = _asked(app)
+    app.event_worker.run(asked)
+    archived = [
+        one.event_id
+        for name in named(app)
+        for one in events_of(app.event_archive.objects.table(ORGANIZATION, name))
+    ]
+    assert sorted(archived) == ["o100", "o101", "o103"]
+    assert app.due.run()["event_archives"] == 0
+    clock.sleep(6 * 3600)
+    assert app.due.run()["event_archives"] == 2
 
 
 def fees_from(value: int, field: str = "ship.fee") -> NewSegmentDraft:

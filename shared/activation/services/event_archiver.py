@@ -7,6 +7,7 @@ committed is never read from the log again. So it may die anywhere, and any numb
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -117,17 +118,31 @@ class EventArchiver:
     ) -> _Taken:
         log, shard = self.archive.log, progress.entity.shard
         counted = self.archive.counted(organization_id, shard)
-        taken = _Taken(progress, counted, 0, [], True)
+        taken = _Taken(progress, progress.entity.number, 0, [], True)
         for document in log.steps(organization_id, shard, progress.entity.number, counted):
             if not room.left:
                 taken.done = False
-                break
-            taken.tables.append(log_table(log.parcels.opened(document), shard))
+                return taken
+            data = self._logged(document)
+            if data is None:
+                return taken
+            taken.tables.append(log_table(data, shard))
             room.take(taken.tables[-1])
             taken.number, taken.steps = number_of(document), taken.steps + 1
-        if taken.done:
-            taken.number = counted
+        taken.number = counted
         return taken
+
+    def _logged(self, document: Document) -> bytes | None:
+        """A logged step; None when it is named and not there: its shard is archived up to it, and
+        keeps no other from being archived."""
+        try:
+            return self.archive.log.parcels.opened(document)
+        except NotFoundError:
+            now = self.archive.documents.get(document.key)
+            if now is None or now.revision != document.revision:
+                raise  # archived, or erased from, meanwhile
+        observability.event("logged events lost", level=logging.ERROR, step=document.key.id)
+        return None
 
     # committing -------------------------------------------------------------------------------
 
