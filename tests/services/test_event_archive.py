@@ -396,23 +396,29 @@ def test_an_object_that_cannot_be_read_keeps_no_other_from_being_archived(
     assert app.event_archiver.tidy(ORGANIZATION) == 0
 
 
+def with_a_lost_step(app: App, at: datetime) -> None:
+    """Three steps of ann's shard, the second of which is so large that it lies in an object, which
+    is gone; and two of bob's."""
+    noise = random.Random(1)
+    large = [event(n, "ann", at, session_id=None) for n in range(90)]
+    for one in large:
+        one.attributes["noise"] = noise.randbytes(7_500).hex()
+    count(app, [event(100, "ann", at), event(101, "bob", at)])
+    count(app, large)
+    count(app, [event(102, "ann", at), event(103, "bob", at)])
+    log = app.event_archive.log
+    [lost] = [one for one in log.everything(ORGANIZATION) if "object" in one.data]
+    log.parcels.blobs.delete(BlobKey(ORGANIZATION, lost.data["object"]))
+
+
 def test_a_logged_step_that_is_lost_keeps_no_other_from_being_archived(
     app: App, clock: MovableClock
 ) -> None:
     """It is looked at again hours later, and not again and again in the meantime."""
-    noise = random.Random(1)
-    large = [event(n, "ann", clock.now(), session_id=None) for n in range(90)]
-    for one in large:
-        one.attributes["noise"] = noise.randbytes(7_500).hex()
-    count(app, [event(100, "ann", clock.now()), event(101, "bob", clock.now())])
-    count(app, large)
-    count(app, [event(102, "ann", clock.now()), event(103, "bob", clock.now())])
-    [lost] = [one for one in app.event_archive.log.everything(ORGANIZATION) if "object" in one.data]
-    app.event_archive.log.parcels.blobs.delete(BlobKey(ORGANIZATION, lost.data["object"]))
+    with_a_lost_step(app, clock.now())
     clock.sleep(3601)
     assert app.due.run()["event_archives"] == 2
-    asked = _asked(app)
-    app.event_worker.run(asked)
+    app.event_worker.run(_asked(app))
     archived = [
         one.event_id
         for name in named(app)
@@ -422,6 +428,22 @@ def test_a_logged_step_that_is_lost_keeps_no_other_from_being_archived(
     assert app.due.run()["event_archives"] == 0
     clock.sleep(6 * 3600)
     assert app.due.run()["event_archives"] == 2
+
+
+def test_events_do_not_wait_for_a_logged_step_that_is_lost(
+    app: App, ann: Caller, clock: MovableClock
+) -> None:
+    with_a_lost_step(app, clock.now())
+    made = app.segments.create(ann, fees_from(1)).entity
+    worked(app)
+    count(app, [event(104, "ann", clock.now()), event(105, "bob", clock.now())])
+    state = app.memberships.backfill(ann, made.segment_id)
+    assert (state.shards, state.done) == (2, 1)
+    told = app.memberships.members(ann, made.segment_id).data
+    assert sorted(one.user_id for one in told) == ["ann", "bob"]
+    with pytest.raises(StorageUnavailableError) as caught:
+        app.segment_replay.check(ORGANIZATION, shard_of("ann"))
+    assert caught.value.reason == "damaged"
 
 
 def fees_from(value: int, field: str = "ship.fee") -> NewSegmentDraft:

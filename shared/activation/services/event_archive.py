@@ -182,14 +182,19 @@ class EventArchive:
 
     def _logged(self, document: Document, damaged: Callable[[str], None] | None) -> bytes | None:
         """A logged step. Without its object, while the log still names that, what an erasure has
-        made of it; None when nothing is left."""
+        made of it; None when nothing is left. StorageUnavailableError (`damaged`) without
+        `damaged`."""
         parcels = self.log.parcels
         try:
             return parcels.opened(document)
-        except NotFoundError:
+        except NotFoundError as error:
             now = self.documents.get(document.key)
-            if damaged is None or now is None or now.revision != document.revision:
+            if now is None or now.revision != document.revision:
                 raise
+            if damaged is None:
+                raise StorageUnavailableError(
+                    "Logged events are missing.", reason=DAMAGED
+                ) from error
         found = rewritten(parcels, document)
         if found is None:
             damaged(document.key.id)
