@@ -60,7 +60,7 @@ def users_of(message: Message) -> list[str]:
 def test_only_his_events_are_taken_out(app: App, ann: Caller, clock: MovableClock) -> None:
     come(app, [BOB, *OTHERS])
     now = clock.now()
-    foreign = {"userId": BOB, "eventType": "orders"}
+    foreign = {"user_id": "x", "userId": BOB, "eventType": "orders"}
     buried(
         app,
         clock,

@@ -25,9 +25,9 @@ from activation.services.event_messages import (
     event_messages,
     sweep_message,
 )
-from activation.services.event_rows import Bad, aside_message
+from activation.services.event_rows import Bad, aside_message, user_of
 from activation.services.shard_states import HEADS
-from activation.streaming.arrivals import OWN_LANE, Arrival, arrivals_of, user_of
+from activation.streaming.arrivals import OWN_LANE, Arrival, arrivals_of
 from activation.streaming.stepper import ShardStepper
 from tests.segments.worlds import NOON, segment
 

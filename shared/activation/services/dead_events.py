@@ -16,7 +16,7 @@ from activation.ports import Batch, Clock, Key, Message, MessageBus, Write
 from activation.segments.minutes import micros_of
 from activation.services.erasure_marks import ErasureMarks
 from activation.services.event_messages import is_task
-from activation.services.event_rows import rows_of, safe_id
+from activation.services.event_rows import rows_of, safe_id, user_of
 from activation.services.events import REFUSALS
 from activation.services.jobs import JobRun
 from activation.services.segment_shards import ShardWorker
@@ -104,8 +104,8 @@ class _Look:
         """Whether an event is of somebody who was erased at its time, at its receipt, or later.
         One without either came before the erasure that looks for its user."""
         about = row if isinstance(row, Mapping) else {}
-        user_id = about.get("user_id", about.get("userId"))
-        if not isinstance(user_id, str) or self.user_id not in (None, user_id):
+        user_id = user_of(row)
+        if not user_id or self.user_id not in (None, user_id):
             return False
         times = [one for one in (received, _instant(about.get("timestamp"))) if one is not None]
         if not times:

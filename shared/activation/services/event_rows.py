@@ -14,6 +14,7 @@ from activation.errors import ValidationError
 from activation.ports import Message
 from activation.services.event_messages import USER_EVENTS, EventBatch
 
+USER_NAMES = ("user_id", "userId")
 Row = tuple[EventBatch, Any]
 """An event as it came, with what it came in."""
 
@@ -55,6 +56,14 @@ def rows_of(data: Mapping[str, Any]) -> Sequence[Any]:
         return [data]
     rows = data["events"]
     return rows if isinstance(rows, list) else [rows]
+
+
+def user_of(row: Any) -> str:
+    """The user that `read_event` finds in a row, without reading the rest; empty without one."""
+    if not isinstance(row, Mapping):
+        return ""
+    named = [value for name, value in row.items() if name in USER_NAMES and value is not None]
+    return named[-1] if named and isinstance(named[-1], str) else ""
 
 
 def identified(row: Any, message_id: str, position: int) -> Any:

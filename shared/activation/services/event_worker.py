@@ -43,6 +43,7 @@ from activation.services.event_rows import (
     read_rows,
     rows_of,
     safe_id,
+    user_of,
 )
 from activation.services.events import EVALUATED, REFUSALS, EventMarks
 from activation.services.segment_rules import SegmentRules
@@ -151,9 +152,8 @@ class EventWorker:
     def _is_erased(self, organization_id: str, bad: Bad) -> bool:
         """Whether what cannot be counted is of somebody who was erased since it came: it is not
         kept for another try."""
-        row = bad.row if isinstance(bad.row, Mapping) else {}
-        user_id = row.get("user_id", row.get("userId"))
-        if not isinstance(user_id, str):
+        user_id = user_of(bad.row)
+        if not user_id:
             return False
         return self.shards.is_erased(organization_id, user_id, bad.batch.received_at)
 

@@ -19,9 +19,8 @@ from activation.services.event_messages import (
     is_event,
     is_task,
 )
-from activation.services.event_rows import identified, rows_of
+from activation.services.event_rows import identified, rows_of, user_of
 
-USER_NAMES = ("user_id", "userId")
 OWN_LANE = SHARDS
 """Where tasks wait that are of no shard: in the place of one more."""
 
@@ -139,14 +138,6 @@ def by_shard(
         )
         for shard, mine in found.items()
     ]
-
-
-def user_of(row: Any) -> str:
-    """The user that `read_event` finds in a row, without reading the rest; empty without one."""
-    if not isinstance(row, Mapping):
-        return ""
-    named = [value for name, value in row.items() if name in USER_NAMES and value is not None]
-    return named[-1] if named and isinstance(named[-1], str) else ""
 
 
 def _task(message: Message, at: datetime) -> Arrival:
