@@ -54,6 +54,7 @@ COMMANDS = {
     "suppressions": "activation.cli.suppressions",
     "cache": "activation.cli.cache",
     "keys": "activation.cli.keys",
+    "audit": "activation.cli.audit",
     "twin": "activation.cli.twin",
     "dead-letters": "activation.cli.dead_letters",
 }
