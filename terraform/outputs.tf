@@ -74,3 +74,8 @@ output "dashboards" {
   description = "Dashboards by name."
   value       = { for name, dashboard in google_monitoring_dashboard.dashboard : name => dashboard.id }
 }
+
+output "sockets_image" {
+  description = "Image of the service for WebSockets, for an apply by hand; empty without one."
+  value       = join("", values(local.sockets))
+}

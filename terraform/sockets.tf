@@ -2,7 +2,7 @@
 # what everybody else reads, as itself, and answers nobody but the load balancer.
 
 locals {
-  sockets = var.sockets_image == null ? {} : { sockets = var.sockets_image }
+  sockets = { for name, image in { sockets = var.sockets_image } : name => image if image != null && image != "" }
 }
 
 resource "google_service_account" "sockets" {

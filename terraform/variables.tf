@@ -216,12 +216,12 @@ variable "secret_settings" {
 }
 
 variable "sockets_image" {
-  description = "Image of the service for WebSockets, by its digest; without it there is no service."
+  description = "Image of the service for WebSockets, by its digest; without it, or empty, there is no service."
   type        = string
   default     = null
 
   validation {
-    condition     = var.sockets_image == null || can(regex("^.+@sha256:[0-9a-f]{64}$", var.sockets_image))
+    condition     = var.sockets_image == null || var.sockets_image == "" || can(regex("^.+@sha256:[0-9a-f]{64}$", var.sockets_image))
     error_message = "The image is named by its digest: …@sha256:…"
   }
 }

@@ -79,6 +79,17 @@ def test_people_are_not_kept_in_buckets_after_erasure(applied: Applied) -> None:
     assert buckets["audit"]["retention_policy"][0]["is_locked"] is True
 
 
+def test_an_apply_by_hand_can_be_told_what_image_runs(applied: Applied) -> None:
+    """The pipeline's plan names the image; without it a plan would take the service away."""
+    assert applied.outputs["sockets_image"] == ""
+    given = '-var="sockets_image=$(terraform output -raw sockets_image)"'
+    for page in ("deployment", "operations"):
+        text = (FOLDER.parent / "docs" / f"{page}.md").read_text()
+        applies = re.findall(r"^terraform apply .*$", text, re.MULTILINE)
+        assert applies
+        assert any(given in one for one in applies), page
+
+
 def test_what_cannot_be_deleted_is_written_by_somebody(applied: Applied) -> None:
     """A locked bucket that stays empty proves nothing."""
     sink = applied.one("google_logging_project_sink", "audit")
@@ -183,11 +194,13 @@ def test_a_restored_database_is_the_one_that_everybody_may_use(
     """Rights on a database are rights on its name; the expiry of records is no part of a backup."""
     trial = Trial.of(FOLDER, tmp_path)
     values = trial.folder / "environments" / "dev.tfvars"
-    values.write_text(values.read_text() + 'database = "restored-2"\n')
+    by_hand = 'database = "restored-2"\nsockets_image = ""\n'
+    values.write_text(values.read_text() + by_hand)
     applied, findings = trial.apply("dev")
     assert findings == []
     assert applied is not None
     assert applied.outputs["environment"]["ACTIVATION_DATABASE"] == "restored-2"
+    assert applied.of("google_cloud_run_v2_service") == []
     conditions = {
         one.values["condition"][0]["expression"]
         for one in applied.of("google_project_iam_member", "function_database")
@@ -298,6 +311,7 @@ def test_the_service_for_sockets_comes_with_its_image(
     assert {(r.who, r.role) for r in rights.rights(applied) if r.on == "service/sockets"} == {
         ("agent iap", "roles/run.invoker")
     }
+    assert applied.outputs["sockets_image"] == IMAGE
     (proxy,) = applied.of("google_iap_settings", "sockets")
     assert proxy.values["access_settings"][0]["oauth_settings"][0]["programmatic_clients"]
     found = [finding for check in agreement.CHECKS for finding in check(applied)]
