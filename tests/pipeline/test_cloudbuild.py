@@ -267,6 +267,25 @@ def test_the_image_that_was_pushed_is_the_one_that_is_planned(
     assert planned is (fails == "")
 
 
+@pytest.mark.parametrize("script", ["image", "template-image"])
+def test_images_are_built_by_what_reads_their_own_ignore_file(
+    copied: Path, terraform: dict[str, str], script: str
+) -> None:
+    program = copied / "bin/docker"
+    program.write_text('#!/bin/sh\necho "$DOCKER_BUILDKIT $*" >>"$TOLD"\n')
+    program.chmod(0o755)
+    given = {"REPOSITORY": "repository", "BUILD": "b1", "TEMPLATE_IMAGE": "repository/job:1"}
+    assert run(script, copied, **terraform, **given).returncode == 0
+    (built,) = re.findall(r"^(.*)build .*--file (\S+)", (copied / "told").read_text(), re.MULTILINE)
+    assert built[0] == "1 "
+    dockerfile = ROOT / built[1]
+    own = dockerfile.with_name("Dockerfile.dockerignore")
+    ignored = (own if own.exists() else ROOT / ".dockerignore").read_text().splitlines()
+    for source in re.findall(r"^COPY (?!--)(\S+)", dockerfile.read_text(), re.MULTILINE):
+        let_in = [line[1:] for line in ignored if line.startswith("!")]
+        assert any(source == one or source.startswith(f"{one}/") for one in let_in), source
+
+
 def test_a_plan_needs_to_know_where(copied: Path, terraform: dict[str, str]) -> None:
     assert run("plan", copied, **terraform, ENVIRONMENT="prod").returncode != 0
 
