@@ -21,7 +21,7 @@ locals {
     backup  = { location = var.copies_location, key = "copies" }
     journal = { location = var.copies_location, key = "copies", delete_after_days = 60 }
     exports = { location = var.copies_location, key = "copies", soft_delete_days = 7, delete_after_days = 21 }
-    audit   = { location = var.copies_location, key = "copies", locked_days = var.audit_days }
+    audit   = { location = var.copies_location, key = "copies", locked_days = var.audit_days, delete_after_days = var.audit_days + 1 }
     sources = { key = "functions", soft_delete_days = 7 }
   } : name => merge(local.bucket_defaults, bucket) }
 }

@@ -295,7 +295,7 @@ variable "event_days" {
 }
 
 variable "audit_days" {
-  description = "How long an object in the audit bucket can be neither changed nor deleted."
+  description = "How long an object in the audit bucket can be neither changed nor deleted; then it is deleted."
   type        = number
   default     = 365
 

@@ -97,6 +97,13 @@ def test_what_cannot_be_deleted_is_written_by_somebody(applied: Applied) -> None
     assert sink["destination"] == f"storage.googleapis.com/{bucket}"
     assert sink["unique_writer_identity"] is True
     assert 'logName:"cloudaudit.googleapis.com"' in sink["filter"]
+    kept = applied.by_key("google_storage_bucket", "bucket")["audit"]
+    (ends,) = (
+        rule["condition"][0]["age"]
+        for rule in kept["lifecycle_rule"]
+        if rule["action"][0]["type"] == "Delete"
+    )
+    assert ends * 86_400 > kept["retention_policy"][0]["retention_period"]
     (line,) = re.findall(r'jsonPayload\.message="(\w+)"', sink["filter"])
     assert line in {one.event for one in METRICS}
 
