@@ -174,6 +174,11 @@ variable "min_instances" {
     condition     = alltrue([for count in values(var.min_instances) : count >= 0 && count <= 100])
     error_message = "Between 0 and 100 instances."
   }
+
+  validation {
+    condition     = length(setsubtract(keys(var.min_instances), keys(local.functions))) == 0
+    error_message = "A name is no function of the manifest: nothing would be kept warm."
+  }
 }
 
 variable "gradual_traffic" {
@@ -201,6 +206,14 @@ variable "settings" {
   validation {
     condition     = alltrue([for name in keys(var.settings) : can(regex("^ACTIVATION_[A-Z_]+$", name))])
     error_message = "Settings are named ACTIVATION_*."
+  }
+
+  validation {
+    condition = alltrue([
+      for name in keys(var.settings) :
+      !can(regex("_(BACKEND|PROJECT|DATABASE|BUCKET|KMS_KEY|SIGNING_KEY|TOPIC_PREFIX|EVENT_DAYS|ISSUER|JWKS_URL|CORS_ORIGINS)$|^ACTIVATION_PUSH_", name))
+    ])
+    error_message = "A setting is one that a variable or a resource decides: buckets, rights and rules would not follow it."
   }
 }
 

@@ -601,6 +601,20 @@ REAL: Mapping[str, Fault] = {
         "",
         "a day",
     ),
+    "setting that a bucket's rule would not follow": Fault(
+        "environments/dev.tfvars",
+        "  ACTIVATION_LOG_LEVEL",
+        '  ACTIVATION_EVENT_DAYS = "730"\n  ACTIVATION_LOG_LEVEL',
+        "",
+        "would not follow it",
+    ),
+    "instances of no function": Fault(
+        "environments/dev.tfvars",
+        "audit_days ",
+        "min_instances        = { audience = 1 }\naudit_days ",
+        "",
+        "no function of the manifest",
+    ),
     "everybody as a caller": Fault(
         "environments/dev.tfvars",
         "group:activation-developers@example.com",

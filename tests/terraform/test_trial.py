@@ -47,6 +47,14 @@ def test_only_callers_that_were_named_pass_the_proxy(applied: Applied) -> None:
     assert members == {"group:activation-operators@example.com"}
 
 
+def test_what_terraform_decides_no_setting_may_say_otherwise(applied: Applied) -> None:
+    """A bucket would delete events after 400 days that a setting promises for 730."""
+    text = (FOLDER / "variables.tf").read_text()
+    (pattern,) = re.findall(r'!can\(regex\("([^"]+)"', text)
+    decided = {*applied.outputs["environment"], "ACTIVATION_PUSH_AUDIENCE"}
+    assert [name for name in sorted(decided) if not re.search(pattern, name)] == []
+
+
 def test_the_proxy_takes_tokens_of_programs(applied: Applied) -> None:
     """Its own client takes none: the audience of the pipeline's token is one that was named."""
     settings = applied.by_key("google_iap_settings", "function")
