@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,19 @@ def test_a_refusal_of_cloud_run_is_told_without_its_words(cloud_run: CloudRun) -
 def test_the_command_that_accepts_decides_by_its_exit_code() -> None:
     assert rollout.runs([sys.executable, "-c", "pass"])()
     assert not rollout.runs([sys.executable, "-c", "raise SystemExit(3)"])()
+
+
+def test_the_page_says_how_all_functions_go_back(twin: CloudRunTwin, cloud_run: CloudRun) -> None:
+    """As typed: from wherever traffic is by now to where the build had found it."""
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    (words,) = re.findall(r"^\S+ functions/rollout\.py (shift .*)$", page, re.MULTILINE)
+    given = rollout.parsed(words.split())
+    kept = rollout.pin(cloud_run)
+    twin.deploy()
+    assert rollout.shift(cloud_run, kept, (100,), lambda: True)
+    assert twin.shares() == NEW
+    assert not rollout.shift(cloud_run, kept, given.percent, rollout.runs(given.command))
+    assert twin.shares() == OLD
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
