@@ -19,6 +19,9 @@ locals {
 
   service_filter = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = starts_with(\"${var.name}-\")"
 
+  # Who takes messages: functions, and the streaming job, which may be alone at work.
+  workers = concat(keys(local.topic_functions), [for job in keys(local.dataflow) : "${job}-stream"])
+
   # Figures that cross a line: of Google's services, and of our log-based metrics.
   threshold_alerts = merge({
     dead-letters = {
@@ -37,14 +40,14 @@ locals {
     messages-wait = {
       level     = "critical"
       title     = "Messages wait"
-      filter    = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.topic_prefix}(${join("|", keys(local.topic_functions))})\") AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
+      filter    = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = monitoring.regex.full_match(\"${local.topic_prefix}(${join("|", local.workers)})\") AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
       aligner   = "ALIGN_MAX"
       reducer   = "REDUCE_MAX"
       group_by  = ["resource.labels.subscription_id"]
       above     = 1800
       lasting   = "300s"
-      meaning   = "A function has not finished a message for half an hour: it fails, or there are too few instances."
-      to_do     = "Look at its errors and its number of instances."
+      meaning   = "A function, or the streaming job, has not finished a message for half an hour: it fails, or there are too few instances."
+      to_do     = "Look at its errors and its number of instances; of the job, at its page in Dataflow."
       alignment = "60s"
     }
     slow-api = {

@@ -266,6 +266,15 @@ def test_the_streaming_job_comes_when_it_is_asked_for(
     assert options.only is None
     function = applied.by_key("google_pubsub_subscription", "function")["process_events"]
     assert function["filter"] is None
+    (condition,) = applied.by_key("google_monitoring_alert_policy", "threshold")["messages-wait"][
+        "conditions"
+    ]
+    (watched,) = re.findall(
+        r'full_match\("([^"]+)"\)', condition["condition_threshold"][0]["filter"]
+    )
+    for made in applied.of("google_pubsub_subscription"):
+        waits = "dead" if made.name == "dead" else "work"
+        assert bool(re.fullmatch(watched, made.values["name"])) is (waits == "work"), made.address
 
 
 @pytest.mark.slow
