@@ -199,7 +199,18 @@ resource "google_cloud_run_service_iam_member" "caller" {
 # The pipeline finds services, and shifts the traffic of the functions: also of those that are new. To
 # change a service is to act as whom it runs as.
 locals {
-  deployer = var.deployer == null ? null : "serviceAccount:${var.deployer}@${var.project}.iam.gserviceaccount.com"
+  deployers = var.deployer == null ? [] : ["${var.deployer}@${var.project}.iam.gserviceaccount.com"]
+  deployer  = one([for address in local.deployers : "serviceAccount:${address}"])
+}
+
+# A build has a token for the proxy only if its account may make tokens of itself.
+resource "google_service_account_iam_member" "deployer_itself" {
+  for_each = toset(local.deployers)
+
+  service_account_id = "projects/${var.project}/serviceAccounts/${each.key}"
+  role               = "roles/iam.serviceAccountOpenIdTokenCreator"
+  member             = local.deployer
+  depends_on         = [google_project_service.api]
 }
 
 resource "google_project_iam_member" "deployer" {

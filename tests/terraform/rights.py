@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -95,6 +96,8 @@ def _target(applied: Applied, grant: Instance) -> str:
     if grant.type == "google_secret_manager_secret_iam_member":
         return f"secret/{grant.values['secret_id']}"
     argument, attribute, names = TARGETS[grant.type]
+    if stranger := re.fullmatch(r"projects/.*/serviceAccounts/(.*)@.*", grant.values[argument]):
+        return f"account/{stranger[1]}"
     of_type = {
         "google_cloud_run_service_iam_member": "google_cloudfunctions2_function",
         "google_iap_web_backend_service_iam_member": "google_compute_backend_service",
@@ -146,6 +149,7 @@ def _rollout(applied: Applied, function: Function) -> set[Right]:
     who = f"serviceAccount:activation-build@{applied.outputs['project']}.iam.gserviceaccount.com"
     return {
         Right(who, "roles/run.viewer", "project"),
+        Right(who, "roles/iam.serviceAccountOpenIdTokenCreator", "account/activation-build"),
         Right(who, "roles/run.developer", f"function/{function.name}"),
         Right(who, "roles/iam.serviceAccountUser", f"account/{function.name}"),
     }
