@@ -52,6 +52,9 @@ def test_no_more_than_so_many_are_kept() -> None:
     for shard in range(3):
         states.put(("acme", shard), kept("m", 1))
     assert [states.get(("acme", shard)) is not None for shard in range(3)] == [False, True, True]
+    assert states.get(("acme", 1)), "it is used"
+    states.put(("acme", 3), kept("m", 1))
+    assert [states.get(("acme", shard)) is not None for shard in range(4)] == [0, 1, 0, 1]
 
 
 def test_versions_of_rules_are_kept_as_far_as_they_fit(app: App, ann: Caller) -> None:

@@ -26,9 +26,9 @@ from activation.domain.user_erasure import ERASED, is_pseudonym
 from activation.errors import ValidationError
 
 SCHEMA_VERSION = 2
+"""The newest version whose fields we all know."""
 MAX_SCHEMA_VERSION = 2**31 - 1
 """What the archive has room for."""
-"""The newest version whose fields we all know."""
 MAX_LATE = timedelta(hours=24)
 MAX_AHEAD = timedelta(minutes=5)
 MAX_ID_LENGTH = 256

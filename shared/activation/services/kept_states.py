@@ -40,8 +40,10 @@ class KeptStates:
     def get(self, shard: Shard) -> Kept | None:
         """What is kept of a shard."""
         with self._lock:
-            found = self._states.get(shard)
-        return None if found is None else found[0]
+            if shard not in self._states:
+                return None
+            self._states.move_to_end(shard)
+            return self._states[shard][0]
 
     def put(self, shard: Shard, kept: Kept) -> None:
         """Keep a state, and let those go that were not used for longest."""
