@@ -95,8 +95,9 @@ resource "google_compute_security_policy" "api" {
         interval_sec = 60
       }
 
+      # Cloud Armor counts no further for a ban.
       ban_threshold {
-        count        = var.requests_per_minute * 10
+        count        = min(var.requests_per_minute * 10, 10000)
         interval_sec = 60
       }
     }

@@ -141,7 +141,7 @@ variable "cors_origins" {
 }
 
 variable "requests_per_minute" {
-  description = "What one address may ask for in a minute; ten times as much gets it banned."
+  description = "What one address may ask of a function in a minute; ten times as much, or 10,000, gets it banned."
   type        = number
   default     = 1200
 

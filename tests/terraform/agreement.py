@@ -29,6 +29,8 @@ LENGTHS = {
 """What names may have: argument, fewest and most characters."""
 
 
+MOST_COUNTED = 10_000
+"""What a rule of Cloud Armor that bans can count to."""
 FURTHEST_BACK_SECONDS = 24 * 3600
 """No alert of Cloud Monitoring can look further back."""
 
@@ -318,6 +320,17 @@ def of_watching(applied: Applied) -> Iterator[Finding]:
             yield Finding("slo", name, f"looks {back} seconds back, Google a day at most")
 
 
+def of_floods(applied: Applied) -> Iterator[Finding]:
+    """Cloud Armor counts to 10,000 for a rule that bans, and refuses what asks for more."""
+    policy = applied.one("google_compute_security_policy", "api")
+    for rule in policy["rule"]:
+        for limits in rule["rate_limit_options"]:
+            for name in ("rate_limit_threshold", "ban_threshold"):
+                count = limits[name][0]["count"]
+                if not 1 <= count <= MOST_COUNTED:
+                    yield _wrong("firewall", name, f"counts to {count}, Cloud Armor to 10000")
+
+
 def of_latencies(applied: Applied) -> Iterator[Finding]:
     """Connections that last an hour by design are in no figure that says how fast answers come."""
     services = applied.by_key("google_cloudfunctions2_function", "function")
@@ -348,6 +361,7 @@ CHECKS: tuple[Callable[[Applied], Iterator[Finding]], ...] = (
     of_names,
     of_watching,
     of_latencies,
+    of_floods,
 )
 
 

@@ -118,6 +118,17 @@ def changed(applied: Applied, address: str, change: Mapping[str, Any]) -> Applie
     return dataclasses.replace(applied, instances=instances)
 
 
+def test_a_ban_that_cannot_be_counted_is_named(applied: Applied) -> None:
+    policy = applied.one("google_compute_security_policy", "api")
+    (number,) = (n for n, rule in enumerate(policy["rule"]) if rule["rate_limit_options"])
+    path = f"rule.{number}.rate_limit_options.0.ban_threshold.0.count"
+    other = changed(applied, "google_compute_security_policy.api", {path: 12_000})
+    found = [str(finding) for finding in agreement.of_floods(other)]
+    assert len(found) == 1
+    assert "ban_threshold" in found[0]
+    assert "counts to 12000" in found[0]
+
+
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_an_outcome_the_code_does_not_expect_is_named(name: str, applied: Applied) -> None:
     address, change, words = OUTCOMES[name]
