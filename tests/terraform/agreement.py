@@ -29,6 +29,8 @@ LENGTHS = {
 """What names may have: argument, fewest and most characters."""
 
 
+MOST_TILES = 100
+"""What a dashboard of Cloud Monitoring holds."""
 MOST_COUNTED = 10_000
 """What a rule of Cloud Armor that bans can count to."""
 FURTHEST_BACK_SECONDS = 24 * 3600
@@ -302,6 +304,10 @@ def of_watching(applied: Applied) -> Iterator[Finding]:
     known = {one.values["name"] for one in applied.of("google_logging_metric")}
     texts = [json.dumps(one.values["conditions"]) for one in policies]
     texts += [one.values["dashboard_json"] for one in applied.of("google_monitoring_dashboard")]
+    for one in applied.of("google_monitoring_dashboard"):
+        tiles = len(json.loads(one.values["dashboard_json"])["mosaicLayout"]["tiles"])
+        if not 0 < tiles <= MOST_TILES:
+            yield Finding("dashboards", one.address, f"has {tiles} tiles of {MOST_TILES}")
     pattern = r"(?:logging\.googleapis\.com/user/|logging_googleapis_com:user_)(\w+)"
     for name in sorted({found for text in texts for found in re.findall(pattern, text)}):
         if not any(name in (one, f"{one}_sum", f"{one}_count", f"{one}_bucket") for one in known):

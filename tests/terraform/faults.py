@@ -556,6 +556,11 @@ OUTCOMES: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
         {"conditions.0.condition_threshold.0.filter": "logging.googleapis.com/user/nothing"},
         "is no metric of the catalogue",
     ),
+    "dashboard without a tile": (
+        'google_monitoring_dashboard.dashboard["business"]',
+        {"dashboard_json": '{"mosaicLayout": {"tiles": []}}'},
+        "has 0 tiles of 100",
+    ),
     "streams that count as slow": (
         'google_monitoring_alert_policy.threshold["slow-api"]',
         {"conditions.0.condition_threshold.0.filter": 'resource.type = "https_lb_rule"'},
