@@ -272,6 +272,10 @@ def test_the_streaming_job_comes_when_it_is_asked_for(
     (watched,) = re.findall(
         r'full_match\("([^"]+)"\)', condition["condition_threshold"][0]["filter"]
     )
+    page = (FOLDER.parent / "docs" / "streaming.md").read_text()
+    known = {one.values["name"] for one in applied.of("google_pubsub_subscription")}
+    named = set(re.findall(r"(?:`|seek )(activation-[a-z_-]+)", page))
+    assert {"activation-process_events", "activation-segments-stream"} <= named <= known
     for made in applied.of("google_pubsub_subscription"):
         waits = "dead" if made.name == "dead" else "work"
         assert bool(re.fullmatch(watched, made.values["name"])) is (waits == "work"), made.address
