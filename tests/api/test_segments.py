@@ -21,8 +21,8 @@ from activation.domain.membership import Transition
 from activation.function_manifest import subscriptions
 from activation.local import LocalServer
 from activation.message_codec import Subscription, push_body
-from activation.ports import Message
-from activation.services.events import ACCEPTED, EVALUATED, EventMarks
+from activation.ports import Key, Message
+from activation.services.events import ACCEPTED, EVALUATED, MARKS, EventMarks
 from activation.services.segment_shards import MEMBERSHIPS
 from tests.api.client import Api, code
 
@@ -788,6 +788,18 @@ def test_a_message_that_was_tried_again_hides_no_later_ones(
     assert app.events.health(ann).lag_seconds == 300, "so long did that one wait"
     clock.sleep(61)
     assert app.events.health(ann).status == "ok"
+
+
+def test_many_processes_note_what_they_do_as_seldom_as_one(app: App, clock: MovableClock) -> None:
+    """They all write the same document, which a store takes about once a second."""
+    key, revisions = Key("acme", MARKS, EVALUATED), set[str]()
+    for second in range(10):
+        for _ in range(20):
+            EventMarks(app.documents, clock).put("acme", EVALUATED, clock.now())
+            found = app.documents.get(key)
+            revisions.add(found.revision if found else "")
+        assert len(revisions) == 1 + second // 5
+        clock.sleep(1)
 
 
 def test_nothing_is_acknowledged_that_the_bus_does_not_have(

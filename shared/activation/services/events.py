@@ -103,13 +103,16 @@ class EventMarks:
         return None if found is None else EventMark.restored(found.data)
 
     def _put(self, organization_id: str, name: str, now: datetime, received_at: datetime) -> None:
-        """One attempt; who is late, for it was tried again, takes back nothing of what others
-        have noted."""
+        """One attempt, unless another process has just done so; who is late, for it was tried
+        again, takes back nothing of what others have noted."""
         key = Key(organization_id, MARKS, name)
         found = self.documents.get(key)
         newest = received_at
         if found is not None:
-            newest = max(newest, EventMark.restored(found.data).newest)
+            before = EventMark.restored(found.data)
+            if _is_fresh((before.at, before.newest), now, received_at):
+                return
+            newest = max(newest, before.newest)
         mark = EventMark(now, received_at, newest)
         revision = ABSENT if found is None else found.revision
         self.documents.commit(Batch([Write(key, mark.stored(), revision)]))
