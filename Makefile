@@ -32,12 +32,12 @@ explore: $(VENV)/.dev  ## let Hypothesis look for new examples, ten times as man
 	    -m "hypothesis and not emulator and not slow and not nightly and not exhaustive" $(ARGS)
 
 test-emulators: $(VENV)/.dev  ## run the tests on the Firestore and Pub/Sub emulators
-	$(BIN)/pytest -n auto -m emulator $(ARGS)
+	$(BIN)/pytest -n auto -m "emulator and not nightly" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## run the long tests: kill -9 while it works, archives in fresh environments
 	$(BIN)/pytest -n auto -m slow $(ARGS)
 
-test-nightly: $(VENV)/.dev  ## run more of the crash lab: every read, more pairs
+test-nightly: $(VENV)/.dev  ## run more of the crash lab (every read, more pairs), and what takes long on the emulators
 	$(BIN)/pytest -n auto -m nightly $(ARGS)
 
 test-exhaustive: $(VENV)/.dev  ## run the crash lab in all ways: second crashes, many schedules

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 WAYS = ("embedded", pytest.param("google", marks=pytest.mark.emulator))
 """The back-ends to run a test on; the second needs the Firestore emulator: `-m emulator`."""
+LONG = (WAYS[0], pytest.param("google", marks=(pytest.mark.emulator, pytest.mark.nightly)))
+"""Those for a test that takes long on the second one."""
 
 
 def on_both(metafunc: pytest.Metafunc, fixture: str) -> None:
-    """Run what asks for `fixture` on both back-ends, unless it is marked as `embedded`."""
+    """Run what asks for `fixture` on both back-ends, unless it is marked as `embedded`; what is
+    `long_on_google` runs there at night."""
     if fixture in metafunc.fixturenames:
-        embedded_only = metafunc.definition.get_closest_marker("embedded")
-        metafunc.parametrize(fixture, WAYS[:1] if embedded_only else WAYS, indirect=True)
+        marked = metafunc.definition.get_closest_marker
+        ways = LONG if marked("long_on_google") else WAYS
+        metafunc.parametrize(fixture, ways[:1] if marked("embedded") else ways, indirect=True)
 
 
 @pytest.fixture(scope="session")

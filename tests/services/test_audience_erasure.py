@@ -125,6 +125,7 @@ def backed_up(shop: Shop, audience_id: str) -> list[int]:
     return sorted(one.version for one in every_version(shop, audience_id) if one.backup)
 
 
+@pytest.mark.long_on_google
 def test_one_who_left_long_ago_leaves_earlier_versions_only(shop: Shop, app: App) -> None:
     """Later versions, which are without him, can still be restored."""
     audience_id = followed(shop)
@@ -149,6 +150,7 @@ def test_one_who_left_long_ago_leaves_earlier_versions_only(shop: Shop, app: App
     app.versions.restore(ANN, audience_id, after.members_kept_from)
 
 
+@pytest.mark.long_on_google
 def test_a_change_that_took_him_out_does_not_name_him_any_more(shop: Shop, app: App) -> None:
     """He has left the members by a delta, which says whom it removes."""
     object.__setattr__(app.store, "delta_from", 0)
@@ -171,6 +173,7 @@ def test_a_change_that_took_him_out_does_not_name_him_any_more(shop: Shop, app: 
     assert not holds(app, BOB)
 
 
+@pytest.mark.long_on_google
 def test_every_rule_that_made_a_kept_version_is_looked_at(shop: Shop, app: App) -> None:
     audience_id = followed(shop, identifier="customer_id")
     shop.bind(audience_id, identifier="phone", default_region="DE")
@@ -328,6 +331,7 @@ def test_the_same_again_after_a_crash_counts_the_same(shop: Shop, app: App) -> N
     assert receipts[0]["members"] == dict.fromkeys(audiences, 1)
 
 
+@pytest.mark.long_on_google
 def test_a_search_goes_on_where_the_last_call_has_ended(shop: Shop, app: App) -> None:
     """Every call has time for one step only."""
     audience_id = followed(shop)

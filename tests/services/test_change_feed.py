@@ -150,6 +150,7 @@ def test_changes_and_size_are_told_as_they_happen(
     )
 
 
+@pytest.mark.long_on_google
 def test_who_comes_back_with_any_id_misses_nothing_and_hears_nothing_twice(
     app: App, ann: Caller, hub: ChangeHub, clock: MovableClock
 ) -> None:

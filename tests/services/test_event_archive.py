@@ -215,6 +215,7 @@ def test_a_database_that_was_taken_back_finds_what_was_replaced_since(
     assert known(app.event_archive, events[0].timestamp) == in_order(events)
 
 
+@pytest.mark.long_on_google
 def test_a_day_remembers_so_many_replaced_objects(app: App, clock: MovableClock) -> None:
     """Events that come late all day long replace objects all day long."""
     archive = replace(app.event_archive, max_retired=10)

@@ -179,6 +179,7 @@ def test_a_change_reaches_the_platform_by_itself(live: Market) -> None:
     assert first.plan.adds == 3
 
 
+@pytest.mark.long_on_google
 def test_however_many_changes_it_is_sent_once_in_its_interval(live: Market) -> None:
     live.shop.minutes(16)
     before = len(sent_by_itself(live))
@@ -190,6 +191,7 @@ def test_however_many_changes_it_is_sent_once_in_its_interval(live: Market) -> N
     assert live.held() == keys(live.shop.users())
 
 
+@pytest.mark.long_on_google
 def test_what_is_held_is_not_sent_again_and_again(market: Market) -> None:
     """Everybody leaves: one distribution is held, and no other one piles up behind it."""
     live = begun(market)

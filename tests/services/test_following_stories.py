@@ -213,6 +213,7 @@ def test_so_it_is_in_more_stories(most_changed: int, script: Script) -> None:
     lived(most_changed, script)
 
 
+@pytest.mark.long_on_google
 @pytest.mark.parametrize("seed", [1])
 def test_a_busy_day_is_followed_step_by_step(app: App, clock: MovableClock, seed: int) -> None:
     """Nothing but users who come and go, under all of their names: compared once, then never."""

@@ -89,6 +89,7 @@ def people(count: int, start: int = 0) -> dict[str, list[str]]:
     return {"email": [digest(one.identifier_value) for one in inputs(count, start)]}
 
 
+@pytest.mark.long_on_google
 @pytest.mark.parametrize("sending", NAMES, indirect=True)
 @pytest.mark.parametrize("kind", ["incremental", "refresh"])
 def test_who_leaves_the_audience_leaves_the_platform(sending: Sending, kind: str) -> None:

@@ -198,6 +198,7 @@ def test_a_step_with_many_changes_fills_several_pages(diary: Diary) -> None:
     assert len({(one.user_id, one.seq) for one in every}) == len(every)
 
 
+@pytest.mark.long_on_google
 def test_a_page_that_found_nothing_goes_on(diary: Diary) -> None:
     diary.live(3)
     past, buyers = diary.app.past_memberships, diary.segment_ids[0]
@@ -237,6 +238,7 @@ def test_instants_that_cannot_be_told_are_refused(
     assert at(past, ann, buyers, since) == diary.members(buyers)
 
 
+@pytest.mark.long_on_google
 def test_nobody_who_was_erased_is_in_the_past(diary: Diary, ann: Caller) -> None:
     diary.live(7)
     past, buyers = diary.app.past_memberships, diary.segment_ids[0]

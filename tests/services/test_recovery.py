@@ -101,6 +101,7 @@ def test_told_again_nothing_changes(app: App, ann: Caller) -> None:
     assert {key.collection for key in size} <= {"audit", "suppression_parts"}
 
 
+@pytest.mark.long_on_google
 @pytest.mark.parametrize("seed", range(6))
 def test_any_history_comes_back_as_it_was(app: App, ann: Caller, seed: int) -> None:
     """Additions of all reasons and removals in any order; the store goes back to any of them."""
@@ -131,6 +132,7 @@ def listed_of(app: App, caller: Caller) -> list[list[str]]:
     return [[finding.reason.value for finding in one.findings] for one in checked]
 
 
+@pytest.mark.long_on_google
 @pytest.mark.parametrize("seed", range(8))
 def test_a_history_in_which_the_list_got_other_keys_comes_back(
     app: App, ann: Caller, seed: int

@@ -144,6 +144,7 @@ def test_two_ticks_of_one_slot_make_one_distribution(world: World) -> None:
     assert len(world.slots()) == 1
 
 
+@pytest.mark.long_on_google
 def test_a_slot_is_skipped_and_recorded_while_one_still_runs(world: World) -> None:
     daily = {"auto_refresh": True, "refresh_frequency": "daily", "refresh_type": "incremental"}
     world.configure(**daily)
@@ -163,6 +164,7 @@ def test_a_slot_is_skipped_and_recorded_while_one_still_runs(world: World) -> No
     assert len(world.slots()) == 2
 
 
+@pytest.mark.long_on_google
 def test_pausing_and_resuming_one_audience(world: World) -> None:
     world.configure(auto_refresh=True, refresh_frequency="daily")
     world.app.ledgers.pause_refresh(world.ann, world.audience_id, world.platform_id, paused=True)
@@ -175,6 +177,7 @@ def test_pausing_and_resuming_one_audience(world: World) -> None:
     assert len(world.slots()) == 1
 
 
+@pytest.mark.long_on_google
 def test_turning_it_on_sends_nothing_before_the_next_slot(world: World) -> None:
     world.clock.set(utc(2027, 5, 1, 4))
     world.configure(auto_refresh=True, refresh_frequency="weekly", refresh_weekday=1)
