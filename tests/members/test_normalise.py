@@ -25,10 +25,10 @@ from tests.examples import examples
 _LOCAL = st.text("aZ09.+_-' \t@é\u200b\x00", max_size=9)
 _DOMAIN = st.sampled_from(["gmail.com", "GMAIL.com", "googlemail.com", "x.de", "x", "é.fr", "a..b"])
 _EMAILS = st.builds("{}@{}".format, _LOCAL, _DOMAIN) | st.text(max_size=12)
-_PREFIXES = st.sampled_from(["+1", "001", "+49", "0", "(0)", "2", "+49 (0)"])
+_PREFIXES = st.sampled_from(["+1", "001", "+49", "49", "0", "(0)", "2", "+49 (0)"])
 _DIGITS = st.text("0123456789", min_size=7, max_size=13)
 _PHONES = st.text("+0123456789 ()-./\u2011\u00a0x", max_size=20) | st.builds(
-    "{}{}".format, _PREFIXES, _DIGITS
+    "{}{}".format, _PREFIXES, _DIGITS | _DIGITS.map("{}.0".format)
 )
 _OTHERS = (
     st.text("AZaz09+/=_-:@ .", max_size=60)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -246,6 +247,58 @@ def test_parquet_columns_keep_their_types(bench: Workbench) -> None:
     assert seven.expires_at == datetime(2027, 1, 1, tzinfo=UTC)
     assert found["8"].attributes == {"ratio": 0.5}
     assert found["8"].identifier_type is IdentifierType.CUSTOMER_ID
+
+
+def test_whole_numbers_that_became_floats_are_read_as_whole_numbers(bench: Workbench) -> None:
+    lost = float(1 << 53)
+    ids = pa.table({"customer_id": [12345.0, None, float("nan"), lost]})
+    assert _values(bench, _parquet(ids)) == (
+        ["12345"],
+        ["no_identifier"] * 2 + ["invalid_encoding"],
+    )
+    single = pa.table({"customer_id": pa.array([12345.0, float(1 << 24)], pa.float32())})
+    assert _values(bench, _parquet(single)) == (["12345"], ["invalid_encoding"])
+    lines = b'{"customer_id":12345.0}\n{"customer_id":12345678901234567890123}\n'
+    assert _values(bench, lines) == (["12345"], ["invalid_encoding"])
+
+
+def test_phones_that_became_floats_are_the_same_phones(bench: Workbench) -> None:
+    phones = pa.table({"phone": [4915112345678.0, 15112345678.0]})
+    for content in (_parquet(phones), b"phone,n\n4915112345678.0,1\n15112345678.0,2\n"):
+        results = bench.read(content, default_region="DE")
+        members = bench.members(bench.merge(results).manifest)
+        assert [m.digest for m in members] == [key_digest("+4915112345678").hex()]
+
+
+def test_parquet_types_of_other_systems_are_read(bench: Workbench) -> None:
+    moment = pa.array([1_798_761_600_000_000_001], pa.timestamp("ns", "UTC"))
+    table = pa.table(
+        {
+            "customer_id": pa.array([Decimal(12345)], pa.decimal128(38, 0)),
+            "ramp_id": pa.array([b"x" * 20]),
+            "score": pa.array([Decimal("1.50")], pa.decimal128(5, 2)),
+            "expires_at": moment,
+            "seen": moment,
+            "attributes": [{"city": "Ulm"}],
+        }
+    )
+    members = bench.members(bench.merge(bench.read(_parquet(table))).manifest)
+    assert {m.identifier_value for m in members} == {"12345", "x" * 20}
+    assert {m.score for m in members} == {1.5}
+    assert {m.expires_at for m in members} == {datetime(2027, 1, 1, tzinfo=UTC)}
+    assert members[0].attributes == {"city": "Ulm", "seen": "2027-01-01T00:00:00+00:00"}
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _values(bench: Workbench, content: bytes) -> tuple[list[str | None], list[str]]:
+    results = bench.read(content, max_reject_ratio=1)
+    members = bench.members(bench.merge(results).manifest)
+    return [m.identifier_value for m in members], [why for _, _, why in bench.rejects(results)]
 
 
 CANARY = key_digest("ann@example.com")

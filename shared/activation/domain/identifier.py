@@ -6,8 +6,12 @@ import base64
 import hashlib
 import re
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from activation.errors import ValidationError
+
+if TYPE_CHECKING:
+    from phonenumbers import PhoneNumber
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9._=:-]{0,254}")
 
@@ -83,6 +87,9 @@ _EMAIL = re.compile(
     r"@[a-z0-9_\u0080-\U0010ffff-]+(?:\.[a-z0-9_\u0080-\U0010ffff-]+)+"
 )
 _PHONE_NOISE = re.compile(r"[\s().\-/\u2010-\u2015\u2212]+")
+FLOAT = r"^([1-9][0-9]{6,14})\.0+$"
+"""Digits of a phone number that some program took for a number with a fraction."""
+_FLOAT = re.compile(FLOAT)
 _E164 = re.compile(r"\+[1-9][0-9]{7,14}")
 _NATIONAL = re.compile(r"[0-9]{4,15}")
 _GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -122,7 +129,8 @@ def phone_e164(value: str, region: str | None = None) -> str | None:
     """The E164 form; None when this is no phone number.
 
     International numbers start with + or 00. Any other is read as one of `region` (ISO 3166)
-    and must be possible there; without a region it has no E164 form.
+    and must be possible there; without a region it has no E164 form. What a spreadsheet or a data
+    frame made a float of ("4915112345678.0") are the digits before the point.
     """
     number = _dialled(value)
     if number.startswith("+"):
@@ -138,7 +146,7 @@ def lacks_region(value: str) -> bool:
 
 
 def _dialled(value: str) -> str:
-    number = value.strip(SPACES).strip()
+    number = _FLOAT.sub(r"\1", value.strip(SPACES).strip())
     if number.startswith(("+", "00")):
         number = number.replace("(0)", "", 1)
     number = _PHONE_NOISE.sub("", number)
@@ -152,10 +160,24 @@ def _national(number: str, region: str) -> str | None:
         parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException:
         return None
+    if str(parsed.national_number) == number and number.startswith(str(parsed.country_code)):
+        parsed = _of_country(number, parsed)
     if not phonenumbers.is_possible_number(parsed):
         return None
     formatted: str = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
     return formatted if _E164.fullmatch(formatted) else None
+
+
+def _of_country(number: str, parsed: PhoneNumber) -> PhoneNumber:
+    """`number`, which begins with the country code of its region: a mobile phone with this code
+    (Germany: 49 1511 ...), unless it is one without; else as `parsed`."""
+    import phonenumbers
+
+    mobile = phonenumbers.PhoneNumberType.MOBILE
+    coded = phonenumbers.parse("+" + number)
+    if phonenumbers.number_type(coded) == mobile != phonenumbers.number_type(parsed):
+        return coded
+    return parsed
 
 
 def device_id(value: str) -> str | None:

@@ -108,12 +108,28 @@ def _reason(line: bytes) -> RejectReason:
     return RejectReason.MALFORMED_JSON
 
 
-def as_text(value: Any) -> str | None:
-    """A JSON value as the text of a cell; a list of texts begins with a NUL and is joined by it."""
+def as_text(value: Any, exact: int = 1 << 53) -> str | None:
+    """A JSON value as the text of a cell; a list of texts begins with a NUL and is joined by it.
+
+    A whole number is written without a fraction, as it was before something made a float of it;
+    from `exact` on a float has lost digits, and is unreadable. NaN says nothing.
+    """
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
         return str(value)
+    if isinstance(value, float):
+        return _float_as_text(value, exact)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return LIST_MARK + LIST_MARK.join(value)
     return UNREADABLE
+
+
+def _float_as_text(value: float, exact: int) -> str | None:
+    if value != value:
+        return None
+    if not value.is_integer():
+        return UNREADABLE if abs(value) == float("inf") else str(value)
+    return str(int(value)) if abs(value) < exact else UNREADABLE

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from activation.domain.identifier import (
+    FLOAT,
     MAX_IDENTIFIER,
     SPACES,
     IdentifierType,
@@ -140,7 +141,8 @@ def _fast_phone(kind: IdentifierType, text: Any, region: str | None) -> Any:
     if pc.all(done).as_py() in (True, None):
         return text
     rest = text.filter(pc.invert(done))
-    dialled = pc.replace_substring_regex(rest, _NOISE, "")
+    dialled = pc.replace_substring_regex(rest, FLOAT, r"\1")
+    dialled = pc.replace_substring_regex(dialled, _NOISE, "")
     abroad = pc.binary_join_element_wise("+", pc.utf8_slice_codeunits(dialled, 2), "")
     dialled = pc.if_else(pc.starts_with(dialled, "00"), abroad, dialled)
     if region in _AMERICAN_REGIONS:

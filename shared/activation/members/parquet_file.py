@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import IO, Any
 
 from activation.errors import PayloadTooLargeError, UploadRefusedError
@@ -101,6 +102,7 @@ def block_of(batch: Any, row: int, position: int) -> Block:
     columns: dict[str, Any] = {}
     literals: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        column = _in_microseconds(column)
         columns[name] = _text(column)
         if not _is_text(column.type):
             literals[name] = _literals(column)
@@ -125,7 +127,20 @@ def _text(column: Any) -> Any:
         return column.cast(pa.string())
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         return column.cast(pa.string())
-    return pa.array([_cell(value) for value in column.to_pylist()], pa.string())
+    exact = 1 << 24 if pa.types.is_float32(column.type) else 1 << 53
+    return pa.array([_cell(value, exact) for value in column.to_pylist()], pa.string())
+
+
+def _in_microseconds(column: Any) -> Any:
+    """A column of times as Python can hold them."""
+    import pyarrow as pa
+
+    kind = column.type
+    if getattr(kind, "unit", None) != "ns":
+        return column
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    return column.cast(pa.time64("us") if pa.types.is_time(kind) else pa.duration("us"), safe=False)
 
 
 def _check_text(column: Any) -> None:
@@ -137,14 +152,26 @@ def _check_text(column: Any) -> None:
         raise refused("The values of the file are too long.", "line_too_long")
 
 
-def _cell(value: Any) -> str | None:
+def _cell(value: Any, exact: int) -> str | None:
     from activation.members.ndjson import as_text
 
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
     if isinstance(value, bytes):
+        return _octets(value)
+    if isinstance(value, Decimal):
+        whole = value == value.to_integral_value()
+        return str(int(value)) if whole else format(value.normalize(), "f")
+    return as_text(value, exact)
+
+
+def _octets(value: bytes) -> str:
+    """Bytes that hold printable text (some writers do not mark texts) as it, others as hex."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
         return value.hex()
-    return as_text(value)
+    return text if text.isprintable() else value.hex()
 
 
 def _literals(column: Any) -> Any:
@@ -153,7 +180,7 @@ def _literals(column: Any) -> Any:
     import pyarrow as pa
 
     def literal(value: Any) -> str | None:
-        plain = value.hex() if isinstance(value, bytes) else value
+        plain = _octets(value) if isinstance(value, bytes) else value
         text = orjson.dumps(plain, default=str).decode()  # NaN and infinity become null
         return None if text == "null" else text
 

@@ -226,7 +226,7 @@ class Encoder:
         holder = self.columns.named(Role.ATTRIBUTES)
         given, name = block.attributes, holder.column if holder else "attributes"
         if given is None and holder is not None:
-            given = block.columns[holder.column]
+            given = block.literals.get(name, block.columns[name])
         if given is not None:
             given, bad = attributes.checked_objects(given)
             faults.add(name, RejectReason.INVALID_ATTRIBUTES, bad)
