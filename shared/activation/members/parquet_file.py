@@ -101,8 +101,7 @@ def block_of(batch: Any, row: int, position: int) -> Block:
 
     columns: dict[str, Any] = {}
     literals: dict[str, Any] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        column = _in_microseconds(column)
+    for name, column in zip(batch.schema.names, map(_in_microseconds, batch.columns), strict=True):
         columns[name] = _text(column)
         if not _is_text(column.type):
             literals[name] = _literals(column)
