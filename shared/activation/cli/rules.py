@@ -31,7 +31,7 @@ are string, boolean and instant. `activation operators` lists the operators.
 """
 DERIVE_EPILOG = """\b
 Example:
-  activation derive "German adults" --from "Everybody" --rule "country = DE" --rule "age:number > 17"
+  activation derive "German adults" --from "All" --rule "country = DE" --rule "age:number > 17"
 
 The members of the new audience are those of the other one that the rules choose, now and after
 every change.
