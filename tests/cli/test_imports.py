@@ -127,8 +127,10 @@ def test_a_file_that_cannot_be_an_import_is_refused(
 
 def test_an_import_that_rejects_too_much_fails(program: Program, file_of: FileOf) -> None:
     file = file_of("bad.csv", "email\nann@example.com\n" + "nobody\n" * 9)
-    said = program.fails(1, "import", str(file), "--audience", "A", "--create")
-    assert "too_many_rejects" in said
+    result = program("import", str(file), "--audience", "A", "--create")
+    assert result.exit_code == 1
+    assert "too_many_rejects" in result.stderr
+    assert "10 rows\n" in result.stdout
 
 
 def test_an_unknown_audience_is_not_made_unasked(program: Program, file_of: FileOf) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from activation.cli.output import (
     table,
     text_of,
 )
+from tests.cli.conftest import Program
 
 
 def printed(part: Any) -> list[str]:
@@ -27,6 +30,20 @@ def printed(part: Any) -> list[str]:
     text = console.file
     assert isinstance(text, io.StringIO)
     return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def test_what_others_wrote_stays_as_it_is(
+    program: Program, file_of: Callable[[str, str], Path]
+) -> None:
+    name = "Sale [final] [/red]"
+    file = file_of(
+        "people [final].csv", "email,country\na@example.com,DE\nb@example.com,FR\nx,DE\n"
+    )
+    said = program.ok("import", str(file), "--audience", name, "--create")
+    assert f"{file}.rejects.csv" in said
+    assert f"{name} is under legal hold" in program.ok("retention", "hold", name, "--reason", "x")
+    derived = program.ok("derive", "Germans", "--from", name, "--rule", "country = DE")
+    assert f"1 members of {name!r}" in derived
 
 
 def test_numbers_stand_below_each_other() -> None:

@@ -81,6 +81,7 @@ def test_previews_what_rules_choose(loyal: Program) -> None:
 def test_derives_an_audience(loyal: Program) -> None:
     made = loyal.json("derive", "Germans", "--from", "Loyal", "--rule", "country = DE")
     assert made["derived_from"]["source_audience_id"]
+    assert (made["status"], made["size"]) == ("active", 2)
     assert loyal.json("audiences", "show", "Loyal")["derived_count"] == 1
     assert made["derived_from"]["source_audience_id"] in loyal.ok("audiences", "show", "Germans")
 

@@ -9,7 +9,7 @@ import click
 
 from activation.cli.api import Api, connected
 from activation.cli.options import Group, options
-from activation.cli.output import facts, moment, output, percent, size, table
+from activation.cli.output import facts, moment, output, percent, plain, size, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -114,7 +114,7 @@ def follow(
         found = find_audience(api, audience)
         body = {"segment": binding(api, segment, identifier, hash_rule, region)}
         shown = api.put(f"/audiences/{found['audience_id']}", body)
-    output().answer(shown, f"{shown['name']!r} follows the segment.")
+    output().answer(shown, f"{plain(repr(shown['name']))} follows the segment.")
 
 
 @audiences.command("unfollow")
@@ -124,7 +124,7 @@ def unfollow(audience: str) -> None:
     with connected(options()) as api:
         found = find_audience(api, audience)
         shown = api.put(f"/audiences/{found['audience_id']}", {"segment": None})
-    output().answer(shown, f"{shown['name']!r} keeps its {shown['size']:,} members.")
+    output().answer(shown, f"{plain(repr(shown['name']))} keeps its {shown['size']:,} members.")
 
 
 def binding(

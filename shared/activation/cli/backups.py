@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from activation.cli.options import Group, options
-from activation.cli.output import Output, facts, moment, output, size, table
+from activation.cli.output import Output, facts, moment, output, plain, size, table
 from activation.cli.stores import opened
 
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ def _notes(made: StoreBackup, data_folder: str) -> list[str]:
     notes = []
     if not made.holds_keys:
         notes.append(
-            f"\n[yellow]The keys are NOT in this backup.[/yellow] Keep {data_folder}/keys.json "
-            "somewhere else, or use --passphrase-file: without it nobody can restore."
+            "\n[yellow]The keys are NOT in this backup.[/yellow] Keep "
+            f"{plain(data_folder)}/keys.json somewhere else, or use --passphrase-file: without it nobody can restore."
         )
     if made.missing:
         notes.append(f"[red]{made.missing} objects are missing in the store itself.[/red]")

@@ -11,7 +11,7 @@ import click
 from activation.cli.api import connected
 from activation.cli.audiences import find_audience
 from activation.cli.options import Command, options
-from activation.cli.output import actor, facts, moment, output, percent, table, text_of
+from activation.cli.output import actor, facts, moment, output, percent, plain, table, text_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +59,7 @@ def compare(
             api.save(f"{versions}/diff?{urlencode({**numbers, 'format': written})}", target)
     report = comparison_report(found)
     if target is not None:
-        report.append(f"\n  Members that were added or removed: [bold]{target}[/bold]")
+        report.append(f"\n  Members that were added or removed: [bold]{plain(target)}[/bold]")
     output().answer({**found, "diff_file": str(target) if target else None}, *report)
 
 

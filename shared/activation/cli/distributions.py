@@ -11,7 +11,7 @@ from activation.cli.api import Api, connected
 from activation.cli.audiences import find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
-from activation.cli.output import duration, facts, moment, output, percent, size, table
+from activation.cli.output import duration, facts, moment, output, percent, plain, size, table
 from activation.cli.platforms import find_platform
 from activation.cli.progress import follow_distributions, waits_for
 
@@ -126,19 +126,19 @@ def plan_report(found: dict[str, Any]) -> list[RenderableType]:
                 "estimated matches": found["estimated_matches"],
             }
         ),
-        *(f"  [yellow]{warning}[/yellow]" for warning in found["warnings"]),
+        *(f"  [yellow]{plain(warning)}[/yellow]" for warning in found["warnings"]),
     ]
 
 
 def distribution_report(jobs: list[tuple[str, dict[str, Any]]]) -> list[RenderableType]:
     """Results of distributions, one a row: planned = sent + rejected + pending."""
     report: list[RenderableType] = [table(COLUMNS, [(name, *_results(job)) for name, job in jobs])]
-    for name, job in jobs:
+    for name, job in ((plain(name), job) for name, job in jobs):
         reasons = job["progress"]["rejected_by_reason"]
         report += [f"  {name} rejected {count:,}: {reason}" for reason, count in reasons.items()]
         waits = waits_for(job)
         if waits is not None:
-            report.append(f"  [yellow]{name}: {waits}[/yellow]")
+            report.append(f"  [yellow]{name}: {plain(waits)}[/yellow]")
         if job["status"] in ("completed", "partial") and not job["match_results"]["final"]:
             shown = f"activation distributions show {job['distribution_id']}"
             report.append(f"  Matches of {name} are not counted yet; look again with `{shown}`.")
@@ -258,7 +258,7 @@ def rejects(distribution_id: str, target: Path | None) -> None:
             click.echo(api.download(path)[1], nl=False)
             return
         api.save(path, target)
-    output().answer({"file": str(target)}, f"  Written to [bold]{target}[/bold].")
+    output().answer({"file": str(target)}, f"  Written to [bold]{plain(target)}[/bold].")
 
 
 @distributions.command("requests")

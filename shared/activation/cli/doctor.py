@@ -12,7 +12,7 @@ import click
 
 from activation.cli.group import Failure
 from activation.cli.options import Command, Options, options
-from activation.cli.output import output, size
+from activation.cli.output import output, plain, size
 from activation.errors import ActivationError, InvalidStateError, NotFoundError
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def doctor() -> None:
     for finding in findings:
         mark = "[green]ok    [/green]" if finding.ok else "[red]failed[/red]"
         if not out.as_json:
-            out.line(f"{mark}  {finding.name:<12} {finding.detail}")
+            out.line(f"{mark}  {finding.name:<12} {plain(finding.detail)}")
         if finding.hint and not out.as_json:
-            out.line(f"        {'':<12} [dim]{finding.hint}[/dim]")
+            out.line(f"        {'':<12} [dim]{plain(finding.hint)}[/dim]")
     failed = sum(not finding.ok for finding in findings)
     shown = [{"check": f.name, "ok": f.ok, "detail": f.detail, "hint": f.hint} for f in findings]
     out.answer({"ok": not failed, "checks": shown}, "" if failed else "All is well.")

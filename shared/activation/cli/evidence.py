@@ -11,7 +11,7 @@ import click
 from activation.cli.api import Api, connected
 from activation.cli.group import Failure
 from activation.cli.options import Command, options
-from activation.cli.output import Output, facts, output
+from activation.cli.output import Output, facts, output, plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,7 +63,7 @@ def evidence(distribution_id: str, target: Path | None) -> None:
         return
     _write(target, pack)
     header = json.loads(pack)["header"]
-    out.answer({**header, "file": str(target)}, f"  Written to [bold]{target}[/bold].")
+    out.answer({**header, "file": str(target)}, f"  Written to [bold]{plain(target)}[/bold].")
 
 
 def _fetched(api: Api, out: Output, path: str) -> bytes:
@@ -97,7 +97,7 @@ def evidence_key(target: Path | None) -> None:
         shown.append(f"\n{found['public_key']}")
     else:
         _write(target, found["public_key"].encode())
-        shown.append(f"  Written to [bold]{target}[/bold].")
+        shown.append(f"  Written to [bold]{plain(target)}[/bold].")
     output().answer(found, *shown)
 
 

@@ -11,7 +11,7 @@ from activation.cli.api import Api, connected
 from activation.cli.audiences import TYPES, create_audience, find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
-from activation.cli.output import Output, duration, output, percent, table
+from activation.cli.output import Output, duration, output, percent, plain, table
 from activation.cli.progress import follow_import
 from activation.errors import NotFoundError
 
@@ -157,14 +157,17 @@ def import_report(job: dict[str, Any], rejects: Path | None) -> list[RenderableT
         )
         for name in ("received", "accepted", "duplicate", "rejected")
     ]
-    took = f"{counts['rows']:,} rows in {duration(job['duration_seconds'])}"
-    report: list[RenderableType] = [f"  {took}\n", table(("values", "count", "share"), rows)]
+    took = duration(job["duration_seconds"])
+    read = f"{counts['rows']:,} rows" + (f" in {took}" if took else "")
+    report: list[RenderableType] = [f"  {read}\n", table(("values", "count", "share"), rows)]
     if counts["rejected"]:
         reasons = sorted(counts["rejected_by_reason"].items(), key=lambda item: -item[1])
         report += ["", table(("rejected because", "count"), reasons)]
     if rejects is not None:
-        report.append(f"\n  Rejected rows by number, column and reason: [bold]{rejects}[/bold]")
-    report += [f"  [yellow]{warning}[/yellow]" for warning in job["warnings"]]
+        report.append(
+            f"\n  Rejected rows by number, column and reason: [bold]{plain(rejects)}[/bold]"
+        )
+    report += [f"  [yellow]{plain(warning)}[/yellow]" for warning in job["warnings"]]
     return report
 
 

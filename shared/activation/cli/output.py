@@ -33,7 +33,7 @@ class Output:
     as_json: bool
 
     def line(self, text: RenderableType = "") -> None:
-        """Print for people; `text` may hold rich markup."""
+        """Print for people; `text` may hold rich markup, and what others wrote is `plain` in it."""
         self.console.print(text, highlight=False, soft_wrap=isinstance(text, str))
 
     def answer(self, document: Any, *shown: RenderableType) -> None:
@@ -128,6 +128,13 @@ def fitted(widest: Sequence[int], least: Sequence[int], room: int) -> list[int]:
                 break
             widths[max(spare, key=widths.__getitem__)] -= 1
     return widths
+
+
+def plain(text: object) -> str:
+    """A text of others in a line of ours, with no markup in it."""
+    from rich.markup import escape
+
+    return escape(str(text))
 
 
 def facts(pairs: Mapping[str, Any]) -> RenderableType:

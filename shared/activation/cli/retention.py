@@ -10,7 +10,7 @@ from activation.cli.api import connected
 from activation.cli.audiences import find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Group, options
-from activation.cli.output import facts, moment, output, table
+from activation.cli.output import facts, moment, output, plain, table
 from activation.cli.progress import watched
 
 JOBS = ("daily", "weekly", "monthly", "lookahead")
@@ -130,7 +130,7 @@ def hold(audience: str, reason: str) -> None:
     with connected(options()) as api:
         found = find_audience(api, audience)
         held = api.put(f"/audiences/{found['audience_id']}/legal-hold", {"reason": reason})
-    output().answer(held, f"[bold]{found['name']}[/bold] is under legal hold.")
+    output().answer(held, f"[bold]{plain(found['name'])}[/bold] is under legal hold.")
 
 
 @retention.command("release")

@@ -10,8 +10,10 @@ import click
 
 from activation.cli.api import connected
 from activation.cli.audiences import TYPES, find_audience
+from activation.cli.jobs import require_done
 from activation.cli.options import Command, options
-from activation.cli.output import facts, output, percent, table
+from activation.cli.output import facts, output, percent, plain, table
+from activation.cli.progress import follow_job
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -137,8 +139,6 @@ def preview(audience: str, rules: list[dict[str, Any]], exact: bool, sample: int
 
 def preview_report(found: dict[str, Any]) -> list[RenderableType]:
     """A preview as lines and tables."""
-    from rich.markup import escape
-
     exact = found["basis"] == "exact"
     between = f"{found['matched_low']:,} to {found['matched_high']:,}"
     about = found["matched"] if exact else f"about {found['matched']:,}"
@@ -164,7 +164,7 @@ def preview_report(found: dict[str, Any]) -> list[RenderableType]:
         )
     missing = [one["variable_id"] for one in found["rules"] if not one["present"]]
     if missing and found["size"]:
-        names = escape(", ".join(map(repr, dict.fromkeys(missing))))
+        names = plain(", ".join(map(repr, dict.fromkeys(missing))))
         report.append(f"  [yellow]None of the members looked at has {names}.[/yellow]")
     if found["sample"]:
         rows = [
@@ -191,12 +191,18 @@ def preview_report(found: dict[str, Any]) -> list[RenderableType]:
 )
 def derive(name: str, source: str, rules: list[dict[str, Any]], data_type: str) -> None:
     """Make an audience of those members of another one that rules choose."""
-    with connected(options()) as api:
+    out = output()
+    with connected(options(), works=True) as api:
         origin = find_audience(api, source)["audience_id"]
         body = {"name": name, "data_type": data_type, "rules": rules}
         made = api.post("/audiences", {**body, "derived_from": {"source_audience_id": origin}})
-    output().answer(
+        path = f"/audiences/{made['audience_id']}"
+        choosing = [job for job in api.all(f"{path}/jobs") if job["kind"] == "derive"]
+        for job in choosing:
+            require_done(follow_job(api, out, job, "Choosing"))
+        made = api.get(path)
+    out.answer(
         made,
-        f"Created the audience [bold]{made['audience_id']}[/bold]; its members come from "
-        f"{source!r} and stay in step with it.",
+        f"Created the audience [bold]{made['audience_id']}[/bold]: {made['size']:,} members of "
+        f"{plain(repr(source))}, and in step with it from now on.",
     )

@@ -13,7 +13,7 @@ from activation.adapters.clock import SystemClock
 from activation.cli.api import Api
 from activation.cli.events import evaluating
 from activation.cli.options import Group, options
-from activation.cli.output import facts, moment, output, table, text_of
+from activation.cli.output import facts, moment, output, plain, table, text_of
 from activation.cli.stores import opened
 from activation.cli.watching import watch
 
@@ -158,7 +158,7 @@ def set_status(segment: str, status: str) -> None:
         found = _found(api, segment)
         after = api.put(f"/segments/{found['segment_id']}/status", {"status": status})
         drain(None)
-    output().answer(after, f"{after['name']} is {after['status']}.")
+    output().answer(after, f"{plain(after['name'])} is {after['status']}.")
 
 
 @segments.command("members")

@@ -11,7 +11,7 @@ import click
 from activation.adapters.clock import SystemClock
 from activation.cli.api import Api, RefusedError, ServerFailedError, UnreachableError, connected
 from activation.cli.options import Command, options
-from activation.cli.output import Output, moment, output
+from activation.cli.output import Output, moment, output, plain
 
 EPILOG = """\b
 Examples:
@@ -88,16 +88,9 @@ def _print(out: Output, told: Told) -> None:
     elif told.kind in ("entered", "exited"):
         colour, word = ("green", "entered") if told.kind == "entered" else ("red", "left   ")
         at = moment(told.data["happened_at"])
-        out.line(f"{at}  [{colour}]{word}[/{colour}]  {_plain(told.data['user_id'])}")
+        out.line(f"{at}  [{colour}]{word}[/{colour}]  {plain(told.data['user_id'])}")
     elif told.kind == "reset":
         members = f"{told.data['members']:,}"
         out.line(f"[yellow]Changes before are not known; {members} members now.[/yellow]")
     else:
         out.line(f"[dim]{told.data['members']:,} members[/dim]")
-
-
-def _plain(text: str) -> str:
-    """A text of others, with no markup in it."""
-    from rich.markup import escape
-
-    return escape(text)
