@@ -223,7 +223,8 @@ def _notes(made: StoreBackup, data_folder: str) -> list[str]:
     if not made.holds_keys:
         notes.append(
             "\n[yellow]The keys are NOT in this backup.[/yellow] Keep "
-            f"{plain(data_folder)}/keys.json somewhere else, or use --passphrase-file: without it nobody can restore."
+            f"{plain(data_folder)}/keys.json somewhere else, or use --passphrase-file: without it "
+            "nobody can restore."
         )
     if made.missing:
         notes.append(f"[red]{made.missing} objects are missing in the store itself.[/red]")
