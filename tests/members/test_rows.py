@@ -68,11 +68,17 @@ CELLS = [
     ("attributes", '{"a":NaN}', "invalid_attributes"),
     ("attributes", '{"a":"c@d.ef"}', "identifier_in_attributes"),
     ("attributes", '{"a":"+4915112345"}', "identifier_in_attributes"),
+    ("attributes", '{"a":"+49 (151) 12345-678"}', "identifier_in_attributes"),
+    ("attributes", '{"a":"call +49\u00a0151 1234567 after 5"}', "identifier_in_attributes"),
+    ("attributes", '{"+4915112345678":"mobile"}', "identifier_in_attributes"),
+    ("attributes", '{"a":["0049 151/1234567"]}', "identifier_in_attributes"),
     ("attributes", '{"a":"' + "x" * 9000 + '"}', "too_long"),
     ("expires_at", "tomorrow", "invalid_timestamp"),
     ("score", "inf", "invalid_score"),
     ("consent", "perhaps", "invalid_consent"),
     ("segments", "|".join(map(str, range(101))), "invalid_segments"),
+    ("segments", "vip|ann@example.com", "invalid_segments"),
+    ("segments", "+49 151 1234567", "invalid_segments"),
 ]
 FAULTS = [
     (long_row("fax", "123"), "identifier_type", "unknown_type"),
@@ -88,6 +94,18 @@ def test_every_fault_has_its_reason_and_no_value(bench: Workbench) -> None:
     assert bench.rejects(results) == expected
     counts = results[0].counts
     assert counts.received == counts.rejected == sum(counts.rejected_by_reason.values())
+
+
+def test_what_only_looks_like_a_number_stays_an_attribute(bench: Workbench) -> None:
+    kept = {
+        "a": "C++ and 2026-11-28T10:00:00+01:00",
+        "b": "+12.345.67",
+        "c": "A+1234567890 +5 % 00123",
+        "d": "1+23456789012",
+    }
+    results = bench.read(csv_file([LONG, long_row(attributes=json.dumps(kept))]))
+    members = bench.members(bench.merge(results).manifest)
+    assert [m.attributes for m in members] == [kept]
 
 
 def test_bytes_that_are_not_utf8_spoil_their_row_only(bench: Workbench) -> None:

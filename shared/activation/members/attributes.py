@@ -19,7 +19,14 @@ _ATOM = rf"({_TEXT}|-?(0|[1-9][0-9]{{0,14}})(\.[0-9]{{1,15}})?|true|false|null)"
 _FLAT = rf"^\{{({_TEXT}: ?{_ATOM}(, ?{_TEXT}: ?{_ATOM})*)?\}}$"
 """A JSON object of plain texts, numbers and words; anything richer is put to a JSON parser."""
 
-_IDENTIFIER = r'[^\s"@]@[^\s"@]+\.[A-Za-z]|"(\+|00)[1-9][0-9]{7,14}"'
+_GAP = r"[ ()./\-\x{a0}\x{202f}\x{2010}-\x{2015}]{0,3}"
+_DIGITS = rf"[1-9]({_GAP}[0-9]){{7,14}}"
+_IDENTIFIER = (
+    r'[^\s"@]@[^\s"@]+\.[A-Za-z]'
+    rf"|[^A-Za-z0-9_+]\+{_DIGITS}[^A-Za-z0-9_]"
+    rf'|"00{_GAP}{_DIGITS}"'
+)
+"""An address, a phone number with + anywhere in a text, or a text that is one with 00."""
 
 
 def built(columns: Mapping[str, Any], literals: Mapping[str, Any]) -> Any:
@@ -130,7 +137,7 @@ def refused_rows(objects: Any) -> list[tuple[RejectReason, Mask]]:
         (RejectReason.TOO_LONG, _mask(pc.greater(pc.binary_length(texts), MAX_ATTRIBUTES_BYTES)))
     ]
     octets = memoryview(_text_bytes(texts)).tobytes()
-    if b"@" in octets or b'"+' in octets or b'"00' in octets:
+    if b"@" in octets or b"+" in octets or b'"00' in octets:
         holds = _mask(pc.match_substring_regex(texts, _IDENTIFIER))
         found.append((RejectReason.IDENTIFIER_IN_ATTRIBUTES, holds))
     if UNREADABLE.encode() in octets:

@@ -11,6 +11,7 @@ from typing import Any
 from activation.domain.consent import MemberConsent
 from activation.domain.identifier import SPACES, Consent
 from activation.domain.member import MAX_SEGMENTS, RejectReason
+from activation.domain.personal_data import is_contact_data
 from activation.domain.tcf import consent_of
 from activation.members.headers import Role
 from activation.members.layout import CONSENTS, schema
@@ -85,12 +86,14 @@ def tcf(text: str) -> int:
 
 
 def labels(text: str) -> list[str] | None:
-    """Distinct labels, separated by | ; or comma. Raises ValueError when too many or too long."""
+    """Distinct labels, separated by | ; or comma. Raises ValueError when there are too many, or one
+    is too long or holds contact data."""
     parts = text.split(LIST_MARK) if text.startswith(LIST_MARK) else _SEPARATORS.split(text)
     found = [part.strip() for part in parts]
     distinct = list(dict.fromkeys(label for label in found if label))
     if len(distinct) > MAX_SEGMENTS or any(
-        len(label) > MAX_LABEL or not label.isprintable() for label in distinct
+        len(label) > MAX_LABEL or not label.isprintable() or is_contact_data(label)
+        for label in distinct
     ):
         raise ValueError(text)
     return distinct or None
