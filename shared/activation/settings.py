@@ -19,6 +19,16 @@ MIN_STREAM_SECONDS = 10
 MIN_MEMBERSHIP_DAYS = 2
 """Audiences follow segments by what was told since all members were compared: a day at most."""
 
+_SHARES = ("max_reject_ratio", "retention_max_share", "match_rate_fall")
+_LEAST = {
+    **dict.fromkeys(("max_body_bytes", "max_upload_bytes", "max_unpacked_bytes"), 1),
+    **dict.fromkeys(("lease_seconds", "lanes_per_organization", "backup_days"), 1),
+    **dict.fromkeys(("database_threshold", "segmented_threshold", "version_days"), 0),
+    **dict.fromkeys(("cache_bytes", "work_seconds", "follow_seconds", "match_poll_seconds"), 0),
+    **dict.fromkeys(("retention_free_count", "rate_reads", "rate_writes", "rate_work"), 0),
+}
+"""The least that numbers without a rule of their own can sensibly be."""
+
 
 def _setting(default: Any, doc: str, *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"doc": doc})
@@ -190,6 +200,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         raise ValidationError("ACTIVATION_JWKS_URL is no https:// address.", field="jwks_url")
     if settings.redis_url and not _is_redis(settings.redis_url):
         raise ValidationError("ACTIVATION_REDIS_URL is no redis:// address.", field="redis_url")
+    _check_numbers(settings)
     _check_telemetry(settings)
     return settings
 
@@ -212,6 +223,23 @@ def emulator_hosts(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Where Google's emulators are, by the variables that its clients read, too; empty: nowhere."""
     found = os.environ if environ is None else environ
     return {n: found.get(n, "") for n in ("FIRESTORE_EMULATOR_HOST", "PUBSUB_EMULATOR_HOST")}
+
+
+def _check_numbers(settings: Settings) -> None:
+    """A share of 20 would be no limit at all, and days below 0 would delete what is new."""
+    for name in _SHARES:
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ValidationError(
+                f"{PREFIX}{name.upper()} is a share from 0 to 1, such as 0.2.", field=name
+            )
+    for name, least in _LEAST.items():
+        if not least <= getattr(settings, name) < float("inf"):
+            raise ValidationError(f"{PREFIX}{name.upper()} is at least {least}.", field=name)
+    if settings.segmented_threshold < settings.database_threshold:
+        raise ValidationError(
+            "ACTIVATION_SEGMENTED_THRESHOLD is not below ACTIVATION_DATABASE_THRESHOLD.",
+            field="segmented_threshold",
+        )
 
 
 def _check_telemetry(settings: Settings) -> None:

@@ -30,6 +30,31 @@ def test_keys_of_the_issuer_come_over_tls() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retention_max_share", "20"),
+        ("retention_max_share", "nan"),
+        ("max_reject_ratio", "50"),
+        ("max_reject_ratio", "-0.1"),
+        ("version_days", "-1"),
+        ("backup_days", "0"),
+        ("lease_seconds", "0"),
+        ("work_seconds", "inf"),
+        ("segmented_threshold", "99999"),
+    ],
+)
+def test_a_number_that_would_switch_something_off_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        from_environment({f"ACTIVATION_{name.upper()}": value})
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize("value", ["0", "1", "0.25"])
+def test_a_share_is_from_none_to_all(value: str) -> None:
+    assert from_environment({"ACTIVATION_RETENTION_MAX_SHARE": value}).retention_max_share >= 0
+
+
+@pytest.mark.parametrize(
     ("name", "least"),
     [("event_days", 32), ("membership_days", 2), ("realtime_stream_seconds", 10)],
 )
