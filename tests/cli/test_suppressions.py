@@ -44,6 +44,15 @@ def test_identifiers_are_read_from_standard_input(store: Program) -> None:
     assert found["suppressed"]
 
 
+def test_one_answer_is_about_one_identifier(store: Program) -> None:
+    suppressions(store, "add", "-", stdin="\ufeffann@example.com\r\n\r\nbob@example.com\n")
+    assert store.json("suppressions", "check", "ann@example.com")["suppressed"]
+    for command in ("check", "remove"):
+        for lines in ("eve@example.com\nbob@example.com\n", "\n"):
+            assert "One identifier" in store.fails(2, "suppressions", command, "-", stdin=lines)
+    assert store.json("suppressions", "check", "bob@example.com")["suppressed"]
+
+
 def test_what_cannot_be_read_fails(store: Program, file_of: FileOf) -> None:
     error = store.fails(1, "suppressions", "add", "a@b.de", "nobody")
     assert "1 of 2 could not be read: NOT suppressed" in error

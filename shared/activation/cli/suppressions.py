@@ -41,9 +41,9 @@ Examples:
   activation suppressions remove ann@example.com
   activation suppressions add --global ann@example.com
 
-With - for an identifier they are read from standard input, one a line. Only keyed digests are
-stored: the list can be asked, not read. Exit code 1 when something could not be read and is
-therefore not suppressed. docs/consent.md says what a list does, and what --global means.
+With - for an identifier it is read from standard input (`add`: many, one a line). Only keyed
+digests are stored: the list can be asked, not read. Exit code 1 when something could not be read
+and is therefore not suppressed. docs/consent.md says what a list does, and what --global means.
 """
 
 
@@ -243,7 +243,8 @@ def add(
 def _values(given: Iterable[str]) -> Iterator[str]:
     for value in given:
         if value == "-":
-            yield from (line.strip() for line in sys.stdin if line.strip())
+            lines = (line.strip("\ufeff").strip() for line in sys.stdin)
+            yield from filter(None, lines)
         else:
             yield value
 
@@ -320,8 +321,12 @@ def remove(
 
 
 def _single(identifier: str) -> str:
-    """The identifier, or the first line of standard input for `-`."""
-    return next(_values([identifier]), "")
+    """The identifier, or the line of standard input for `-`; UsageError for none or several, which
+    one answer would not be about."""
+    found = list(_values([identifier]))
+    if len(found) != 1:
+        raise click.UsageError(f"One identifier at a time; standard input holds {len(found)}.")
+    return found[0]
 
 
 def _report(result: dict[str, Any]) -> list[RenderableType]:
