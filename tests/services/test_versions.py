@@ -242,6 +242,23 @@ def test_segments_have_the_sizes_of_the_members_there_are(app: App, ann: Caller)
     assert [(one.segment_id, one.size) for one in now.segments] == [("vip", 7), ("new", 0)]
 
 
+def test_labels_that_members_carry_stay_listed(app: App, ann: Caller) -> None:
+    made = audience_of(app, ann)
+    vip, gold = (
+        MemberInput(
+            identifier_type=IdentifierType.EMAIL,
+            identifier_value=f"{label}@x.de",
+            segments=(label,),
+        )
+        for label in ("vip", "gold")
+    )
+    before = add(app, ann, made.audience_id, [vip])
+    add(app, ann, made.audience_id, [gold])
+    app.versions.restore(ann, made.audience_id, before.version, definition_only=True)
+    now = current(app, ann, made.audience_id)
+    assert {one.segment_id: one.size for one in now.segments} == {"vip": 1, "gold": 1}
+
+
 def test_a_name_that_is_taken(app: App, ann: Caller, audience: Audience) -> None:
     audience_of(app, ann, "Loyal")
     with pytest.raises(NameTakenError):

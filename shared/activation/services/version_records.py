@@ -11,7 +11,7 @@ from activation.domain.audience import Audience
 from activation.domain.caller import Caller
 from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest
-from activation.domain.member import Member
+from activation.domain.member import MAX_LISTED_SEGMENTS, Member
 from activation.domain.version import (
     MAX_SAMPLES,
     AudienceVersion,
@@ -148,7 +148,7 @@ def definition_of(
     keep_members: bool = False,
 ) -> dict[str, Any]:
     """The fields of an audience that takes the definition of a version; where it keeps its
-    members, its segments keep their sizes."""
+    members, its segments keep their sizes, and labels that only members of today carry stay listed."""
     snapshot = version.snapshot
     apart = {"size", "metadata"} | ({"name"} if keep_name else set())
     fields = {name: snapshot[name] for name in SNAPSHOT_FIELDS - apart if name in snapshot}
@@ -166,7 +166,9 @@ def _sized_as_now(then: Iterable[dict[str, Any]], audience: Audience) -> list[di
         for one in audience.segments
     }
     unknown = {"size": 0, "size_percentage": 0.0}
-    return [{**one, **sizes.get(one["segment_id"], unknown)} for one in then]
+    restored = [{**one, **sizes.pop(one["segment_id"], unknown)} for one in then]
+    carried = [{"segment_id": label, **size} for label, size in sizes.items() if size["size"]]
+    return [*restored, *carried][:MAX_LISTED_SEGMENTS]
 
 
 def samples_of(members: Iterable[Member]) -> tuple[SampleMember, ...]:
