@@ -181,6 +181,27 @@ def test_two_imports_at_once_lose_nothing(app: App, ann: Caller) -> None:
     assert (after.size, after.status) == (2, AudienceStatus.ACTIVE)
 
 
+def test_an_import_fills_a_draft_though_another_one_was_cancelled(app: App, ann: Caller) -> None:
+    audience_id = new_audience(app, ann)
+    good, other = queued(app, ann, audience_id), queued(app, ann, audience_id)
+    app.imports.cancel(ann, audience_id, other)
+    run(app, ann, audience_id, good)
+    filled = audience(app, ann, audience_id)
+    assert (filled.status, filled.size) == (AudienceStatus.ACTIVE, 2)
+    assert filled.metadata.activated_at is not None
+
+
+def test_an_import_that_succeeds_leaves_no_error_of_another_one(app: App, ann: Caller) -> None:
+    audience_id = new_audience(app, ann)
+    good = queued(app, ann, audience_id)
+    bad = queued(app, ann, audience_id, b"email\nnobody\nno one\n")
+    assert run(app, ann, audience_id, bad).status is ImportStatus.FAILED
+    assert audience(app, ann, audience_id).status is AudienceStatus.ERROR
+    run(app, ann, audience_id, good)
+    filled = audience(app, ann, audience_id)
+    assert (filled.status, filled.status_reason, filled.size) == (AudienceStatus.ACTIVE, None, 2)
+
+
 def test_imports_of_others_do_not_exist(app: App, ann: Caller, eve: Caller) -> None:
     audience_id = new_audience(app, ann)
     import_id = queued(app, ann, audience_id)

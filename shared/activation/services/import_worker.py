@@ -247,13 +247,16 @@ class ImportWorker:
         self._clean_up(holder[0].job)
 
     def _after_import(self, audience: Audience) -> Mapping[str, Any]:
-        """The first filling makes a draft active; otherwise the status is as it was before."""
-        if audience.status is not AudienceStatus.PROCESSING:
-            return {}
-        status = rest_of(audience)
-        if status is AudienceStatus.DRAFT:
+        """The first filling makes a draft active; otherwise the status is as it was before. Another
+        import that was cancelled or failed meanwhile has left it a draft or in error."""
+        processing = audience.status is AudienceStatus.PROCESSING
+        status = rest_of(audience) if processing else audience.status
+        if status in (AudienceStatus.DRAFT, AudienceStatus.ERROR):
             status = AudienceStatus.ACTIVE
-        return {"status": status, "metadata": dated(audience, status, self.clock)}
+        if status is audience.status:
+            return {}
+        dates = dated(audience, status, self.clock)
+        return {"status": status, "status_reason": None, "metadata": dates}
 
     def _rated(self, audience: Audience, job: MemberImport, result: MergeResult) -> Audience:
         """The audience with its quality score (docs/quality.md)."""

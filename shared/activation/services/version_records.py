@@ -148,7 +148,7 @@ def definition_of(
     keep_members: bool = False,
 ) -> dict[str, Any]:
     """The fields of an audience that takes the definition of a version; where it keeps its
-    members, its segments keep their sizes, and labels that only members of today carry stay listed."""
+    members, its segments keep their sizes, and labels that members carry stay listed."""
     snapshot = version.snapshot
     apart = {"size", "metadata"} | ({"name"} if keep_name else set())
     fields = {name: snapshot[name] for name in SNAPSHOT_FIELDS - apart if name in snapshot}
