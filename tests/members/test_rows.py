@@ -8,6 +8,7 @@ import io
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,10 @@ from pyarrow import parquet
 
 from activation.domain.identifier import Consent, IdentifierType, key_digest
 from activation.domain.member_import import HashRule
-from tests.members.support import Workbench, csv_file
+from activation.errors import UploadRefusedError
+from activation.members.formats import SAMPLE_ROWS
+from activation.members.limits import ReadLimits
+from tests.members.support import NORMAL, SMALL, Workbench, csv_file
 
 
 def long_row(kind: str = "email", value: str = "ann@example.com", **cells: str) -> list[str]:
@@ -239,6 +243,41 @@ def test_ndjson_keeps_types_and_takes_unknown_keys_as_attributes(bench: Workbenc
     assert ann.segments == ("x,y", "z")
     phone = found[key_digest("+4915112345678").hex()]
     assert phone.attributes == {"deep": {"er": None}, "later": True}
+
+
+def late_rows() -> list[dict[str, Any]]:
+    """A file whose first thousand rows say nothing but an address."""
+    plain: list[dict[str, Any]] = [{"email": f"p{n}@x.de"} for n in range(SAMPLE_ROWS + 10)]
+    return [
+        *plain,
+        {"email": "no@example.com", "consent": "denied", "optIn": "yes"},
+        {"email": "ann@example.com", "customer_id": "K1", "segments": ["vip"], "LDU": True},
+        {"email": "x@example.com", "consent": "perhaps"},
+        {"email": "y@example.com", "phone": "nobody"},
+    ]
+
+
+@pytest.mark.parametrize("limits", [NORMAL, SMALL])
+def test_keys_that_come_up_late_mean_what_they_say(bench: Workbench, limits: ReadLimits) -> None:
+    rows = late_rows()
+    results = bench.read(ndjson(*rows), limits=limits)
+    last = len(rows)
+    assert bench.rejects(results) == [
+        (last - 1, "consent", "invalid_consent"),
+        (last, "phone", "invalid_phone"),
+    ]
+    found = {m.digest: m for m in bench.members(bench.merge(results).manifest)}
+    denied = found[key_digest("no@example.com").hex()]
+    assert (denied.consent, denied.attributes) == (Consent.DENIED, {"optIn": "yes"})
+    ann = found[key_digest("ann@example.com").hex()]
+    assert (ann.segments, ann.limited_data_use, ann.attributes) == (("vip",), True, {})
+    assert found[key_digest("K1").hex()].identifier_type is IdentifierType.CUSTOMER_ID
+
+
+def test_late_keys_do_not_add_columns_without_end(bench: Workbench) -> None:
+    rows = [*late_rows(), {f"phone{n}": "+4915112345678" for n in range(NORMAL.max_columns)}]
+    with pytest.raises(UploadRefusedError, match="columns"):
+        bench.read(ndjson(*rows))
 
 
 def test_parquet_columns_keep_their_types(bench: Workbench) -> None:

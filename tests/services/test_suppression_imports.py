@@ -66,6 +66,15 @@ def suppressed(app: App, addresses: Sequence[str]) -> list[int]:
     return app.suppressions.view("acme").hits({EMAIL: [sha256(one) for one in addresses]})
 
 
+def test_a_key_that_comes_up_late_is_suppressed_too(app: App, ann: Caller) -> None:
+    rows = [{"email": address(n)} for n in range(1_100)]
+    rows += [{"email": address(2_000), "phone": "+4915112345678", "consent": "perhaps"}]
+    result = imported(app, ann, "\n".join(map(json.dumps, rows)).encode())
+    assert (result["received"], result["added"], result["rejected"]) == (1_102, 1_102, 0)
+    phone = {IdentifierType.PHONE: [sha256("+4915112345678")]}
+    assert app.suppressions.view("acme").hits(phone) == [0]
+
+
 @contextmanager
 def small_chunks(app: App, block_bytes: int = 1_000) -> Iterator[None]:
     """Files are read in pieces of so many bytes, each a commit."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from activation.domain.member import RejectReason
+from activation.domain.member_import import ColumnMapping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,8 @@ class Block:
     last_row: int
     position: int
     """Where the next block starts, in the reader's own measure."""
+    late: tuple[ColumnMapping, ...] = ()
+    """What columns hold that no earlier row had."""
 
 
 class Reader(Protocol):

@@ -12,6 +12,7 @@ from activation.domain.member_import import FileFormat, ImportOptions
 from activation.members.block import Reader
 from activation.members.csv_text import CsvReader, blank_records, parsed, valid_utf8
 from activation.members.headers import Role
+from activation.members.late_keys import LateKeys
 from activation.members.limits import MIB, ReadLimits
 from activation.members.lines import csv_ends, line_ends
 from activation.members.mapping import Columns, check_names, decided
@@ -121,7 +122,8 @@ def _ndjson_reader(source: Source, columns: Columns, limits: ReadLimits) -> Ndjs
     ignored = frozenset(m.column for m in columns.mappings if m.role == Role.IGNORE)
     kept = (Role.ATTRIBUTE, Role.ATTRIBUTES, Role.IGNORE)
     names = frozenset(m.column for m in columns.mappings if m.role not in kept)
-    return NdjsonReader(source, names, holder.column if holder else None, ignored, limits)
+    nested = holder.column if holder else None
+    return NdjsonReader(source, names, nested, ignored, LateKeys(columns, limits), limits)
 
 
 def _sampled(value: Any) -> str | None:

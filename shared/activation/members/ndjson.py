@@ -9,6 +9,7 @@ from activation.domain.identifier import UNREADABLE
 from activation.domain.member import RejectReason
 from activation.members.block import Block
 from activation.members.fields import LIST_MARK
+from activation.members.late_keys import LateKeys
 from activation.members.limits import ReadLimits
 from activation.members.lines import line_ends, whole_records
 from activation.members.source import Source
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 class NdjsonReader:
     """Reads lines. `names` are the keys that become columns; `holder` is the key of a nested
-    object whose entries are attributes."""
+    object whose entries are attributes; `late` reads keys that were not known before."""
 
     def __init__(
         self,
@@ -27,12 +28,14 @@ class NdjsonReader:
         names: frozenset[str],
         holder: str | None,
         ignored: frozenset[str],
+        late: LateKeys,
         limits: ReadLimits,
     ) -> None:
         self._source = source
         self._names = names
         self._holder = holder
         self._ignored = ignored
+        self._late = late
         self._limits = limits
 
     @property
@@ -54,13 +57,15 @@ class NdjsonReader:
         import pyarrow as pa
 
         objects, numbers, unreadable = decoded(text, row)
+        values, late = self._late.taken(objects)
+        known = {name: [o.get(name) for o in objects] for name in sorted(self._names)}
         columns = {
-            name: pa.array([as_text(o.get(name)) for o in objects], pa.string())
-            for name in sorted(self._names)
+            name: pa.array(map(as_text, cells), pa.string())
+            for name, cells in {**known, **values}.items()
         }
         attributes = pa.array([self._attributes(o) for o in objects], pa.string())
         rows = np.array(numbers, np.int64)
-        return Block(columns, {}, attributes, rows, unreadable, row + len(ends), position)
+        return Block(columns, {}, attributes, rows, unreadable, row + len(ends), position, late)
 
     def _attributes(self, source: Mapping[str, Any]) -> str | None:
         import orjson

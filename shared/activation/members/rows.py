@@ -102,6 +102,9 @@ class Encoder:
         """The members of a block."""
         import numpy as np
 
+        if block.late:
+            known = Columns((*self.columns.mappings, *block.late))
+            return replace(self, columns=known).encode(replace(block, late=()))
         size = len(block.rows)
         faults = _RowFaults(np.zeros(size, np.uint8), np.zeros(size, np.int64))
         chosen = list(self._chosen(block, faults))

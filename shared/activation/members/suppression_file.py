@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from activation.domain.member_import import ColumnMapping, ImportOptions
+from activation.members.block import Block
 from activation.members.formats import open_file
 from activation.members.headers import Role
 from activation.members.limits import ReadLimits
@@ -63,7 +64,7 @@ def chunks(
     encoder = Encoder(_identifiers(opened.columns), options.default_region, now)
     chunk = FileChunk(*(start or (opened.position, opened.row)))
     for block in opened.reader.blocks(chunk.position, chunk.row):
-        encoded = encoder.encode(replace(block, attributes=None, literals={}))
+        encoded = encoder.encode(_bare(block))
         chunk.tables.append(encoded.members)
         chunk.rejects += encoded.rejects
         chunk.rows += encoded.counts.rows
@@ -74,6 +75,12 @@ def chunks(
             chunk = FileChunk(chunk.position, chunk.row)
     if chunk.tables:
         yield chunk
+
+
+def _bare(block: Block) -> Block:
+    """A block without anything but identifiers."""
+    late = tuple(_kept(block.late))
+    return replace(block, attributes=None, literals={}, late=late)
 
 
 def _identifiers(columns: Columns) -> Columns:
