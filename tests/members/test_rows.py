@@ -176,6 +176,21 @@ def test_contents_speak_where_headers_do_not(bench: Workbench, cell: str, kind: 
     assert result.counts.accepted == 1
 
 
+def test_a_column_that_was_guessed_ties_no_strangers(bench: Workbench) -> None:
+    rows = [["Owner", "Email"], *(["rep@corp.example", f"p{n}@example.com"] for n in range(3))]
+    (result,) = bench.read(csv_file(rows))
+    (warning,) = result.warnings
+    assert "'Owner' was read as email" in warning
+    manifest = bench.merge([result]).manifest
+    table = pa.concat_tables(bench.store.iter_batches(manifest, ["digest", "person"]))
+    persons = {row["digest"].hex(): row["person"] for row in table.to_pylist()}
+    customers = [key_digest(f"p{n}@example.com").hex() for n in range(3)]
+    assert len({persons[digest] for digest in customers}) == 3
+    declared = [{"column": "Owner", "identifier_type": "email"}]
+    (told,) = bench.read(csv_file(rows), columns=declared, prefix="imports/two")
+    assert told.warnings == ()
+
+
 def test_unknown_columns_become_attributes_unless_told_otherwise(bench: Workbench) -> None:
     rows = [["email", "city", "secret"], ["ann@example.com", "Berlin", "x"]]
     columns = [{"column": "secret", "role": "ignore"}]

@@ -21,6 +21,8 @@ class Columns:
     per identifier type, several identifiers of one person in a row)."""
 
     mappings: tuple[ColumnMapping, ...]
+    guessed: frozenset[str] = frozenset()
+    """Identifier columns that only their contents speak for."""
 
     @property
     def is_long(self) -> bool:
@@ -36,6 +38,18 @@ class Columns:
     def attributes(self) -> list[str]:
         """Columns that become attributes under their own name."""
         return [m.column for m in self.mappings if m.role == Role.ATTRIBUTE]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to tell of guesses that may name somebody else than the person of the row."""
+        if len(self.identifiers) < 2:
+            return []
+        return [
+            f"Column {m.column!r} was read as {m.identifier_type} for its contents. If it does not "
+            f"identify the person of its row, map it to `ignore` and import again."
+            for m in self.identifiers
+            if m.column in self.guessed
+        ]
 
     def named(self, role: Role) -> ColumnMapping | None:
         """The column of a role, if there is one."""
@@ -61,7 +75,8 @@ def decided(
     for mapping in given.values():
         _check_declared(mapping, sample)
     mappings = _unique_roles([given.get(name) or _guessed(name, sample[name]) for name in sample])
-    columns = Columns(tuple(mappings))
+    guessed = (m.column for m in mappings if m.identifier_type and not meaning_of(m.column))
+    columns = Columns(tuple(mappings), frozenset(guessed) - given.keys())
     _check_shape(columns)
     ruled = columns.named(Role.HASH_RULE) is not None
     for mapping in mappings:

@@ -83,7 +83,7 @@ class ImportPipeline:
             counts=total(chunk.counts),
             detected=opened.detected,
             fraction=opened.reader.fraction,
-            warnings=tuple(warnings),
+            warnings=(*(opened.columns.warnings if chunk.seq == 1 else ()), *warnings),
         )
 
     def _stored_run(self, chunk: _Chunk) -> str | None:

@@ -103,7 +103,7 @@ class Encoder:
         import numpy as np
 
         if block.late:
-            known = Columns((*self.columns.mappings, *block.late))
+            known = replace(self.columns, mappings=(*self.columns.mappings, *block.late))
             return replace(self, columns=known).encode(replace(block, late=()))
         size = len(block.rows)
         faults = _RowFaults(np.zeros(size, np.uint8), np.zeros(size, np.int64))
@@ -276,7 +276,7 @@ class Encoder:
         if not found:
             return schema().empty_table()
         if len(found) > 1 and not self.columns.is_long:
-            fields = {**fields, "person": _persons(found, size)}
+            fields = {**fields, "person": _persons(found, self.columns.guessed, size)}
         at = np.concatenate([c.at[c.reasons == 0] for c in found])
         order = np.argsort(at, kind="stable")
         own = pa.concat_tables([self._own(c) for c in found]).take(pa.array(order))
@@ -336,14 +336,18 @@ def _rule_code(name: str) -> int:
     return RULES.index(HashRule(word)) if word in set(HashRule) else -1
 
 
-def _persons(found: Sequence[_Candidates], size: int) -> Any:
+def _persons(found: Sequence[_Candidates], guessed: frozenset[str], size: int) -> Any:
     """For each row the name that ties its identifiers: the first bytes of the digest of the first
-    type it holds, so that the same row gives the same name again; null for a single identifier."""
+    type it holds, so that the same row gives the same name again; null for a single identifier.
+    A column that was guessed may hold the same address in many rows, and comes after the others."""
     import numpy as np
+
+    def place(candidates: _Candidates) -> tuple[bool, int]:
+        return candidates.cells.column in guessed, TYPES.index(candidates.cells.kind)
 
     names = np.zeros((size, 8), np.uint8)
     held = np.zeros(size, np.int64)
-    for candidates in sorted(found, key=lambda c: TYPES.index(c.cells.kind)):
+    for candidates in sorted(found, key=place):
         good = candidates.reasons == 0
         at = candidates.at[good]
         first = held[at] == 0
