@@ -57,6 +57,18 @@ def test_unknown_words_are_wrong_usage(program: Program) -> None:
     assert "No such option" in program.fails(2, "audiences", "list", "--nonsense")
 
 
+@pytest.mark.parametrize("command", [("token",), ("audiences", "list")])
+@pytest.mark.parametrize(
+    "names", [("--organization", "Acme Inc"), ("--organization", "Acme"), ("--user", "Ann Lee")]
+)
+def test_names_that_no_token_carries_are_refused(
+    program: Program, command: tuple[str, ...], names: tuple[str, str]
+) -> None:
+    program.ok("audiences", "create", "One")
+    for words in ((*names, *command), (*command, *names)):
+        assert f"'{names[0]}': 1 to " in program.fails(2, *words)
+
+
 def test_a_store_that_is_not_there_is_not_made_by_looking(program: Program) -> None:
     said = program.fails(3, "audiences", "list")
     assert said == f"Error: There is no store in {program.folder}. (no_store)\n"

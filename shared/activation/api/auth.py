@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,7 @@ from werkzeug.datastructures import Headers
 
 from activation.api import body
 from activation.api.keys import KeySource
-from activation.domain.caller import USER_ID, Caller, Role
+from activation.domain.caller import ORGANIZATION_ID, USER_ID, Caller, Role
 from activation.errors import (
     BadRequestError,
     ForbiddenError,
@@ -38,8 +37,6 @@ GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_KEYS_URL = "https://www.googleapis.com/oauth2/v3/certs"
 REMOVED_SIGNATURE = "SIGNATURE_REMOVED_BY_GOOGLE"
 """What Cloud Run puts in the place of a signature that it has checked itself."""
-
-_ORGANIZATION = re.compile(r"[a-z0-9-]{1,64}")
 
 
 def refused(reason: str) -> UnauthenticatedError:
@@ -178,7 +175,7 @@ def operator(verifier: TokenVerifier, headers: Headers, trace_id: str) -> Caller
     """The operator a request comes from; a token without a role is a viewer's."""
     claims = verifier.claims(bearer(headers))
     organization_id, user_id = claims["org"], claims["sub"]
-    if not _ORGANIZATION.fullmatch(organization_id) or not USER_ID.fullmatch(user_id):
+    if not ORGANIZATION_ID.fullmatch(organization_id) or not USER_ID.fullmatch(user_id):
         raise refused("subject")
     role = claims.get("role", Role.VIEWER.value)
     if role == SERVICE_ROLE:

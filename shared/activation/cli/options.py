@@ -70,10 +70,22 @@ def options() -> Options:
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Keep an option that was really given; one after the command's name wins."""
     assert parameter.name is not None
+    if parameter.name in ("organization", "user") and value is not None:
+        _check_name(parameter.name, value)
     source = context.get_parameter_source(parameter.name)
     if source is not click.core.ParameterSource.DEFAULT:
         context.ensure_object(dict)[parameter.name] = value
     return value
+
+
+def _check_name(option: str, name: str) -> None:
+    """Raise BadParameter for a name that no token can carry."""
+    from activation.domain.caller import ORGANIZATION_ID, USER_ID
+
+    if option == "organization" and not ORGANIZATION_ID.fullmatch(name):
+        raise click.BadParameter("1 to 64 lower-case letters, digits and hyphens, such as acme-de.")
+    if option == "user" and not USER_ID.fullmatch(name):
+        raise click.BadParameter("1 to 128 letters, digits and . _ @ : | + -, such as ann.lee.")
 
 
 def shared_options(*, hidden: bool) -> list[click.Option]:

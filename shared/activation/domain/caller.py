@@ -26,6 +26,8 @@ class Role(StrEnum):
 _RANK = {role: rank for rank, role in enumerate(Role)}
 
 
+ORGANIZATION_ID = re.compile(r"[a-z0-9-]{1,64}")
+"""What the name of an organization in a token may look like."""
 USER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:|+-]{0,127}")
 """What the id of an operator may look like."""
 
