@@ -191,6 +191,18 @@ def test_a_column_that_was_guessed_ties_no_strangers(bench: Workbench) -> None:
     assert told.warnings == ()
 
 
+@pytest.mark.parametrize(
+    "name", ["opt_out", "Email Opt-Out", "Unsubscribed", "D\u00e9sabonn\u00e9"]
+)
+def test_a_no_that_is_only_an_attribute_is_told_of(bench: Workbench, name: str) -> None:
+    rows = [["email", name], ["ann@example.com", "1"]]
+    (result,) = bench.read(csv_file(rows))
+    assert f"{name!r} is kept as an attribute" in result.warnings[0]
+    declared = [{"column": name, "role": "attribute"}]
+    (told,) = bench.read(csv_file(rows), columns=declared, prefix="imports/two")
+    assert told.warnings == ()
+
+
 def test_unknown_columns_become_attributes_unless_told_otherwise(bench: Workbench) -> None:
     rows = [["email", "city", "secret"], ["ann@example.com", "Berlin", "x"]]
     columns = [{"column": "secret", "role": "ignore"}]

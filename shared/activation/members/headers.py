@@ -77,11 +77,29 @@ _LOOKS = {
 }
 
 
+_REFUSALS = (
+    *("optout", "optedout", "unsubscri", "donotsell", "donotcontact", "donotemail", "donotcall"),
+    *("donottrack", "nomarketing", "withdrawn", "werbesperre", "werbewiderspruch", "abgemeldet"),
+    *("desabonn", "desinscri", "bajapublicidad", "disiscri"),
+)
+"""Parts of names of columns whose yes is a no."""
+
+
 def meaning_of(header: str) -> IdentifierType | Role | None:
     """What a column name stands for, in the spellings we know; `email_2` is an `email`."""
-    decomposed = unicodedata.normalize("NFKD", header.casefold())
-    bare = "".join(c for c in decomposed if c.isalnum())
+    bare = _bare(header)
     return _MEANING.get(bare) or _MEANING.get(bare.rstrip("0123456789"))
+
+
+def speaks_of_refusal(header: str) -> bool:
+    """Whether a column may say who does not want to be contacted, as `opt_out`."""
+    bare = _bare(header)
+    return any(word in bare for word in _REFUSALS)
+
+
+def _bare(header: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", header.casefold())
+    return "".join(c for c in decomposed if c.isalnum())
 
 
 def looks_like(cells: Sequence[str]) -> IdentifierType | None:

@@ -9,7 +9,13 @@ from typing import Any
 from activation.domain.identifier import HASHED_TYPES, IdentifierType
 from activation.domain.member import fits
 from activation.domain.member_import import ColumnMapping, HashRule
-from activation.members.headers import Role, looks_hashed, looks_like, meaning_of
+from activation.members.headers import (
+    Role,
+    looks_hashed,
+    looks_like,
+    meaning_of,
+    speaks_of_refusal,
+)
 from activation.members.source import refused
 
 MAX_HEADER = 100
@@ -23,6 +29,8 @@ class Columns:
     mappings: tuple[ColumnMapping, ...]
     guessed: frozenset[str] = frozenset()
     """Identifier columns that only their contents speak for."""
+    declared: frozenset[str] = frozenset()
+    """Columns whose meaning the caller told."""
 
     @property
     def is_long(self) -> bool:
@@ -41,15 +49,21 @@ class Columns:
 
     @property
     def warnings(self) -> list[str]:
-        """What to tell of guesses that may name somebody else than the person of the row."""
-        if len(self.identifiers) < 2:
-            return []
-        return [
+        """What to tell of guesses that may name somebody else than the person of the row, and of
+        columns that may say no and are not heard."""
+        strangers = [
             f"Column {m.column!r} was read as {m.identifier_type} for its contents. If it does not "
             f"identify the person of its row, map it to `ignore` and import again."
             for m in self.identifiers
-            if m.column in self.guessed
+            if m.column in self.guessed and len(self.identifiers) > 1
         ]
+        refusals = [
+            f"Column {name!r} is kept as an attribute and withholds nobody. If it says who wants "
+            f"no advertising, suppress these people (`suppressions import`)."
+            for name in self.attributes
+            if speaks_of_refusal(name) and name not in self.declared
+        ]
+        return [*strangers, *refusals]
 
     def named(self, role: Role) -> ColumnMapping | None:
         """The column of a role, if there is one."""
@@ -76,7 +90,7 @@ def decided(
         _check_declared(mapping, sample)
     mappings = _unique_roles([given.get(name) or _guessed(name, sample[name]) for name in sample])
     guessed = (m.column for m in mappings if m.identifier_type and not meaning_of(m.column))
-    columns = Columns(tuple(mappings), frozenset(guessed) - given.keys())
+    columns = Columns(tuple(mappings), frozenset(guessed) - given.keys(), frozenset(given))
     _check_shape(columns)
     ruled = columns.named(Role.HASH_RULE) is not None
     for mapping in mappings:
