@@ -133,6 +133,18 @@ def test_an_import_that_rejects_too_much_fails(program: Program, file_of: FileOf
     assert "10 rows\n" in result.stdout
 
 
+def test_a_reject_file_that_cannot_be_written_hides_no_result(
+    program: Program, file_of: FileOf, tmp_path: Path
+) -> None:
+    file = file_of("people.csv", "email\nann@example.com\nbob@example.com\nnobody\n")
+    nowhere = str(tmp_path / "no" / "rejects.csv")
+    result = program("import", str(file), "--audience", "A", "--create", "--rejects", nowhere)
+    assert result.exit_code == 1
+    assert "invalid_email" in result.stdout
+    assert nowhere not in result.stdout
+    assert nowhere in result.stderr
+
+
 def test_an_unknown_audience_is_not_made_unasked(program: Program, file_of: FileOf) -> None:
     file = str(file_of("one.csv", "email\nann@example.com\n"))
     program.ok("audiences", "create", "A")

@@ -104,10 +104,16 @@ def import_(
     with connected(options(), create=create, works=True) as api:
         found = _audience(api, audience, data_type, create=create)
         job = run_import(api, out, found["audience_id"], file, draft)
-        saved = save_rejects(api, job, rejects or file.with_name(f"{file.name}.rejects.csv"))
+        unwritable, saved = None, None
+        try:
+            saved = save_rejects(api, job, rejects or file.with_name(f"{file.name}.rejects.csv"))
+        except click.FileError as error:  # the import is over all the same
+            unwritable = error
         document = {**job, "rejects_file": str(saved) if saved else None}
         out.answer(document, *import_report(job, saved))  # the backup may still be at work
     require_completed(job)
+    if unwritable is not None:
+        raise unwritable
 
 
 def _audience(api: Api, name: str, data_type: str, *, create: bool) -> dict[str, Any]:
