@@ -98,6 +98,13 @@ def test_the_delimiter_is_found(bench: Workbench, delimiter: str) -> None:
     assert result.counts.accepted == 1
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_delimiter_within_quotes_is_none(bench: Workbench, delimiter: str) -> None:
+    header = delimiter.join(('"name, title; and, more; | |"', "email"))
+    (result,) = bench.read(f"{header}\nx{delimiter}ann@x.de\n".encode())
+    assert result.detected["delimiter"] == delimiter
+
+
 def test_a_byte_order_mark_and_a_missing_last_newline_do_no_harm(bench: Workbench) -> None:
     (result,) = bench.read(b"\xef\xbb\xbfemail\nann@example.com")
     assert result.counts.accepted == 1

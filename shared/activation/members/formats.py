@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -25,6 +26,7 @@ DELIMITERS = (",", ";", "\t", "|")
 SAMPLE_ROWS = 1000
 PREFLIGHT_BYTES = 16 * MIB
 """How much of a packed file is unpacked before its import is accepted."""
+_QUOTED = re.compile(rb'"[^"]*"')
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -189,8 +191,9 @@ def _texts(cells: Sequence[str | None]) -> list[str]:
 
 
 def _delimiter(text: bytes) -> str:
-    """The candidate that occurs most often in the first line; a comma when none does."""
-    first = text.lstrip().partition(b"\n")[0]
+    """The candidate that occurs most often in the first line, outside quotes; a comma when none
+    does."""
+    first = _QUOTED.sub(b"", text.lstrip().partition(b"\n")[0])
     return max(DELIMITERS, key=lambda mark: first.count(mark.encode()))
 
 
