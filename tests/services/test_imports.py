@@ -73,6 +73,17 @@ def test_the_storage_result_is_what_is_stored(app: App, ann: Caller) -> None:
     assert result.duration_seconds == job.duration_seconds
 
 
+def test_a_file_that_is_named_after_somebody_is_not_kept_by_that_name(
+    app: App, ann: Caller
+) -> None:
+    audience_id = new_audience(app, ann)
+    name = "export ann.lee@example.com +49 151 1234567.csv"
+    job = run(app, ann, audience_id, queued(app, ann, audience_id, file_name=name))
+    assert job.file_name == "export [contact data] [contact data].csv"
+    told = app.versions.list(ann, audience_id)[1].items[0].description
+    assert told == f"Import {job.file_name}"
+
+
 def test_the_same_file_again_changes_no_size(app: App, ann: Caller) -> None:
     audience_id = new_audience(app, ann)
     run(app, ann, audience_id, queued(app, ann, audience_id))

@@ -24,6 +24,7 @@ from activation.domain.member_import import (
     ImportStatus,
     MemberImport,
 )
+from activation.domain.personal_data import masked
 from activation.errors import (
     ActivationError,
     InvalidStateError,
@@ -199,7 +200,7 @@ class ImportService:
             user_id=caller.user_id,
             status=status,
             source=f"imports/{import_id}/source",
-            file_name=draft.file_name,
+            file_name=masked(draft.file_name),
             options=_options(draft),
             trace_id=caller.trace_id,
         )
