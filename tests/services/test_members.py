@@ -9,17 +9,17 @@ import pytest
 
 from activation.adapters.clock import MovableClock
 from activation.app import App
-from activation.domain.audience import Audience, AudienceChanges, SegmentDraft
+from activation.domain.audience import Audience, AudienceChanges, AudienceSegment, SegmentDraft
 from activation.domain.caller import Caller
 from activation.domain.identifier import key_digest
 from activation.domain.job import JobKind
 from activation.domain.manifest import Manifest, TierLimits
-from activation.domain.member import MemberFilter, MemberInput
+from activation.domain.member import MAX_LISTED_SEGMENTS, MemberFilter, MemberInput
 from activation.domain.member_change import MemberReference
 from activation.errors import StorageUnavailableError
 from activation.members.store import MergeResult
 from activation.ports import BlobKey, Query
-from tests.services.support import add, audience_of, contents, drained, inputs
+from tests.services.support import add, audience_of, contents, drained, inputs, set_fields
 
 
 @pytest.fixture
@@ -111,6 +111,30 @@ def test_a_job_packs_tighter_once(app: App, ann: Caller, audience: Audience) -> 
 
 
 # segments -----------------------------------------------------------------------------------------
+
+
+def labelled(label: str, number: int) -> MemberInput:
+    value = f"p{number}@example.com"
+    return MemberInput(identifier_type="email", identifier_value=value, segments=(label,))
+
+
+def test_a_label_beyond_those_that_are_listed_has_its_size(app: App, ann: Caller) -> None:
+    made = audience_of(app, ann, "Many labels")
+    count = MAX_LISTED_SEGMENTS + 5
+    after = add(app, ann, made.audience_id, [labelled(f"l{n:04d}", n) for n in range(count)])
+    last = f"l{count - 1:04d}"
+    assert last not in {one.segment_id for one in after.segments}
+    declared = AudienceChanges(segments=(SegmentDraft(segment_id=last, name="Last"),))
+    first = app.audiences.update(ann, made.audience_id, declared).entity.segments[0]
+    assert (first.segment_id, first.name, first.size) == (last, "Last", 1)
+
+
+def test_labels_that_nobody_carries_make_room_for_others(app: App, ann: Caller) -> None:
+    made = audience_of(app, ann, "Old labels")
+    old = [AudienceSegment(segment_id=f"old{n}") for n in range(MAX_LISTED_SEGMENTS - 1)]
+    set_fields(app, made, segments=(AudienceSegment(segment_id="vip", name="VIP"), *old))
+    after = add(app, ann, made.audience_id, [labelled("new", 1)])
+    assert [(one.segment_id, one.size) for one in after.segments] == [("vip", 0), ("new", 1)]
 
 
 def test_sizes_of_segments_follow_the_members(app: App, ann: Caller, audience: Audience) -> None:

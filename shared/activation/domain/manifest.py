@@ -111,6 +111,12 @@ class Manifest(Entity):
         """Stored size of all parts."""
         return sum(part.bytes for part in self.parts)
 
+    def size_of(self, label: str) -> dict[str, Any]:
+        """`size` and `size_percentage` of a sub-segment."""
+        size = self.by_segment.get(label, 0)
+        share = 100 * size / self.size if self.size else 0.0
+        return {"size": size, "size_percentage": round(share, 2)}
+
     def public(self) -> dict[str, Any]:
         """What callers see."""
         return {**self.model_dump(mode="json"), "bytes": self.bytes}

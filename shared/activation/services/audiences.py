@@ -221,6 +221,8 @@ class AudienceService(Records[Audience]):
         require_current(stored, expected)
         before = stored.entity
         fields = _fields_of(changes, before)
+        if "segments" in fields and len(before.segments) >= MAX_LISTED_SEGMENTS:
+            fields["segments"] = self._sized(before, fields["segments"])
         if "metadata" in fields:
             fields["metadata"] = before.metadata.model_copy(update=fields["metadata"])
         if fields.get("name", before.name) is None or fields.get("name") == before.name:
@@ -232,6 +234,15 @@ class AudienceService(Records[Audience]):
         return self._versioned(
             caller, stored, fields, "api:audience:update", "Definition changed", in_use
         )
+
+    def _sized(
+        self, before: Audience, segments: tuple[AudienceSegment, ...]
+    ) -> tuple[AudienceSegment, ...]:
+        """`segments` with their sizes; labels beyond those that are listed have one too."""
+        manifest = self.manifest_of(before)
+        if manifest is None:
+            return segments
+        return tuple(one.model_copy(update=manifest.size_of(one.segment_id)) for one in segments)
 
     def _bound(
         self, caller: Caller, before: Audience, draft: SegmentBindingDraft | None

@@ -330,23 +330,22 @@ def segments_of(audience: Audience, manifest: Manifest) -> tuple[AudienceSegment
     """The labelled parts of an audience, with their sizes among the members of a manifest.
 
     Labels that were not declared follow, without a name, the largest first, up to the most parts
-    that an audience lists.
+    that an audience lists. Where there are more, those without a name that nobody carries any
+    more are let go.
     """
-    sizes = dict(manifest.by_segment)
+    declared = {segment.segment_id for segment in audience.segments}
+    sizes = {label: size for label, size in manifest.by_segment.items() if label not in declared}
     listed = [
-        segment.model_copy(update=_size_of(sizes.pop(segment.segment_id, 0), manifest))
+        segment.model_copy(update=manifest.size_of(segment.segment_id))
         for segment in audience.segments
     ]
     listed += [
-        AudienceSegment(segment_id=label, **_size_of(size, manifest))
-        for label, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+        AudienceSegment(segment_id=label, **manifest.size_of(label))
+        for label, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     ]
+    if len(listed) > MAX_LISTED_SEGMENTS:
+        listed = [one for one in listed if one.size or one.name or one.characteristics]
     return tuple(listed[:MAX_LISTED_SEGMENTS])
-
-
-def _size_of(size: int, manifest: Manifest) -> dict[str, Any]:
-    share = 100 * size / manifest.size if manifest.size else 0.0
-    return {"size": size, "size_percentage": round(share, 2)}
 
 
 def _address(stored: Stored[Audience]) -> tuple[str, str]:
