@@ -254,6 +254,12 @@ def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
         SqliteDocuments(tmp_path / "file" / "documents.db", MovableClock())
 
 
+def test_nobody_else_may_look_into_a_new_folder(tmp_path: Path) -> None:
+    store = SqliteDocuments(tmp_path / "new" / "documents.sqlite", MovableClock())
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    store.close()
+
+
 def test_a_file_that_is_no_database_is_unavailable_and_released(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"something else altogether" * 1000)

@@ -25,5 +25,5 @@ def fresh(folder: Path) -> None:
                 reason="not_a_demo",
             )
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(0o700, parents=True, exist_ok=True)
     (folder / MARK).write_text("`activation demo` removes this folder when it runs again.\n")

@@ -52,7 +52,7 @@ class Database:
         self._thread: threading.Thread | None = None
         self._readers: list[sqlite3.Connection] = []
         with _translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(0o700, parents=True, exist_ok=True)
             self._writer = _connect(path)
             _set_write_ahead(self._writer)
         try:

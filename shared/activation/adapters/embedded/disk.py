@@ -61,7 +61,7 @@ class Disk:
             return
         self.make_folder(folder.parent)
         with suppress(FileExistsError):
-            folder.mkdir()
+            folder.mkdir(0o700)
         self.sync_folder(folder.parent)
 
     def sync_folder(self, folder: Path) -> None:
