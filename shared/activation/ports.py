@@ -495,6 +495,16 @@ class Connectors(Protocol):
     ) -> None:
         """Raise ValidationError naming a credential or setting that is missing or unknown."""
 
+    def validate_settings(
+        self,
+        platform_type: PlatformType,
+        sealed: Sequence[str],
+        config: JSONObject,
+        before: JSONObject,
+    ) -> None:
+        """The same of settings that take the place of `before`, where of the credentials only
+        the names are known: what names the receiver of credentials stays as it was."""
+
     def connector(self, platform_type: PlatformType, config: JSONObject) -> Connector:
         """The connector that speaks to this kind of platform."""
 

@@ -13,6 +13,7 @@ from activation.adapters.connectors.registry import (
     ConnectorRegistry,
     spec_for,
     specs,
+    validate_new_settings,
     validate_platform,
 )
 from activation.domain.identifier import IdentifierType, Variant
@@ -299,6 +300,51 @@ def test_what_is_wrong_is_named_and_not_quoted(
     assert caught.value.field == field
     for value in credentials.values():
         assert len(str(value)) < 3 or str(value) not in caught.value.message
+
+
+@pytest.mark.parametrize(("kind", "credentials", "config"), GOOD)
+def test_settings_that_stay_pass_without_the_secrets(
+    kind: str, credentials: dict[str, Any], config: dict[str, Any]
+) -> None:
+    given = [name for name, value in credentials.items() if value]
+    validate_new_settings(PlatformType(kind), given, config, config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "credentials", "config", "field"),
+    [one for one in BAD if one[3].startswith("settings.") and one[0] != "nope"],
+)
+def test_settings_alone_are_checked_as_with_new_credentials(
+    kind: str, credentials: dict[str, Any], config: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        validate_new_settings(PlatformType(kind), list(credentials), config, config)
+    assert caught.value.field == field
+
+
+def test_what_new_settings_ask_for_must_have_been_entered() -> None:
+    with pytest.raises(ValidationError) as caught:
+        validate_new_settings(PlatformType.THE_TRADE_DESK, ["api_token"], UID2, TTD)
+    assert caught.value.field == "credentials.uid2_api_key"
+
+
+@pytest.mark.parametrize("kind", sorted(set(PlatformType) - {"webhook", "file_drop"}))
+def test_no_credentials_go_to_an_address_that_was_set_without_them(kind: PlatformType) -> None:
+    """Who may change settings, and not read secrets, must not have them sent to himself."""
+    given = {one[0]: one for one in reversed(GOOD)}[kind.value]
+    spec = {one.platform_type: one for one in specs()}[kind]
+    addresses = [field.name for field in spec.settings if field.trusted]
+    assert addresses
+    assert set(addresses) >= {field.name for field in spec.settings if field.kind == "url"}
+    for name in addresses:
+        other = {"sftp_port": 2022, "host_key": f"SHA256:{'B' * 43}", "sftp_host": "evil.example"}
+        config = {**given[2], name: other.get(name, "https://evil.example/")}
+        with pytest.raises(ValidationError) as caught:
+            validate_new_settings(kind, list(given[1]), config, given[2])
+        assert (caught.value.field, caught.value.reason) == (
+            f"settings.{name}",
+            "needs_credentials",
+        )
 
 
 def test_there_is_a_spec_for_every_kind_of_platform() -> None:

@@ -96,6 +96,28 @@ def test_wrong_credentials_or_settings_name_the_field(
     assert app.platforms.count(ann, {}) == 0
 
 
+@pytest.mark.parametrize("config", [{}, {"url": 7}, {"url": "http://127.0.0.1:9/", "surprise": 1}])
+def test_settings_alone_are_checked_too(app: App, ann: Caller, config: dict[str, Any]) -> None:
+    made = app.platforms.create(ann, webhook()).entity
+    changes = PlatformChanges.model_validate({"settings": {"config": config}})
+    with pytest.raises(ValidationError):
+        app.platforms.update(ann, made.platform_id, changes)
+    assert app.platforms.get(ann, made.platform_id).entity == made
+
+
+def test_a_token_is_not_sent_where_only_the_settings_say(app: App, ann: Caller) -> None:
+    config = {"ad_account_id": "1001", "api_url": "http://127.0.0.1:9/"}
+    body = {"credentials": {"access_token": SECRET}, "settings": {"config": config}}
+    made = app.platforms.create(ann, webhook(platform_type="facebook", **body)).entity
+    moved = {"settings": {"config": {**config, "api_url": "http://127.0.0.2:9/"}}}
+    with pytest.raises(ValidationError) as refused:
+        app.platforms.update(ann, made.platform_id, PlatformChanges.model_validate(moved))
+    assert refused.value.reason == "needs_credentials"
+    both = PlatformChanges.model_validate({**moved, "credentials": {"access_token": SECRET}})
+    after = app.platforms.update(ann, made.platform_id, both).entity
+    assert after.settings.config["api_url"] == "http://127.0.0.2:9/"
+
+
 def test_status_and_filters(app: App, ann: Caller) -> None:
     platform_id = app.platforms.create(ann, webhook()).entity.platform_id
     off = app.platforms.set_status(ann, platform_id, "inactive").entity

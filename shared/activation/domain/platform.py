@@ -283,6 +283,8 @@ class SettingField:
     default: Any = None
     kind: str = "string"
     """string | integer | boolean | url"""
+    trusted: bool = False
+    """Whether credentials go to what it names: it changes only together with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,13 @@ class PlatformService(Records[Platform]):
         if changes.settings is not None:
             before = before.changed(settings=settings).scheduled(now)
         if changes.credentials is None:
+            if changes.settings is not None:
+                self.connectors.validate_settings(
+                    before.platform_type,
+                    before.credentials.fields,
+                    settings.config,
+                    stored.entity.settings.config,
+                )
             after = before.changed(**fields)
             return self._changed(caller, stored, after, "api:platform:update")
         secrets = _secrets(changes.credentials)

@@ -76,12 +76,14 @@ _SETTINGS = (
         "Address of the API in the account's region",
         default="https://advertising-api.amazon.com",
         kind="url",
+        trusted=True,
     ),
     SettingField(
         "token_url",
         "Address of Login with Amazon in that region",
         default="https://api.amazon.com/auth/o2/token",
         kind="url",
+        trusted=True,
     ),
 )
 

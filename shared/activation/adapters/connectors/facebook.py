@@ -91,7 +91,11 @@ SPEC = ConnectorSpec(
             kind="integer",
         ),
         SettingField(
-            "api_url", "Address of the API", default="https://graph.facebook.com", kind="url"
+            "api_url",
+            "Address of the API",
+            default="https://graph.facebook.com",
+            kind="url",
+            trusted=True,
         ),
     ),
     multi_key=True,

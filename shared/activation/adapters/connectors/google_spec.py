@@ -66,13 +66,18 @@ def account_settings(
 
 _ADDRESSES = (
     SettingField(
-        "api_url", "Address of the API", default="https://datamanager.googleapis.com", kind="url"
+        "api_url",
+        "Address of the API",
+        default="https://datamanager.googleapis.com",
+        kind="url",
+        trusted=True,
     ),
     SettingField(
         "token_url",
         "Address that gives access tokens",
         default="https://oauth2.googleapis.com/token",
         kind="url",
+        trusted=True,
     ),
 )
 
@@ -103,7 +108,6 @@ def validate_account(
     credentials: Mapping[str, Any], settings: Mapping[str, Any], key_types: Iterable[str]
 ) -> None:
     """Raise ValidationError for what single fields do not show; `settings` are resolved."""
-    _validate_credentials(credentials)
     require_choice("settings.login_account_type", settings["login_account_type"], ACCOUNT_TYPES)
     require_choice("settings.upload_key_type", settings["upload_key_type"], key_types)
     for name in ("account_id", "login_account_id"):
@@ -119,6 +123,7 @@ def validate_account(
         )
         if not settings["mobile_app_id"]:
             raise invalid("settings.mobile_app_id", "is required", "missing")
+    _validate_credentials(credentials)
 
 
 def _validate_credentials(credentials: Mapping[str, Any]) -> None:

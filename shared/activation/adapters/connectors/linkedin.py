@@ -56,13 +56,18 @@ SPEC = ConnectorSpec(
             kind="integer",
         ),
         SettingField(
-            "api_url", "Address of the API", default="https://api.linkedin.com/rest", kind="url"
+            "api_url",
+            "Address of the API",
+            default="https://api.linkedin.com/rest",
+            kind="url",
+            trusted=True,
         ),
         SettingField(
             "token_url",
             "Address that gives access tokens",
             default="https://www.linkedin.com/oauth/v2/accessToken",
             kind="url",
+            trusted=True,
         ),
     ),
     multi_key=True,

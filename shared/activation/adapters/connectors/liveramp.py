@@ -50,9 +50,13 @@ SPEC = ConnectorSpec(
         SettingField("delimiter", " | ".join(DELIMITERS), default="comma"),
         SettingField("ramp_ids", "Send RampIDs too", default=False, kind="boolean"),
         SettingField("folder", "Relative folder, which LiveRamp has made", default="uploads"),
-        SettingField("sftp_host", "Address of the server", default="files.liveramp.com"),
-        SettingField("sftp_port", "Its port", default=22, kind="integer"),
-        SettingField("host_key", "Fingerprints of the server's keys: SHA256:…, by spaces"),
+        SettingField(
+            "sftp_host", "Address of the server", default="files.liveramp.com", trusted=True
+        ),
+        SettingField("sftp_port", "Its port", default=22, kind="integer", trusted=True),
+        SettingField(
+            "host_key", "Fingerprints of the server's keys: SHA256:…, by spaces", trusted=True
+        ),
     ),
     multi_key=True,
     adds=False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,12 @@ from activation.adapters.connectors import (
     webhook,
 )
 from activation.adapters.connectors.addresses import require_url
-from activation.adapters.connectors.config import require_fields, resolved
+from activation.adapters.connectors.config import invalid, require_fields, resolved
 from activation.adapters.connectors.http import PlatformHTTP
 from activation.adapters.connectors.tokens import AccessTokens, TokenLock
 from activation.adapters.connectors.uid2 import IdentityMap
 from activation.domain.platform import ConnectorSpec, PlatformType
+from activation.errors import ValidationError
 from activation.ports import Clock, Connector
 
 if TYPE_CHECKING:
@@ -172,6 +174,39 @@ def validate_platform(
     _KINDS[platform_type].validate(credentials, config)
 
 
+SEALED = base64.b64encode(bytes(32)).decode()
+"""Stands for a secret that nobody may open: it has the form of most of them."""
+
+
+def validate_new_settings(
+    platform_type: PlatformType,
+    sealed: Iterable[str],
+    config: Settings,
+    before: Settings,
+    *,
+    allow_private_hosts: bool = False,
+) -> None:
+    """Raise ValidationError for settings that do not fit the credentials of these names, or that
+    would have them sent to another address than the one they were entered for."""
+    spec = _KINDS[platform_type].spec
+
+    def url(value: str, field: str) -> None:
+        require_url(value, field=field, allow_private_hosts=allow_private_hosts)
+
+    require_fields("settings", spec.settings, config, url)
+    try:
+        _KINDS[platform_type].validate(dict.fromkeys(sealed, SEALED), config)
+    except ValidationError as error:
+        # The form of what is sealed was looked at when it was entered.
+        if str(error.field).startswith("settings.") or error.reason == "missing":
+            raise
+    old, new = resolved(spec, before), resolved(spec, config)
+    for field in spec.settings:
+        if field.trusted and old[field.name] != new[field.name]:
+            problem = "says where credentials are sent: enter them again together with it"
+            raise invalid(f"settings.{field.name}", problem, "needs_credentials")
+
+
 class ConnectorRegistry:
     """The connectors of one process: one HTTP client and one token cache between them.
 
@@ -213,6 +248,17 @@ class ConnectorRegistry:
         """Raise ValidationError naming a credential or setting that is missing or unknown."""
         allowed = self._http.allow_private_hosts
         validate_platform(platform_type, credentials, config, allow_private_hosts=allowed)
+
+    def validate_settings(
+        self,
+        platform_type: PlatformType,
+        sealed: Sequence[str],
+        config: Mapping[str, Any],
+        before: Mapping[str, Any],
+    ) -> None:
+        """Raise ValidationError for settings that may not take the place of `before` alone."""
+        allowed = self._http.allow_private_hosts
+        validate_new_settings(platform_type, sealed, config, before, allow_private_hosts=allowed)
 
     def connector(self, platform_type: PlatformType, config: Mapping[str, Any]) -> Connector:
         """The connector that speaks to this kind of platform, under an account's settings."""

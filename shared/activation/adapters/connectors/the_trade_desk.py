@@ -51,7 +51,7 @@ _SETTINGS = (
         f"Data API: what e-mails and phones are resolved to, {' | '.join(RESOLVERS)}",
         default="none",
     ),
-    SettingField("uid2_url", "Address of the operator", default=UID2_URL, kind="url"),
+    SettingField("uid2_url", "Address of the operator", default=UID2_URL, kind="url", trusted=True),
     SettingField("crm_region", f"CRM: where the people are, {' | '.join(REGIONS)}"),
     SettingField("crm_ttl_minutes", "CRM: minutes a member stays", kind="integer"),
     SettingField(
@@ -68,18 +68,21 @@ _SETTINGS = (
         "Address of the Data API in the advertiser's region",
         default="https://usw-data.adsrvr.org",
         kind="url",
+        trusted=True,
     ),
     SettingField(
         "graphql_url",
         "Address that tells sizes",
         default="https://desk.thetradedesk.com/graphql",
         kind="url",
+        trusted=True,
     ),
     SettingField(
         "api_url",
         "Address of the platform API, for CRM",
         default="https://api.thetradedesk.com/v3",
         kind="url",
+        trusted=True,
     ),
 )
 

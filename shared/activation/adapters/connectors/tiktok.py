@@ -67,6 +67,7 @@ SPEC = ConnectorSpec(
             "Address of the API, with its version",
             default="https://business-api.tiktok.com/open_api/v1.3",
             kind="url",
+            trusted=True,
         ),
     ),
     multi_key=True,
