@@ -55,10 +55,16 @@ class CrmDrop(TradeDesk):
         """Drop one file; the receipt is its reference.
 
         The first batch of a replacement takes the place of what is there, the others are added.
+        Raises PlatformError when the first is too small: who is there would stay.
         """
         hashes = columns[IdentifierType.EMAIL]
         settings = self._settings(account)
         if len(hashes) < settings["crm_minimum_rows"]:
+            if delivery.operation == Operation.REPLACE and seq == 1:
+                raise PlatformError(
+                    "The Trade Desk would ignore so small a drop: nobody is replaced.",
+                    reason=BELOW_MINIMUM,
+                )
             return SendOutcome(dict.fromkeys(range(len(hashes)), BELOW_MINIMUM))
         crm_data_id = quote(str(delivery.platform_audience_id), safe="")
         path = f"{self._advertiser_path(account)}/{crm_data_id}"
