@@ -1,14 +1,18 @@
-"""What ledgers say is what platforms hold, also where platforms do otherwise than they were asked."""
+"""What ledgers say is what platforms hold, also where those do otherwise than they were asked."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import DistributionStatus
-from activation.domain.platform import PlatformDraft
+from activation.domain.platform import PlatformChanges, PlatformDraft
+from activation.errors import ValidationError
 from activation.twins.catalog import OFFERS
+from activation.twins.facebook import FacebookTwin
 from tests.conftest import caller_of
 from tests.services.desk import Desk, desk, emails
 
@@ -45,3 +49,51 @@ def test_who_is_not_replaced_by_a_small_drop_is_still_there(app: App, ann: Calle
         at.add(audience, emails(*range(2_000, 2_500)))
         assert at.sent(audience, crm, "refresh").status is COMPLETED
         assert members_at(at, "the_trade_desk") == [1_700]
+
+
+def changed(at: Desk, platform_id: str, **config: Any) -> None:
+    """Change settings of an account, and nothing else."""
+    settings = at.platform(platform_id).settings.model_dump(mode="json")
+    settings["config"] |= config
+    changes = PlatformChanges.model_validate({"settings": settings})
+    at.app.platforms.update(at.caller, platform_id, changes)
+
+
+def test_an_audience_is_not_believed_to_be_at_another_account(app: App, ann: Caller) -> None:
+    """With the number of another ad account, only the difference would be sent, to the old one."""
+    with desk(app, ann, {"facebook": FacebookTwin(app.clock)}) as at:
+        meta = at.account("facebook")
+        audience = at.audience(emails(*range(10)))
+        assert at.sent(audience, meta).status is COMPLETED
+        at.add(audience, emails(20))
+        changed(at, meta, ad_account_id="2002")
+        with pytest.raises(ValidationError) as refused:
+            at.plan(audience, meta, "incremental")
+        assert refused.value.reason == "account_changed"
+        before = at.twins["facebook"].state()["requests"]
+        done = at.sent(audience, meta, "incremental")
+        assert (done.status, done.error_details.error_code) == (FAILED, "VALIDATION_ERROR")
+        assert at.twins["facebook"].state()["requests"] == before
+        changed(at, meta, ad_account_id="1001")
+        assert at.sent(audience, meta, "incremental").status is COMPLETED
+        assert members_at(at, "facebook") == [11]
+
+
+def test_a_run_does_not_go_on_at_another_account(app: App, ann: Caller) -> None:
+    with desk(app, ann, {"facebook": FacebookTwin(app.clock)}, max_rows=4, lanes=1) as at:
+        meta = at.account("facebook")
+        audience = at.audience(emails(*range(10)))
+        job = at.request(audience, meta)
+        app.dispatcher.run("acme", job.distribution_id, "test-trace")
+        changed(at, meta, ad_account_id="2002")
+        assert at.run(job).status is FAILED
+        assert members_at(at, "facebook") == [0]
+
+
+def test_other_settings_may_change_at_any_time(app: App, ann: Caller) -> None:
+    with desk(app, ann, {"facebook": FacebookTwin(app.clock)}) as at:
+        meta = at.account("facebook")
+        audience = at.audience(emails(*range(10)))
+        assert at.sent(audience, meta).status is COMPLETED
+        changed(at, meta, customer_file_source="PARTNER_PROVIDED_ONLY", replace_minutes=30)
+        assert at.sent(audience, meta, "refresh").status is COMPLETED

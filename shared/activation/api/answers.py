@@ -67,7 +67,7 @@ OperatorAccountAnswer = public_form(OperatorAccount, permissions=tuple[Role, ...
 DistributionAnswer = public_form(Distribution, HIDDEN)
 LedgerAnswer = public_form(
     Ledger,
-    frozenset({"accepted", "visible_to", "forms"}),
+    frozenset({"accepted", "visible_to", "forms", "place", "era"}),
     accepted=int,
     accepted_by_type=dict[str, int],
     doubtful=int,

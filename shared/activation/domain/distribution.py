@@ -185,7 +185,8 @@ class DistributionMetadata(Value):
 
 
 class Distribution(Entity):
-    """The record of a distribution. The list of members is frozen by `manifest_id`."""
+    """The record of a distribution. The list of members is frozen by `manifest_id`: as requested,
+    or as of its start when that is long after."""
 
     distribution_id: str
     user_id: str

@@ -13,6 +13,8 @@ from activation.domain.platform import ConnectorSpec
 from activation.domain.roster import Roster
 
 MAX_SKIPPED = 20
+OWN = frozenset({"accepted", "visible_to", "forms", "place", "era"})
+"""Fields of a ledger that callers do not see."""
 
 
 class SkippedSlot(Value):
@@ -61,6 +63,8 @@ class Ledger(Entity):
     accepted: Roster | None = None
     forms: dict[str, str] = Field(default_factory=dict)
     """In which form each identifier type is held there; other forms cannot be compared."""
+    place: dict[str, str] = Field(default_factory=dict)
+    """The settings that named the account there; empty where nobody noted them."""
     accepted_at: Instant | None = None
     """When a distribution last ended."""
     stated_at: Instant | None = None
@@ -87,7 +91,7 @@ class Ledger(Entity):
 
     def public(self) -> dict[str, Any]:
         """What callers see: counts instead of parts; what is in doubt counts for itself."""
-        data = self.model_dump(mode="json", exclude={"accepted", "visible_to", "forms", "era"})
+        data = self.model_dump(mode="json", exclude=set(OWN))
         roster = self.accepted
         return {
             **data,

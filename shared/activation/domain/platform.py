@@ -285,6 +285,8 @@ class SettingField:
     """string | integer | boolean | url"""
     trusted: bool = False
     """Whether credentials go to what it names: it changes only together with them."""
+    place: bool = False
+    """Whether it says where audiences are: with another value none of them is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +328,11 @@ class ConnectorSpec:
     poll_seconds: float = 1800.0
     """How long to wait before the first look at match results, and between two looks."""
     encodings: tuple[str, ...] = field(default=("hex",))
+
+    def place(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """Where the audiences of an account with these settings are."""
+        named = [field for field in self.settings if field.place]
+        return {field.name: str(config.get(field.name) or field.default) for field in named}
 
     @property
     def carries_both_kinds(self) -> bool:

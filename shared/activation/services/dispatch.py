@@ -289,7 +289,8 @@ class Dispatcher:
         from activation.members.delivery import freeze
 
         observability.note(platform=platform.platform_type.value)
-        job, ledger = holder[0].job, self._known(holder, platform, spec)
+        ledger = self._known(holder, platform, spec)
+        job = self.distributions.brought_up_to_date(holder[0].job)
         manifest = self.distributions.audiences.manifests.get(
             job.organization_id, job.manifest_id or ""
         ).entity
@@ -312,7 +313,7 @@ class Dispatcher:
                 manifest,
                 spec,
                 self.distributions.selection(job, platform, manifest),
-                comparable(ledger, spec),
+                comparable(ledger, spec, platform),
                 run_type(ledger, job.distribution_type),
                 place,
                 restate=restates(ledger, spec, self.clock.now()),
@@ -320,6 +321,9 @@ class Dispatcher:
         plan = planned(prepared, spec, platform)
         cost = job.metadata.model_copy(update={"cost_estimate": plan.cost_estimate})
         holder[0] = holder[0].committed(
+            manifest_id=job.manifest_id,
+            audience_version=job.audience_version,
+            audience_name=job.audience_name,
             roster=prepared.roster,
             plan=plan,
             stages=stages_of(prepared, spec.max_rows),
@@ -389,9 +393,11 @@ class Dispatcher:
             with tracing.span("create audience"):
                 name = connector.create_audience(account, delivery_of(job))
         results = job.match_results.model_copy(update={"platform_audience_id": name})
+        spec = self.distributions.spec_of(platform)
         known = ledger.entity.changed(
             platform_audience_id=name,
-            forms=_forms(self.distributions.spec_of(platform)),
+            forms=_forms(spec),
+            place=spec.place(platform.settings.config),
             updated_at=self.clock.now(),
         )
         holder[0] = holder[0].committed([ledger.replaced_by(known)], match_results=results)

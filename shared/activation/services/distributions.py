@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from activation.documents import Collection, Stored
@@ -66,6 +66,12 @@ OPERATOR_MAY_SET = frozenset({DistributionStatus.CANCELLED})
 LIVE = frozenset(PlatformType) - {PlatformType.FILE_DROP, PlatformType.WEBHOOK}
 """Platforms where people are reached, other than receivers of the customer's own."""
 
+FRESH_FOR = timedelta(hours=1)
+"""How old a request may be for its members to be sent: who left, or withdrew his consent, before
+a later start is not."""
+STOPPED = frozenset({AudienceStatus.DRAFT, AudienceStatus.PAUSED, AudienceStatus.ARCHIVED})
+"""What an operator has said of an audience that is not to be sent."""
+
 Also = Callable[[Distribution], Sequence[Write]]
 
 
@@ -113,7 +119,7 @@ class DistributionService(Records[Distribution]):
             manifest,
             spec,
             self.selection(draft, platform, manifest),
-            comparable(ledger, spec),
+            comparable(ledger, spec, platform),
             run_type(ledger, draft.distribution_type),
             restate=restates(ledger, spec, self.clock.now()),
         )
@@ -350,6 +356,27 @@ class DistributionService(Records[Distribution]):
             raise InvalidStateError("The audience has no members to send.", field="audience_id")
         return self.audiences.manifests.get(audience.organization_id, audience.manifest_id).entity
 
+    def brought_up_to_date(self, job: Distribution) -> Distribution:
+        """The distribution as it starts: of a request that is older than FRESH_FOR the audience
+        as it is now. NotFoundError or InvalidStateError when that is not to be sent any more."""
+        now = self.clock.now()
+        if now - job.created_at < FRESH_FOR:
+            return job
+        audience = self.audiences.records.get(job.organization_id, job.audience_id).entity
+        if audience.status in STOPPED:
+            raise InvalidStateError(
+                f"The audience is {audience.status} by now.",
+                field="audience_id",
+                reason=audience.status,
+            )
+        self._require_alive(audience, now)
+        self._known_segments(audience, job.segments_distributed)
+        return job.changed(
+            manifest_id=self.manifest_of(audience).manifest_id,
+            audience_version=audience.version,
+            audience_name=audience.name,
+        )
+
     def selection(
         self, draft: PlanDraft | Distribution, platform: Platform, manifest: Manifest
     ) -> Selection:
@@ -394,15 +421,18 @@ class DistributionService(Records[Distribution]):
                 field="audience_id",
                 reason=audience.status,
             )
-        expires = audience.metadata.expires_at
-        if expires is not None and expires <= self.clock.now():
-            raise InvalidStateError("The audience has expired.", field="audience_id")
+        self._require_alive(audience, self.clock.now())
         self._usable(platform)
         self.manifest_of(audience)
         if audience.size == 0 and draft.distribution_type is DistributionType.INITIAL:
             raise InvalidStateError("The audience has no members to send.", field="audience_id")
         self._known_segments(audience, draft.segments_distributed)
         return audience, platform
+
+    def _require_alive(self, audience: Audience, now: datetime) -> None:
+        expires = audience.metadata.expires_at
+        if expires is not None and expires <= now:
+            raise InvalidStateError("The audience has expired.", field="audience_id")
 
     def _usable(self, platform: Platform) -> None:
         if platform.status is not PlatformStatus.ACTIVE:

@@ -36,6 +36,7 @@ from activation.errors import (
     PlatformError,
     PlatformTransientError,
     StorageUnavailableError,
+    ValidationError,
 )
 from activation.ports import Account, Batch, Clock, Connector, DocumentStore, Key, Write
 from activation.services.accounts import Accounts
@@ -47,6 +48,7 @@ from activation.services.distributions import (
 )
 from activation.services.exchanges import ExchangeLogs, about_batch
 from activation.services.leases import Lease, is_held
+from activation.services.plans import require_same_place
 from activation.services.reauth import Reauth
 from activation.services.sending import Sender, done, not_understood, tell_reasons
 from activation.services.traffic import LONGEST_WAIT_SECONDS, Bucket, Traffic, pause_seconds
@@ -218,7 +220,7 @@ class _Run:
             if error.retryable:
                 raise
             self._fail(error)
-        except (PlatformError, InvalidStateError) as error:
+        except (PlatformError, InvalidStateError, ValidationError) as error:
             self._fail(error)
         except StorageUnavailableError:
             self._released()
@@ -234,6 +236,8 @@ class _Run:
         if self._lane.attempt > MAX_ATTEMPTS:
             raise PlatformError(f"The lane did not end in {MAX_ATTEMPTS} attempts.")
         account, connector = self._worker.accounts.opened(platform)
+        ledger = self._worker.distributions.ledgers.of(self._job).entity
+        require_same_place(ledger, connector.spec, platform)
         per_minute = platform.settings.requests_per_minute or connector.spec.requests_per_minute
         bucket = self._worker.traffic.bucket(
             self._lane.organization_id, self._lane.platform_id, per_minute

@@ -14,13 +14,28 @@ if TYPE_CHECKING:
     from activation.members.delivery import Prepared
 
 
-def comparable(ledger: Ledger | None, spec: ConnectorSpec) -> Roster | None:
+def require_same_place(ledger: Ledger, spec: ConnectorSpec, platform: Platform) -> None:
+    """Raise ValidationError when the settings now name another account than the one that holds
+    the audience: there nothing is, and what is here would be out of reach."""
+    if ledger.place and ledger.place != spec.place(platform.settings.config):
+        raise ValidationError(
+            "The platform's settings now name another account than the one that holds the "
+            "audience; add it as a new platform.",
+            field="platform_id",
+            reason="account_changed",
+        )
+
+
+def comparable(ledger: Ledger | None, spec: ConnectorSpec, platform: Platform) -> Roster | None:
     """What the platform has accepted, in the forms that the spec sends now.
 
-    ValidationError when it was sent in other forms: they cannot be compared.
+    ValidationError when it was sent in other forms, or to another account: they cannot be
+    compared.
     """
     from activation.members.delivery import forms_of
 
+    if ledger is not None:
+        require_same_place(ledger, spec, platform)
     if ledger is None or ledger.accepted is None or not ledger.accepted.size:
         return None
     if ledger.forms != forms_of(spec):

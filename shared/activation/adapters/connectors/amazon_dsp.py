@@ -52,10 +52,14 @@ _CREDENTIALS = (
     SettingField("refresh_token", "Refresh token", required=True, secret=True),
 )
 _SETTINGS = (
-    SettingField("manager_account_id", "Manager account; or advertiser_account_id"),
-    SettingField("advertiser_account_id", "Advertiser account, where there is no manager account"),
-    SettingField("destination_account_id", "DSP advertiser that gets audiences", required=True),
-    SettingField("marketplace_id", "Marketplace of that advertiser", required=True),
+    SettingField("manager_account_id", "Manager account; or advertiser_account_id", place=True),
+    SettingField(
+        "advertiser_account_id", "Advertiser account, where there is no manager account", place=True
+    ),
+    SettingField(
+        "destination_account_id", "DSP advertiser that gets audiences", required=True, place=True
+    ),
+    SettingField("marketplace_id", "Marketplace of that advertiser", required=True, place=True),
     SettingField("country_code", "Country the data was collected in, e.g. DE", required=True),
     SettingField(
         "accept_terms",

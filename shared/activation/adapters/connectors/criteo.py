@@ -55,7 +55,9 @@ SPEC = ConnectorSpec(
         SettingField("client_secret", "Secret of the API app", required=True, secret=True),
     ),
     settings=(
-        SettingField("advertiser_id", "Advertiser that owns the lists, digits", required=True),
+        SettingField(
+            "advertiser_id", "Advertiser that owns the lists, digits", required=True, place=True
+        ),
         SettingField("gum_caller_id", "Takes cookie ids too: those of this caller", kind="integer"),
         SettingField("api_version", "Version of the API", default="2026-07"),
         SettingField(

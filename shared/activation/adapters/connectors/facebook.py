@@ -67,7 +67,9 @@ SPEC = ConnectorSpec(
         SettingField("app_secret", "Adds a proof to every call", secret=True),
     ),
     settings=(
-        SettingField("ad_account_id", "Ad account, digits without `act_`", required=True),
+        SettingField(
+            "ad_account_id", "Ad account, digits without `act_`", required=True, place=True
+        ),
         SettingField("api_version", "Version of the Graph API", default="v26.0"),
         SettingField(
             "customer_file_source", " | ".join(FILE_SOURCES), default="USER_PROVIDED_ONLY"

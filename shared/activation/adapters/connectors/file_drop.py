@@ -34,7 +34,9 @@ SPEC = ConnectorSpec(
     requests_per_minute=6_000,
     credentials=(),
     settings=(
-        SettingField("folder", "Relative folder of this platform's drops", default="audiences"),
+        SettingField(
+            "folder", "Relative folder of this platform's drops", default="audiences", place=True
+        ),
     ),
     multi_key=True,
     lists_members=True,

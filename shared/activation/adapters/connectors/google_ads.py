@@ -41,7 +41,7 @@ from activation.ports import Account
 
 _SETTINGS = (
     *account_settings("Account", KEY_TYPES, "GOOGLE_ADS"),
-    SettingField("account_type", " | ".join(ACCOUNT_TYPES), default="GOOGLE_ADS"),
+    SettingField("account_type", " | ".join(ACCOUNT_TYPES), default="GOOGLE_ADS", place=True),
 )
 
 

@@ -36,7 +36,9 @@ def account_settings(
 ) -> tuple[SettingField, ...]:
     """The settings of an account whose lists belong to `owner` and hold one of `key_types`."""
     return (
-        SettingField("account_id", f"{owner} that owns the lists, digits only", required=True),
+        SettingField(
+            "account_id", f"{owner} that owns the lists, digits only", required=True, place=True
+        ),
         SettingField(
             "terms_accepted",
             "The advertiser has accepted Google's Customer Match terms",

@@ -46,7 +46,7 @@ SPEC = ConnectorSpec(
     requests_per_minute=60,
     credentials=CREDENTIALS,
     settings=(
-        SettingField("ad_account_id", "Sponsored account, digits only", required=True),
+        SettingField("ad_account_id", "Sponsored account, digits only", required=True, place=True),
         SettingField("source_platform", "Name that LinkedIn gave your integration", required=True),
         SettingField("api_version", "Version of the API, YYYYMM", default="202611"),
         SettingField(

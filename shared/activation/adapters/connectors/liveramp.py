@@ -49,7 +49,9 @@ SPEC = ConnectorSpec(
         SettingField("delivery", f"{SFTP} | {FOLDER}", default=SFTP),
         SettingField("delimiter", " | ".join(DELIMITERS), default="comma"),
         SettingField("ramp_ids", "Send RampIDs too", default=False, kind="boolean"),
-        SettingField("folder", "Relative folder, which LiveRamp has made", default="uploads"),
+        SettingField(
+            "folder", "Relative folder, which LiveRamp has made", default="uploads", place=True
+        ),
         SettingField(
             "sftp_host", "Address of the server", default="files.liveramp.com", trusted=True
         ),

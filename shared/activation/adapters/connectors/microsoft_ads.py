@@ -51,8 +51,10 @@ SPEC = ConnectorSpec(
         SettingField("refresh_token", "Refresh token", required=True, secret=True),
     ),
     settings=(
-        SettingField("account_id", "Ad account, digits only", required=True),
-        SettingField("customer_id", "Customer the account belongs to, digits", required=True),
+        SettingField("account_id", "Ad account, digits only", required=True, place=True),
+        SettingField(
+            "customer_id", "Customer the account belongs to, digits", required=True, place=True
+        ),
         SettingField(
             "membership_days",
             f"Days a member stays, 1 to {MAX_MEMBERSHIP_DAYS}, or {NO_END} for no end",

@@ -54,8 +54,8 @@ SPEC = ConnectorSpec(
     requests_per_minute=60,
     credentials=CREDENTIALS,
     settings=(
-        SettingField("ad_account_id", "Ad account, digits only", required=True),
-        SettingField("list_type", " | ".join(LIST_TYPES), default="EMAIL"),
+        SettingField("ad_account_id", "Ad account, digits only", required=True, place=True),
+        SettingField("list_type", " | ".join(LIST_TYPES), default="EMAIL", place=True),
         rows_field(10_000),
         SettingField(
             "api_url",

@@ -54,7 +54,7 @@ SPEC = ConnectorSpec(
     requests_per_minute=60,
     credentials=CREDENTIALS,
     settings=(
-        SettingField("ad_account_id", "Ad account, a UUID", required=True),
+        SettingField("ad_account_id", "Ad account, a UUID", required=True, place=True),
         SettingField(
             "retention_days",
             f"Days a member stays; {LIFETIME_DAYS} is for ever",

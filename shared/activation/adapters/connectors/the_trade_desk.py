@@ -37,7 +37,7 @@ _CREDENTIALS = (
     SettingField("uid2_client_secret", "Client secret there, base64 of 32 bytes", secret=True),
 )
 _SETTINGS = (
-    SettingField("advertiser_id", "Advertiser that owns the data", required=True),
+    SettingField("advertiser_id", "Advertiser that owns the data", required=True, place=True),
     SettingField("product", " | ".join(PRODUCTS), default="data_api"),
     SettingField(
         "ttl_minutes",

@@ -58,7 +58,9 @@ SPEC = ConnectorSpec(
         SettingField("access_token", "Long-lived access token", required=True, secret=True),
     ),
     settings=(
-        SettingField("advertiser_id", "Advertiser that owns the audiences", required=True),
+        SettingField(
+            "advertiser_id", "Advertiser that owns the audiences", required=True, place=True
+        ),
         SettingField("phone_with_plus", "Hash phones with their `+`", default=True, kind="boolean"),
         SettingField("device_ids", " | ".join(DEVICE_IDS), default="BOTH"),
         rows_field(10_000),
