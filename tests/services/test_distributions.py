@@ -16,6 +16,8 @@ from activation.app import App
 from activation.domain.audience import AudienceChanges, AudienceDraft, MetadataDraft
 from activation.domain.caller import Caller
 from activation.domain.distribution import (
+    ApprovalDraft,
+    ApprovalStatus,
     Distribution,
     DistributionDraft,
     DistributionStatus,
@@ -24,6 +26,7 @@ from activation.domain.distribution import (
 )
 from activation.domain.identifier import IdentifierType
 from activation.domain.member import MemberInput
+from activation.domain.member_change import MemberReference
 from activation.domain.platform import HealthStatus, Platform, PlatformDraft, SyncStatus
 from activation.domain.retention_run import RetentionJob, RunDraft
 from activation.errors import InvalidStateError, NotFoundError, ValidationError
@@ -32,6 +35,7 @@ from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from activation.twins.server import serve
+from tests.conftest import caller_of
 from tests.working import work
 
 PEOPLE = 250
@@ -262,8 +266,6 @@ def test_a_cancelled_distribution_sends_nothing(world: World) -> None:
 
 
 def test_a_scheduled_distribution_waits_for_its_time(world: World) -> None:
-    from datetime import timedelta
-
     later = world.app.clock.now() + timedelta(hours=2)
     distribution = world.request("facebook", scheduled_at=later)
     assert world.run(distribution).status is DistributionStatus.SCHEDULED
@@ -278,6 +280,40 @@ def test_the_list_is_frozen_when_it_is_requested(world: World) -> None:
     late = MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value="late@example.com")
     world.app.members.add(world.ann, world.audience_id, [late])
     assert world.run(distribution).progress.sent == PEOPLE
+
+
+def test_who_left_before_a_later_start_is_not_sent(world: World) -> None:
+    """Nor is who withdrew his consent: a list of last week would know nothing of it."""
+    app, ann, later = world.app, world.ann, world.app.clock.now() + timedelta(days=7)
+    scheduled = world.request("facebook", scheduled_at=later)
+    asked = world.request("google_ads", require_approval=True)
+    first, second = (
+        MemberInput(identifier_type=IdentifierType.EMAIL, identifier_value=value)
+        for value in ("p0@example.com", "p1@example.com")
+    )
+    app.members.add(ann, world.audience_id, [first.model_copy(update={"consent": "denied"})])
+    gone = MemberReference(**second.model_dump(include={"identifier_type", "identifier_value"}))
+    app.members.remove(ann, world.audience_id, [gone])
+    app.clock.sleep(timedelta(days=7).total_seconds())
+    verdict = ApprovalDraft(status=ApprovalStatus.APPROVED)
+    app.distributions.approve(caller_of(user="bob"), asked.distribution_id, verdict)
+    version = app.audiences.find(ann, world.audience_id).entity.version
+    for job in (scheduled, asked):
+        done = world.run(job)
+        assert (done.status, done.progress.sent) == (DistributionStatus.COMPLETED, PEOPLE - 2)
+        assert done.plan is not None
+        assert done.plan.withheld == {"consent_denied": 1}
+        assert done.audience_version == version > job.audience_version
+
+
+@pytest.mark.parametrize("status", ["paused", "archived"])
+def test_what_was_stopped_meanwhile_is_not_sent_later(world: World, status: str) -> None:
+    later = world.app.clock.now() + timedelta(days=1)
+    job = world.request("facebook", scheduled_at=later)
+    world.app.audiences.set_status(world.ann, world.audience_id, status)
+    world.app.clock.sleep(timedelta(days=1).total_seconds())
+    assert world.run(job).status is DistributionStatus.FAILED
+    assert world.facebook.audiences == {}
 
 
 def test_unfit_audiences_and_platforms_are_refused(world: World, eve: Caller) -> None:
