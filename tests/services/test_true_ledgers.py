@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from activation.adapters.connectors.registry import spec_for
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import DistributionStatus
-from activation.domain.platform import PlatformChanges, PlatformDraft
+from activation.domain.platform import PlatformChanges, PlatformDraft, PlatformType
 from activation.errors import ValidationError
 from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
@@ -97,3 +99,37 @@ def test_other_settings_may_change_at_any_time(app: App, ann: Caller) -> None:
         assert at.sent(audience, meta).status is COMPLETED
         changed(at, meta, customer_file_source="PARTNER_PROVIDED_ONLY", replace_minutes=30)
         assert at.sent(audience, meta, "refresh").status is COMPLETED
+
+
+def test_google_is_told_again_of_those_whom_it_would_forget(app: App, ann: Caller) -> None:
+    """A list with a duration loses who is not added again; a ledger must not say they are there."""
+    with desk(app, ann, {"google_ads": OFFERS["google_ads"].make(app.clock, 0.5)}) as at:
+        google = account(at, "google_ads", membership_days=30)
+        audience = at.audience(emails(*range(10)))
+        first = at.sent(audience, google, "incremental")
+        assert first.plan is not None
+        assert first.plan.states_all
+        for day in range(5, 65, 5):
+            app.clock.sleep(timedelta(days=5).total_seconds())
+            at.add(audience, emails(100 + day))
+            assert at.sent(audience, google, "incremental").status is COMPLETED
+        assert members_at(at, "google_ads") == [22]
+        assert at.ledger(audience, google).public()["accepted"] == 22
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "days"),
+    [
+        ("google_ads", {}, 540),
+        ("dv360", {"membership_days": 90}, 90),
+        ("microsoft_ads", {"membership_days": 180}, 180),
+        ("microsoft_ads", {}, None),
+        ("snapchat", {"retention_days": 180}, 180),
+        ("snapchat", {}, None),
+        ("facebook", {}, None),
+    ],
+)
+def test_the_ledger_knows_how_long_people_stay(
+    kind: str, config: dict[str, Any], days: int | None
+) -> None:
+    assert spec_for(PlatformType(kind), config).lapse_days == days

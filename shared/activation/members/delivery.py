@@ -277,7 +277,9 @@ class _Preparation:
             else:
                 self._list(step, partial(self._additions, touched), sorted(self._cuts))
         prepared.steps = [step for step in prepared.steps if step.batches]
-        prepared.states_all = self._asked or (self._sends_all and bool(prepared.steps))
+        everybody_is_new = prepared.adds > 0 and not prepared.kept
+        sends_all = self._sends_all or everybody_is_new
+        prepared.states_all = self._asked or (sends_all and bool(prepared.steps))
         if prepared.states_all and self._kind is DistributionType.INCREMENTAL:
             prepared.restated = prepared.kept
         return prepared

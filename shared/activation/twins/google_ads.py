@@ -16,10 +16,10 @@ from activation.twins.google_members import Members, strict_members, usual_membe
 from activation.twins.google_oauth import TOKEN_PATH, GoogleLogins, TokenEndpoint
 from activation.twins.google_rules import (
     as_of,
+    membership,
     parsed,
     refused,
     require_declarations,
-    require_duration,
     require_key_type,
     require_list_kind,
     require_query,
@@ -80,6 +80,7 @@ class GoogleAdsTwin(Twin):
 
     def contents(self) -> dict[str, Any]:
         """The user lists."""
+        self._forget()
         return {"audiences": [audience.summary() for audience in self.lists.values()]}
 
     def respond(self, request: Request) -> Response:
@@ -88,6 +89,7 @@ class GoogleAdsTwin(Twin):
             return self.tokens.respond(request)
         if not self.tokens.holds(request.headers.get("Authorization", "")):
             raise refused(401, "CREDENTIALS_INVALID", "Request had invalid credentials.")
+        self._forget()
         lists = _LISTS.fullmatch(request.path)
         if lists:
             return self._user_lists(request, lists[1], lists[2], lists[3])
@@ -101,6 +103,10 @@ class GoogleAdsTwin(Twin):
             case "GET", "/v1/requestStatus:retrieve":
                 return self._request_status(request)
         raise refused(404, "NOT_FOUND", "Method not found.")
+
+    def _forget(self) -> None:
+        for audience in self.lists.values():
+            audience.forget(self.clock.now())
 
     # User lists
 
@@ -127,12 +133,13 @@ class GoogleAdsTwin(Twin):
         if any(body["displayName"] == other.name for other in self.lists.values()):
             raise refused(400, "DISPLAY_NAME_ALREADY_USED", "used", "user_list.display_name")
         require_key_type(info)
-        require_duration(body.get("membershipDuration"))
+        kept_for = membership(body.get("membershipDuration"))
         audience = UserList(
             str(7_000_000_000 + len(self.lists)),
             body["displayName"],
             external_id=body.get("integrationCode", ""),
             details=body,
+            kept_for=kept_for,
         )
         if request.args.get("validateOnly") != "true":
             self.lists[audience.audience_id] = audience

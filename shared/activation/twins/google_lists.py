@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from activation.twins.members import set_digest
+
+MAX_MEMBERSHIP_DAYS = 540
 
 
 @dataclass
@@ -23,6 +25,8 @@ class UserList:
     name: str
     external_id: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    kept_for: timedelta = timedelta(days=MAX_MEMBERSHIP_DAYS)
+    """How long a member stays after it was last added."""
     consents: Counter[str] = field(default_factory=Counter)
     """Members added so far by the consent that was declared for them."""
     _added: dict[bytes, int] = field(default_factory=dict)
@@ -43,6 +47,12 @@ class UserList:
         """Let members go; doing it twice changes nothing more."""
         for key in keys:
             self._added.pop(key, None)
+
+    def forget(self, now: datetime) -> None:
+        """Let members go that were last added longer ago than the list keeps them."""
+        oldest = now - self.kept_for
+        if self._instants and self._instants[0] < oldest:
+            self.clear(oldest)
 
     def clear(self, before: datetime) -> None:
         """Let members go that were last added before an instant."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 from werkzeug.wrappers import Request
 
-from activation.twins.google_lists import UserList
+from activation.twins.google_lists import MAX_MEMBERSHIP_DAYS, UserList
 from activation.twins.google_shapes import DATA_FIELDS, KEY_TYPE, TERMS
 from activation.twins.shapes import problem
 from activation.twins.wsgi import Refused, json_response
-
-MAX_MEMBERSHIP_DAYS = 540
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z")
 _FILTER = re.compile(r'integration_code = "([^"\\]*)"')
@@ -78,16 +76,17 @@ def require_key_type(info: Mapping[str, Any]) -> None:
         raise refused(400, "REQUIRED_FIELD_MISSING", "key_space, app_id", f"{where}.mobile_id_info")
 
 
-def require_duration(duration: str | None) -> None:
-    """Raise unless a membership duration is whole days and not too many."""
+def membership(duration: str | None) -> timedelta:
+    """How long members stay; raises unless that is whole days and not too many."""
     if duration is None:
-        return
+        return timedelta(days=MAX_MEMBERSHIP_DAYS)
     where = "user_list.membership_duration"
     seconds = re.fullmatch(r"([0-9]+)s", duration)
     if seconds is None or int(seconds[1]) % 86_400:
         raise refused(400, "INVALID_ARGUMENT", "whole days as seconds", where)
     if int(seconds[1]) // 86_400 > MAX_MEMBERSHIP_DAYS:
         raise refused(400, "MEMBERSHIP_DURATION_TOO_LONG", "at most 540 days", where)
+    return timedelta(seconds=int(seconds[1]))
 
 
 def wanted_code(filter_text: str | None) -> str | None:

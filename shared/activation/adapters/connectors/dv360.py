@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from activation.adapters.connectors.config import resolved
@@ -26,6 +27,12 @@ def spec_for_key_type(key_type: str) -> ConnectorSpec:
     settings = account_settings("Advertiser", KEY_TYPES, PARTNER)
     title = "Display & Video 360 (Data Manager API)"
     return data_manager_spec(PlatformType.DV360, title, key_type, settings)
+
+
+def spec_under(settings: Mapping[str, Any]) -> ConnectorSpec:
+    """The spec by what an account's lists hold, and for how long."""
+    spec = spec_for_key_type(settings["upload_key_type"])
+    return replace(spec, lapse_days=settings["membership_days"])
 
 
 SPEC = spec_for_key_type("CONTACT_ID")

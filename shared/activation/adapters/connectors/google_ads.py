@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -49,6 +50,12 @@ def spec_for_key_type(key_type: str) -> ConnectorSpec:
     """What the connector takes when its lists hold this kind of data."""
     title = "Google Ads (Data Manager API)"
     return data_manager_spec(PlatformType.GOOGLE_ADS, title, key_type, _SETTINGS)
+
+
+def spec_under(settings: Mapping[str, Any]) -> ConnectorSpec:
+    """The spec by what an account's lists hold, and for how long."""
+    spec = spec_for_key_type(settings["upload_key_type"])
+    return replace(spec, lapse_days=settings["membership_days"])
 
 
 SPEC = spec_for_key_type("CONTACT_ID")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -84,6 +85,12 @@ SPEC = ConnectorSpec(
 )
 
 
+def spec_under(settings: Mapping[str, Any]) -> ConnectorSpec:
+    """The spec by how long members stay."""
+    days = settings["membership_days"]
+    return replace(SPEC, lapse_days=None if days == NO_END else days)
+
+
 def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raise ValidationError for what single fields do not show."""
     settings = resolved(SPEC, config)
@@ -98,9 +105,10 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
 class MicrosoftAds(Defaults):
     """Lists are found again by our external id, in brackets at the end of their name."""
 
-    spec: ConnectorSpec = SPEC
-
-    def __init__(self, http: PlatformHTTP, tokens: AccessTokens) -> None:
+    def __init__(
+        self, http: PlatformHTTP, tokens: AccessTokens, spec: ConnectorSpec = SPEC
+    ) -> None:
+        self.spec = spec
         self._http = http
         self._tokens = tokens
 

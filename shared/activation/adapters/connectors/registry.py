@@ -71,7 +71,7 @@ _KINDS: Mapping[PlatformType, Kind] = {
         google_ads.SPEC,
         google_ads.validate,
         lambda tools, spec: google_ads.GoogleAds(tools.http, tools.tokens, spec),
-        lambda settings: google_ads.spec_for_key_type(settings["upload_key_type"]),
+        google_ads.spec_under,
     ),
     PlatformType.FACEBOOK: Kind(
         facebook.SPEC, facebook.validate, lambda tools, _spec: facebook.Facebook(tools.http)
@@ -86,7 +86,7 @@ _KINDS: Mapping[PlatformType, Kind] = {
         dv360.SPEC,
         dv360.validate,
         lambda tools, spec: dv360.DV360(tools.http, tools.tokens, spec),
-        lambda settings: dv360.spec_for_key_type(settings["upload_key_type"]),
+        dv360.spec_under,
     ),
     PlatformType.TIKTOK: Kind(
         tiktok.SPEC,
@@ -114,7 +114,8 @@ _KINDS: Mapping[PlatformType, Kind] = {
     PlatformType.MICROSOFT_ADS: Kind(
         microsoft_ads.SPEC,
         microsoft_ads.validate,
-        lambda tools, _spec: microsoft_ads.MicrosoftAds(tools.http, tools.tokens),
+        lambda tools, spec: microsoft_ads.MicrosoftAds(tools.http, tools.tokens, spec),
+        microsoft_ads.spec_under,
     ),
     PlatformType.CRITEO: Kind(
         criteo.SPEC,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -88,8 +89,9 @@ _REASON = re.compile(r"(E[0-9]{3,5})\b")
 
 
 def spec_under(settings: Mapping[str, Any]) -> ConnectorSpec:
-    """The spec by how many rows go into a request."""
-    return with_rows(SPEC, settings)
+    """The spec by how many rows go into a request, and how long members stay."""
+    days = settings["retention_days"]
+    return replace(with_rows(SPEC, settings), lapse_days=None if days == LIFETIME_DAYS else days)
 
 
 def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
