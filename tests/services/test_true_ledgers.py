@@ -10,11 +10,12 @@ import pytest
 from activation.adapters.connectors.registry import spec_for
 from activation.app import App
 from activation.domain.caller import Caller
-from activation.domain.distribution import DistributionStatus
+from activation.domain.distribution import Distribution, DistributionStatus
 from activation.domain.platform import PlatformChanges, PlatformDraft, PlatformType
 from activation.errors import ValidationError
 from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
+from activation.twins.google_ads import GoogleAdsTwin
 from tests.conftest import caller_of
 from tests.services.desk import Desk, desk, emails
 
@@ -115,6 +116,38 @@ def test_google_is_told_again_of_those_whom_it_would_forget(app: App, ann: Calle
             assert at.sent(audience, google, "incremental").status is COMPLETED
         assert members_at(at, "google_ads") == [22]
         assert at.ledger(audience, google).public()["accepted"] == 22
+
+
+def final(at: Desk, job: Distribution) -> Distribution:
+    """The distribution once its match results are final."""
+    while not job.match_results.final:
+        at.app.clock.sleep(1_800)
+        job = at.run(job)
+    return job
+
+
+@pytest.mark.parametrize("failing", ["add", "remove"])
+def test_what_google_took_and_then_failed_to_do_is_done_again(
+    app: App, ann: Caller, failing: str
+) -> None:
+    """Accepted is not processed: a status says hours later that a request has failed."""
+    with desk(app, ann, {"google_ads": GoogleAdsTwin(app.clock)}) as at:
+        google = at.account("google_ads", free_removals=100)
+        audience = at.audience(emails(*range(10)))
+        assert final(at, at.sent(audience, google)).match_results.failures == {}
+        if failing == "add":
+            at.add(audience, emails(20, 21))
+        else:
+            at.remove(audience, emails(0, 1))
+        at.twins["google_ads"].failing = 1
+        done = final(at, at.sent(audience, google, "incremental"))
+        assert done.match_results.failures == {"PROCESSING_ERROR_REASON_INTERNAL_ERROR": 2}
+        assert members_at(at, "google_ads") == [10]
+        assert at.ledger(audience, google).uncertain_since is not None
+        app.clock.sleep(1_800)
+        assert at.sent(audience, google, "incremental").status is COMPLETED
+        assert members_at(at, "google_ads") == [12 if failing == "add" else 8]
+        assert at.ledger(audience, google).uncertain_since is None
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,9 @@ class MatchReport:
     matched: int | None = None
     match_rate_range: str | None = None
     failures: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were accepted and then not processed, by the platform's reason."""
+    lost: bool = False
+    """Whether whole requests failed after they were accepted: what they asked for did not come."""
     warnings: Sequence[str] = ()
 
 

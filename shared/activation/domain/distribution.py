@@ -123,6 +123,8 @@ class MatchResults(Value):
     match_rate_fell: bool | None = None
     """Whether it is lower than the last ones were; None where nobody can say
     (`domain.match_rate`)."""
+    failures: dict[str, int] = Field(default_factory=dict)
+    """Rows that the platform accepted and then did not process, by its reason."""
     platform_audience_id: str | None = None
     final: bool = False
 
@@ -215,6 +217,8 @@ class Distribution(Entity):
     started_at: Instant | None = None
     """Before it nothing was sent, by any platform's clock (see `Delivery.started_at`)."""
     receipts: tuple[str, ...] = ()
+    removals: tuple[str, ...] = ()
+    """Receipts of what was taken out."""
     roster: Roster | None = None
     """What the platform should hold, once it is known."""
     stages: tuple[Stage, ...] = ()
@@ -256,7 +260,17 @@ class Distribution(Entity):
 
 
 HIDDEN = frozenset(
-    {"receipts", "roster", "stages", "stage", "settled", "attempt", "lease_until", "visible_to"}
+    {
+        "receipts",
+        "removals",
+        "roster",
+        "stages",
+        "stage",
+        "settled",
+        "attempt",
+        "lease_until",
+        "visible_to",
+    }
     | {"era"}
 )
 """Fields of a distribution that callers do not see."""

@@ -325,6 +325,8 @@ class ConnectorSpec:
     """Whether `Connector.listing` has an answer."""
     minimum_size: int = 0
     reports_matches: bool = True
+    reports_failures: bool = False
+    """Whether match results tell also of accepted requests that failed, removals included."""
     poll_seconds: float = 1800.0
     """How long to wait before the first look at match results, and between two looks."""
     encodings: tuple[str, ...] = field(default=("hex",))

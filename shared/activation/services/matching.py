@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,12 @@ from activation.domain.caller import Caller, service_caller
 from activation.domain.delivery import MatchReport
 from activation.domain.distribution import Distribution, MatchResults
 from activation.domain.platform import ConnectorSpec, Health, HealthStatus, Platform, SyncStatus
-from activation.errors import ConflictError, PlatformError, PlatformTransientError
+from activation.errors import (
+    ConflictError,
+    PlatformAuthError,
+    PlatformError,
+    PlatformTransientError,
+)
 from activation.ports import Account, Clock, Connector, Write
 from activation.services.access import retry_conflicts
 from activation.services.audiences import AudienceService
@@ -49,8 +55,8 @@ class Matching:
         """Ask once; final results also become the audience's match rate."""
         job = self.distributions.records.get(caller.organization_id, distribution_id).entity
         try:
-            report = connector.match_results(account, delivery_of(job), job.receipts)
-        except PlatformTransientError:
+            report = _report(connector, account, job)
+        except (PlatformTransientError, PlatformAuthError):
             report = MatchReport(final=False)
         except PlatformError:
             report = MatchReport(final=True)
@@ -106,6 +112,11 @@ class Matching:
             point, write = self.rates.noted(job, results)
             results = results.model_copy(update={"match_rate_fell": point.match_rate_fell})
             more.append(write)
+        if final and report.lost:
+            # Nobody knows what is there: the next run sends all, and takes out the rest.
+            ledger = self.distributions.ledgers.of(job)
+            doubted = ledger.entity.changed(uncertain_since=now, updated_at=now)
+            more.append(ledger.replaced_by(doubted))
         after = job.changed(
             match_results=results,
             next_at=None if final else self.next_look(spec, now),
@@ -173,6 +184,23 @@ class Matching:
             return  # the next run notes it again; the distribution itself is recorded
 
 
+def _report(connector: Connector, account: Account, job: Distribution) -> MatchReport:
+    """What the platform says of what was added and, where it tells, of what was taken out."""
+    delivery = delivery_of(job)
+    added = connector.match_results(account, delivery, job.receipts)
+    if not (connector.spec.reports_failures and job.removals and added.final):
+        return added
+    removed = connector.match_results(account, delivery, job.removals)
+    return MatchReport(
+        final=removed.final,
+        matched=added.matched,
+        match_rate_range=added.match_rate_range,
+        failures=Counter(added.failures) + Counter(removed.failures),
+        lost=added.lost or removed.lost,
+        warnings=sorted({*added.warnings, *removed.warnings}),
+    )
+
+
 def _results(job: Distribution, report: MatchReport, *, final: bool) -> MatchResults:
     matched = report.matched
     if matched is None:
@@ -183,6 +211,7 @@ def _results(job: Distribution, report: MatchReport, *, final: bool) -> MatchRes
             "matched_records": matched,
             "match_rate": round(matched / total, 4) if matched is not None and total else None,
             "match_rate_range": report.match_rate_range or job.match_results.match_rate_range,
+            "failures": dict(report.failures),
             "final": final,
         }
     )

@@ -255,7 +255,14 @@ class Settling:
         job = self.distributions.current(job, stored)
         status = job.status if job.status in FINAL else _status(job, error)
         added = sum(lane.sent for lane in lanes if lane.operation != "remove")
-        polls = spec is not None and spec.reports_matches and added > 0
+        receipts = {
+            removed: tuple(
+                r for one in lanes if (one.operation == "remove") is removed for r in one.receipts
+            )
+            for removed in (False, True)
+        }
+        asked = added > 0 or bool(spec and spec.reports_failures and receipts[True])
+        polls = spec is not None and spec.reports_matches and asked
         results = job.match_results.model_copy(update={"total_records": added, "final": not polls})
         after = job.changed(
             status=status,
@@ -265,9 +272,8 @@ class Settling:
             next_at=self.matching.next_look(spec, now) if polls and spec else None,
             settled=True,
             hold=None,
-            receipts=tuple(
-                r for lane in lanes if lane.operation != "remove" for r in lane.receipts
-            ),
+            receipts=receipts[False],
+            removals=receipts[True],
             match_results=results,
             error_details=_details(job, error) if error else job.error_details,
         )

@@ -32,6 +32,7 @@ from activation.twins.wsgi import Refused, Twin, json_response
 
 MAX_DESTINATIONS = 10
 MAX_PAGE_SIZE = 1_000
+INTERNAL_ERROR = "PROCESSING_ERROR_REASON_INTERNAL_ERROR"
 
 _LISTS = re.compile(r"/v1/accountTypes/([A-Z_0-9]+)/accounts/([0-9]+)/userLists(?:/([0-9]+))?")
 _BANDS = ("20_TO_30", *(f"{low}1_TO_{low + 1}0" for low in range(3, 10)))
@@ -48,12 +49,14 @@ class _Upload:
     records: int = 0
     identifiers: int = 0
     matched: int = 0
+    failed: bool = False
 
 
 class GoogleAdsTwin(Twin):
     """One advertiser account and its user lists.
 
-    A request's status is PROCESSING for `polls_before_final` looks. `requests_per_minute` is the
+    A request's status is PROCESSING for `polls_before_final` looks; of the next `failing` requests
+    it is FAILED then, and nothing of them is done. `requests_per_minute` is the
     project quota for ingestion; the `Retry-After` on its 429 is an assumption of the twin.
     """
 
@@ -71,6 +74,7 @@ class GoogleAdsTwin(Twin):
         super().__init__(clock)
         self.tokens = TokenEndpoint(clock, logins or GoogleLogins())
         self.lists: dict[str, UserList] = {}
+        self.failing = 0
         self._account = (account_type, account_id)
         self._match_rate = match_rate
         self._polls = polls_before_final
@@ -189,10 +193,12 @@ class GoogleAdsTwin(Twin):
         require_declarations(body, operation, members.data_field)
         for audience in audiences:
             require_list_kind(audience, members.data_field)
+        upload = self._upload(body, operation, members)
         if not body.get("validateOnly"):
-            for audience in audiences:
+            upload.failed, self.failing = self.failing > 0, max(0, self.failing - 1)
+            for audience in audiences if not upload.failed else ():
                 self._apply(audience, operation, members)
-        return self._accepted(body, self._upload(body, operation, members))
+        return self._accepted(body, upload)
 
     def _apply(self, audience: UserList, operation: str, members: Members) -> None:
         if operation == "add":
@@ -264,10 +270,14 @@ class GoogleAdsTwin(Twin):
         upload = self._uploads.get(request.args.get("requestId", ""))
         if upload is None:
             raise refused(400, "INVALID_REQUEST_ID", "no such request", "request_id")
+        final = "FAILED" if upload.failed else "SUCCESS"
         status: dict[str, Any] = {
             "destination": upload.destination,
-            "requestStatus": "PROCESSING" if upload.polls_left > 0 else "SUCCESS",
+            "requestStatus": "PROCESSING" if upload.polls_left > 0 else final,
         }
+        if status["requestStatus"] == "FAILED":
+            count = {"recordCount": str(upload.records), "reason": INTERNAL_ERROR}
+            status["errorInfo"] = {"errorCounts": [count]}
         upload.polls_left -= 1
         if status["requestStatus"] == "SUCCESS":
             status |= _final_status(upload)

@@ -127,6 +127,7 @@ class GoogleAds(Defaults):
             final=True,
             match_rate_range=joint_range(statuses),
             failures=counts(statuses, "errorInfo", "errorCounts"),
+            lost=any(status.get("requestStatus") == "FAILED" for status in statuses),
             warnings=sorted(counts(statuses, "warningInfo", "warningCounts")),
         )
 

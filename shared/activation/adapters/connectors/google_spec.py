@@ -102,6 +102,7 @@ def data_manager_spec(
         replacement=Replacement.AS_OF,
         lanes=LANES,
         tells_size=True,
+        reports_failures=True,
         poll_seconds=1800.0,
     )
 
