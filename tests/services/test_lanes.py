@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,16 +12,32 @@ from werkzeug.wrappers import Request, Response
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import Distribution, DistributionStatus
+from activation.domain.identifier import key_digest
 from activation.domain.lane import Lane
 from activation.errors import ConflictError
 from activation.twins.catalog import OFFERS
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.google_rules import refused
 from tests.services.desk import Desk, desk, emails
 from tests.working import work
 
 COMPLETED, PROCESSING = DistributionStatus.COMPLETED, DistributionStatus.PROCESSING
 FAILED = DistributionStatus.FAILED
+
+
+class Vague(GoogleAdsTwin):
+    """Google, which refuses a request because of some rows and does not say which."""
+
+    bad: frozenset[str] = frozenset()
+
+    def respond(self, request: Request) -> Response:
+        if request.path.endswith(":ingest") and self.tokens.holds(request.headers["Authorization"]):
+            found = re.findall(r"[0-9a-f]{64}", request.get_data(as_text=True))
+            if self.bad.intersection(found):
+                self._spend_quota()
+                raise refused(400, "INVALID_SHA256_FORMAT", "Some row is wrong.")
+        return super().respond(request)
 
 
 @pytest.fixture
@@ -36,6 +53,19 @@ def at(app: App, ann: Caller) -> Iterator[Desk]:
 
 def lanes_of(at: Desk, job: Distribution) -> list[Lane]:
     return [lane.entity for lane in at.app.distributions.lanes_of(job)]
+
+
+def test_the_search_for_bad_rows_keeps_to_the_rate(app: App, ann: Caller) -> None:
+    """A search that outruns the platform's quota is refused in its midst, and begins anew."""
+    google = Vague(app.clock, requests_per_minute=60)
+    google.bad = frozenset(key_digest(f"p{n}@example.com").hex() for n in range(0, 200, 10))
+    with desk(app, ann, {"google_ads": google}, max_rows=200, lanes=1) as at:
+        account = at.account("google_ads", requests_per_minute=50)
+        done = at.sent(at.audience(emails(*range(200))), account)
+        assert done.status is DistributionStatus.PARTIAL
+        assert (done.progress.sent, done.progress.rejected) == (180, 20)
+        assert done.error_details.retry_count == 0
+        assert sum(google.state()["requests"].values()) > 60
 
 
 @pytest.mark.parametrize(("people", "rows"), [(17, [16, 1]), (16, [8, 8]), (33, [24, 9])])

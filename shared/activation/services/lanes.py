@@ -200,6 +200,7 @@ class _Run:
         self._worker, self._caller, self._job = worker, caller, job
         self._lease, self._platform = lease, platform
         self._clock = worker.clock
+        self._bucket: Bucket
         self._stated = False
         """Whether the intent of the next batch is this worker's own."""
 
@@ -239,7 +240,7 @@ class _Run:
         ledger = self._worker.distributions.ledgers.of(self._job).entity
         require_same_place(ledger, connector.spec, platform)
         per_minute = platform.settings.requests_per_minute or connector.spec.requests_per_minute
-        bucket = self._worker.traffic.bucket(
+        self._bucket = self._worker.traffic.bucket(
             self._lane.organization_id, self._lane.platform_id, per_minute
         )
         delivery = delivery_of(self._job, self._lane)
@@ -248,7 +249,7 @@ class _Run:
         frozen = DeliveryList(self._lane.organization_id, stage.path or "", stage.sha256 or "")
         with opened(self._worker.distributions.store.blobs, frozen) as reader:
             while self._lane.done < self._lane.batches:
-                if not self._may_go_on(deadline, bucket):
+                if not self._may_go_on(deadline):
                     return
                 self._batch(reader, stage, account, connector, delivery)
         connector.finish(account, delivery)
@@ -259,7 +260,7 @@ class _Run:
             raise InvalidStateError("The platform is inactive or gone.", field="platform_id")
         return self._platform
 
-    def _may_go_on(self, deadline: float, bucket: Bucket) -> bool:
+    def _may_go_on(self, deadline: float) -> bool:
         """Whether the next batch may be sent now; otherwise the lane is given back."""
         if self._clock.monotonic() > deadline:
             self._hand_over()
@@ -267,7 +268,7 @@ class _Run:
         if not self._is_wanted():
             self._released()
             return False
-        wait = bucket.wait()
+        wait = self._bucket.wait()
         if wait > 0:
             observability.event("rate limit wait", seconds=round(wait, 3))
         if wait > LONGEST_WAIT_SECONDS:
@@ -312,7 +313,7 @@ class _Run:
                 consent,
                 seq,
                 columns,
-                self._keep,
+                self._next_piece,
             )
         record = done(self._record(seq, columns, again), sent, offset, self._clock)
         lane = self._lane
@@ -334,8 +335,14 @@ class _Run:
         self._stated = True
         _tell_batch(self._job, record)
 
-    def _keep(self) -> None:
-        self._lease = self._lease.kept()
+    def _next_piece(self) -> None:
+        """One more request for a batch that is sent in pieces, which counts as any other."""
+        while True:
+            self._lease = self._lease.kept()
+            wait = self._bucket.wait()
+            self._clock.sleep(min(wait, LONGEST_WAIT_SECONDS))
+            if wait <= LONGEST_WAIT_SECONDS:
+                return
 
     def _record(
         self, seq: int, columns: Mapping[str, Sequence[str | None]], again: bool
