@@ -141,6 +141,7 @@ def test_google_names_rows_in_several_ways(field: str | None, rows: tuple[int, .
         ("Sat, 21 Nov 2026 09:01:00 GMT", 60.0),
         ("Sat, 21 Nov 2026 08:00:00 GMT", 0.0),
         ("soon", None),
+        ("Sat, 21 Nov 2026 09:01:00 +99999999999999", None),
         ("-1", None),
         ("", None),
         (None, None),

@@ -68,6 +68,8 @@ def _host_problem(host: str) -> str | None:
 def is_public(address: IPAddress) -> bool:
     """Whether the address is on the public internet, also where it wraps an IPv4 address."""
     if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local:
+            return False
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
