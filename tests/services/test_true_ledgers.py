@@ -11,10 +11,12 @@ from activation.adapters.connectors.registry import spec_for
 from activation.app import App
 from activation.domain.caller import Caller
 from activation.domain.distribution import Distribution, DistributionStatus
+from activation.domain.identifier import key_digest
 from activation.domain.platform import PlatformChanges, PlatformDraft, PlatformType
 from activation.errors import ValidationError
 from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
+from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from tests.conftest import caller_of
 from tests.services.desk import Desk, desk, emails
@@ -166,3 +168,35 @@ def test_the_ledger_knows_how_long_people_stay(
     kind: str, config: dict[str, Any], days: int | None
 ) -> None:
     assert spec_for(PlatformType(kind), config).lapse_days == days
+
+
+def test_who_opted_out_of_all_ids_does_not_fail_every_run(app: App, ann: Caller) -> None:
+    """He has no raw id by which he could be taken out, and would never leave the ledger."""
+    desk_twin = OFFERS["the_trade_desk"].make(app.clock, 0.5)
+    with desk(app, ann, {"the_trade_desk": desk_twin}) as at:
+        trade_desk = at.account("the_trade_desk")
+        audience = at.audience(emails(*range(10)))
+        assert at.sent(audience, trade_desk).status is COMPLETED
+        desk_twin.operator.optouts.add(key_digest("p3@example.com").hex())
+        at.remove(audience, emails(3))
+        app.clock.sleep(timedelta(days=2).total_seconds())
+        done = at.sent(audience, trade_desk, "incremental")
+        assert (done.status, done.progress.rejected) == (COMPLETED, 0)
+        assert at.ledger(audience, trade_desk).public()["accepted"] == 9
+        assert at.sent(audience, trade_desk, "incremental").progress.planned == 0
+        at.add(audience, emails(3))
+        again = at.sent(audience, trade_desk, "incremental")
+        assert (again.status, again.progress.rejected_by_reason) == (COMPLETED, {"optout": 1})
+
+
+def test_rows_that_meta_has_not_received_are_not_sent(app: App, ann: Caller) -> None:
+    with desk(app, ann, {"facebook": FacebookTwin(app.clock)}) as at:
+        meta = at.account("facebook")
+        audience = at.audience(emails(*range(10)))
+        short = {"audience_id": "1", "num_received": 7, "num_invalid_entries": 0}
+        at.twins["facebook"].faults.plan(Fault("status", path="users", status=200, body=short))
+        done = at.sent(audience, meta)
+        assert (done.progress.sent, done.progress.rejected) == (7, 3)
+        assert done.progress.rejected_by_reason == {"not_received": 3}
+        assert at.ledger(audience, meta).public()["doubtful"] == 10
+        assert at.sent(audience, meta, "incremental").progress.sent == 10

@@ -19,6 +19,8 @@ Columns = Mapping[str, Sequence[Any]]
 
 INVALID_ROW = "refused_by_platform"
 SUPPRESSED = "suppressed"
+OPTED_OUT = "optout"
+"""What an operator of raw ids says of who wants none."""
 UNRESOLVED = "refused_with_others"
 """Rows of a piece that was refused when the search for the bad ones had cost too much."""
 MAX_PIECES = 500

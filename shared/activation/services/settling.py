@@ -30,13 +30,13 @@ from activation.ports import Batch, Clock, Key, Query
 from activation.services.distributions import DistributionService, request_message
 from activation.services.leases import Lease, is_held
 from activation.services.matching import Matching
-from activation.services.sending import SUPPRESSED
+from activation.services.sending import OPTED_OUT, SUPPRESSED
 
 if TYPE_CHECKING:
     from activation.members.settlement import BatchOutcome, Effect, ListOutcome, Outcome
 
 PAGE = 200
-OWN_DECISIONS = frozenset({SUPPRESSED})
+OWN_DECISIONS = frozenset({SUPPRESSED, OPTED_OUT})
 """Reasons for rows that were not sent, and that are no fault of anybody. Where the batch may have
 been sent before, they may have been, too."""
 

@@ -15,6 +15,7 @@ from activation.adapters.connectors.defaults import Defaults
 from activation.adapters.connectors.facebook_wire import (
     FLAGGED_STATUS,
     appsecret_proof,
+    complete,
     flagged,
     outcome,
     refusal,
@@ -166,7 +167,7 @@ class Facebook(Defaults):
         path = f"{quote(str(delivery.platform_audience_id))}/{edge}"
         body = request_body(settings, delivery, seq, columns)
         answer = self._call(account, method, path, body)
-        return outcome(answer, str(session_id(delivery)), columns)
+        return complete(outcome(answer, str(session_id(delivery)), columns), answer, columns)
 
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]

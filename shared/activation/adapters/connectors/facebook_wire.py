@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ KEYS: Mapping[IdentifierType, str] = {
 OPTIONS = "DATA_PROCESSING_OPTIONS"
 REMOVAL = 1 << 62
 INVALID = "invalid_entry"
+NOT_RECEIVED = "not_received"
 
 RATE_LIMITS = frozenset({4, 17, 32, 613, 80003, 80004})
 TRANSIENT = frozenset({1, 2, 341, 368, 803, 5000, 21009}) | RATE_LIMITS
@@ -116,6 +118,17 @@ def outcome(
         if len(rows) == count:
             return SendOutcome(rejected=dict.fromkeys(rows, INVALID), receipt=receipt)
     return SendOutcome(unplaced_rejects={INVALID: count}, receipt=receipt)
+
+
+def complete(
+    sent: SendOutcome, answer: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]
+) -> SendOutcome:
+    """The outcome, where Meta says that it received fewer rows than were sent also with those."""
+    rows, received = len(next(iter(columns.values()))), answer.get("num_received")
+    if not str(received).isdecimal() or int(str(received)) >= rows:
+        return sent
+    lost = {NOT_RECEIVED: rows - int(str(received))}
+    return replace(sent, unplaced_rejects={**sent.unplaced_rejects, **lost})
 
 
 def _shown_rows(samples: Iterable[str], columns: Mapping[str, Sequence[Any]]) -> list[int]:

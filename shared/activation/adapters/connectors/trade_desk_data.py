@@ -19,7 +19,14 @@ from activation.adapters.connectors.trade_desk_wire import (
     request_body,
     signature,
 )
-from activation.adapters.connectors.uid2 import KINDS, Hashed, Identity, IdentityMap, Operator
+from activation.adapters.connectors.uid2 import (
+    KINDS,
+    OPTED_OUT,
+    Hashed,
+    Identity,
+    IdentityMap,
+    Operator,
+)
 from activation.domain.delivery import AccountCheck, Delivery, Operation, SendOutcome
 from activation.domain.identifier import IdentifierType, key_digest
 from activation.domain.platform import ConnectorSpec
@@ -69,7 +76,8 @@ class DataApi(TradeDesk):
     def send(self, account: Account, delivery: Delivery, seq: int, columns: Columns) -> SendOutcome:
         """Add the identifiers with the account's time to live, or remove them with none.
 
-        Hashes go as the raw ids they are mapped to; who has no raw id is rejected.
+        Hashes go as the raw ids they are mapped to; who has no raw id is rejected. To take out who
+        has opted out of the ids altogether nothing is left to do.
         """
         if delivery.operation == Operation.REPLACE:
             raise PlatformError("The Data API cannot replace an audience.", reason="unsupported")
@@ -87,6 +95,8 @@ class DataApi(TradeDesk):
         rejected: dict[int, str] = {}
         field = self._settings(account)["resolve_with"].upper()
         for row, identity in self._resolved(account, columns):
+            if identity.reason == OPTED_OUT and delivery.operation == Operation.REMOVE:
+                continue
             if identity.reason is not None:
                 rejected[row] = identity.reason
                 continue
