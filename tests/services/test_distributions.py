@@ -306,6 +306,24 @@ def test_who_left_before_a_later_start_is_not_sent(world: World) -> None:
         assert done.audience_version == version > job.audience_version
 
 
+def test_lists_that_waited_for_credentials_are_made_anew(world: World) -> None:
+    """They were frozen before the platform refused; nobody has seen them, and nothing is sent."""
+    refused = {"error": {"code": 190, "type": "OAuthException", "message": "x"}}
+    fault = Fault("status", path="customaudiences", status=401, body=refused, times=2)
+    world.facebook.faults.plan(fault)
+    job = world.run(world.request("facebook"))
+    assert job.hold is not None
+    assert job.plan is not None
+    gone = MemberReference(identifier_type=IdentifierType.EMAIL, identifier_value="p0@example.com")
+    world.app.members.remove(world.ann, world.audience_id, [gone])
+    world.app.clock.sleep(timedelta(days=7).total_seconds())
+    world.facebook.faults.clear()
+    platform_id = world.platforms["facebook"].platform_id
+    world.app.dispatcher.check("acme", platform_id)
+    done = world.run(job)
+    assert (done.status, done.progress.sent) == (DistributionStatus.COMPLETED, PEOPLE - 1)
+
+
 @pytest.mark.parametrize("status", ["paused", "archived"])
 def test_what_was_stopped_meanwhile_is_not_sent_later(world: World, status: str) -> None:
     later = world.app.clock.now() + timedelta(days=1)

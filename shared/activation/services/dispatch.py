@@ -49,6 +49,7 @@ from activation.errors import (
 from activation.ports import Batch, Clock, DocumentStore, Write
 from activation.services.accounts import Accounts
 from activation.services.distributions import (
+    FRESH_FOR,
     DistributionService,
     delivery_of,
     is_overtaken,
@@ -263,7 +264,7 @@ class Dispatcher:
         if platform.health and platform.health.status is HealthStatus.NEEDS_REAUTH:
             raise PlatformAuthError("The platform refuses the credentials.")
         spec = self.distributions.spec_of(platform)
-        if holder[0].job.roster is None:
+        if holder[0].job.roster is None or self._is_stale(holder[0].job):
             self._freeze(holder, platform, spec)
         job = holder[0].job
         unasked = job.stage is None and job.released_by is None
@@ -272,6 +273,12 @@ class Dispatcher:
         if job.stages:
             self._audience_at_platform(holder, platform)
         self._go_to(caller, holder[0], self._first_left(job), spec)
+
+    def _is_stale(self, job: Distribution) -> bool:
+        """Whether the lists were made long ago, and neither sent nor released as they are."""
+        begun = any(stage.lanes for stage in job.stages) or job.released_by is not None
+        old = job.roster is not None and self.clock.now() - job.roster.created_at >= FRESH_FOR
+        return old and not begun
 
     def _usable_platform(self, job: Distribution) -> Platform:
         platform = self.platforms.records.get(job.organization_id, job.platform_id).entity
