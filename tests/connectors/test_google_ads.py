@@ -192,6 +192,28 @@ def test_credentials_refused_for_good_need_a_new_login(
     assert caught.value.platform_code == "invalid_grant"
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_busy_token_endpoint_says_nothing_of_the_credentials(
+    google: Connector, account: Account, google_twin: GoogleAdsTwin
+) -> None:
+    body = {"error": "temporarily_unavailable"}
+    busy = Fault("status", status=400, path="/token", body=body, headers={"Retry-After": "90"})
+    google_twin.faults.plan(busy)
+    with pytest.raises(PlatformTransientError) as caught:
+        google.check(account)
+    assert caught.value.retry_after_seconds == 90
+
+
+@pytest.mark.parametrize("lifetime", ["3600", 3599])
+def test_a_lifetime_may_come_as_text(
+    google: Connector, account: Account, google_twin: GoogleAdsTwin, lifetime: object
+) -> None:
+    body = {"access_token": "granted", "token_type": "Bearer", "expires_in": lifetime}
+    google_twin.faults.plan(Fault("status", status=200, path="/token", body=body))
+    google_twin.faults.plan(Fault("status", status=200, path="/userLists", body={}))
+    google.check(account)
+
+
 def test_a_service_account_signs_its_way_in(
     google: Connector, account: Account, clock: MovableClock
 ) -> None:

@@ -9,6 +9,7 @@ one may be worthless from that moment on.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,8 +20,13 @@ from urllib.parse import urlencode
 
 import orjson
 
-from activation.adapters.connectors.http import PlatformHTTP, Reply, json_refusal
-from activation.errors import PlatformAuthError, PlatformError, StorageUnavailableError
+from activation.adapters.connectors.http import PlatformHTTP, Reply, json_refusal, retry_after
+from activation.errors import (
+    PlatformAuthError,
+    PlatformError,
+    PlatformTransientError,
+    StorageUnavailableError,
+)
 from activation.ports import Account
 
 EARLY = timedelta(minutes=2)
@@ -28,6 +34,8 @@ EARLY = timedelta(minutes=2)
 USUAL_SECONDS = 3600
 """Lifetime of a token whose endpoint does not tell one."""
 MAX_CACHED = 1024
+BUSY = frozenset({"temporarily_unavailable", "server_error", "slow_down", "rate_limit_exceeded"})
+"""Errors of a token endpoint that say nothing of the credentials."""
 KEEP_ATTEMPTS = 3
 KEEP_PAUSE_SECONDS = 0.5
 
@@ -173,12 +181,12 @@ def requested(http: PlatformHTTP, grant: Grant) -> Token:
         private=True,
     )
     answer = reply.object()
-    value, lifetime = answer.get("access_token"), answer.get("expires_in", USUAL_SECONDS)
-    if not isinstance(value, str) or not isinstance(lifetime, int):
+    value, lifetime = answer.get("access_token"), str(answer.get("expires_in", USUAL_SECONDS))
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", lifetime):
         raise PlatformAuthError("The token endpoint gave no access token.")
     refresh = answer.get("refresh_token")
     renewed = refresh if isinstance(refresh, str) and refresh else None
-    return Token(value, http.clock.now() + timedelta(seconds=lifetime), renewed)
+    return Token(value, http.clock.now() + timedelta(seconds=int(lifetime)), renewed)
 
 
 def refresh_grant(
@@ -212,6 +220,12 @@ def refusal(reply: Reply, now: datetime) -> PlatformError | None:
     """The meaning of a token endpoint's reply (RFC 6749, 5.2)."""
     parsed = reply.parsed()
     code = parsed.get("error") if isinstance(parsed, dict) else None
+    if code in BUSY:
+        return PlatformTransientError(
+            "The token endpoint asks for patience.",
+            platform_code=code,
+            retry_after_seconds=retry_after(reply.headers.get("retry-after"), now),
+        )
     if reply.status in (400, 401, 403) and isinstance(code, str):
         return PlatformAuthError("The token endpoint refuses the credentials.", platform_code=code)
     return json_refusal(reply, now)
