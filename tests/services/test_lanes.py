@@ -55,6 +55,22 @@ def lanes_of(at: Desk, job: Distribution) -> list[Lane]:
     return [lane.entity for lane in at.app.distributions.lanes_of(job)]
 
 
+def test_a_platform_that_is_down_and_tells_to_come_at_once_is_waited_for(at: Desk) -> None:
+    """Servers say so without knowing: fifty looks, a minute apart, would end before they are up."""
+    receiver = at.twins["webhook"]
+    down = Fault("status", status=503, headers={"Retry-After": "0"}, times=10**6)
+    receiver.faults.plan(down)
+    job = at.request(at.audience(emails(1, 2, 3)), at.account("webhook"))
+    for _ in range(180):
+        job = at.run(job)
+        at.app.clock.sleep(60)
+        at.app.due.run()
+    assert job.status is PROCESSING
+    receiver.faults.clear()
+    at.app.clock.sleep(3_600)
+    assert at.run(job).status is COMPLETED
+
+
 def test_the_search_for_bad_rows_keeps_to_the_rate(app: App, ann: Caller) -> None:
     """A search that outruns the platform's quota is refused in its midst, and begins anew."""
     google = Vague(app.clock, requests_per_minute=60)

@@ -27,16 +27,20 @@ LONGEST_WAIT_SECONDS = 5.0
 TRIES = 12
 FIRST_PAUSE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 3600.0
+TOLD_IN_VAIN = 5
+"""After so many pauses in a row what a platform tells counts as the least."""
 LONGEST_TOLD_SECONDS = 86_400.0
 """Nobody can call back a pause, and some servers tell milliseconds."""
 
 
 def pause_seconds(count: int, told: float | None) -> float:
     """How long to wait after `count` failures in a row: as the platform told, a day at most, or
-    longer each time."""
-    if told is not None:
-        return min(told, LONGEST_TOLD_SECONDS)
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** (count - 1), LONGEST_PAUSE_SECONDS)
+    longer each time. One that is told to come back soon, again and again, waits longer, too."""
+    believed = 0 if told is None else TOLD_IN_VAIN
+    least = min(FIRST_PAUSE_SECONDS * 2.0 ** (count - 1 - believed), LONGEST_PAUSE_SECONDS)
+    if told is None:
+        return least
+    return max(min(told, LONGEST_TOLD_SECONDS), least if count > TOLD_IN_VAIN else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
