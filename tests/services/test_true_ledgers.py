@@ -19,7 +19,7 @@ from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
 from tests.conftest import caller_of
-from tests.services.desk import Desk, desk, emails
+from tests.services.desk import Desk, desk, devices, emails
 
 COMPLETED, FAILED = DistributionStatus.COMPLETED, DistributionStatus.FAILED
 
@@ -28,7 +28,7 @@ def account(at: Desk, name: str, **config: Any) -> str:
     """A new account with settings of its own; its id."""
     body = OFFERS[name].account(name, at.transport.url_of(name))
     body["settings"]["config"] |= config
-    draft = PlatformDraft.model_validate({"name": f"{name} of ours", **body})
+    draft = PlatformDraft.model_validate({"name": f"{name} {len(config)} of ours", **body})
     return at.app.platforms.create(at.caller, draft).entity.platform_id
 
 
@@ -200,3 +200,18 @@ def test_rows_that_meta_has_not_received_are_not_sent(app: App, ann: Caller) -> 
         assert done.progress.rejected_by_reason == {"not_received": 3}
         assert at.ledger(audience, meta).public()["doubtful"] == 10
         assert at.sent(audience, meta, "incremental").progress.sent == 10
+
+
+def test_contacts_and_devices_of_an_audience_are_two_lists_at_google(app: App, ann: Caller) -> None:
+    """A list holds one kind of data: an account for another kind must not find the first one."""
+    with desk(app, ann, {"google_ads": OFFERS["google_ads"].make(app.clock, 0.5)}) as at:
+        mobile = {"upload_key_type": "MOBILE_ID", "mobile_app_id": "com.example"}
+        accounts = [
+            account(at, "google_ads"),
+            account(at, "google_ads", **mobile, mobile_key_space="ANDROID"),
+            account(at, "google_ads", **mobile, mobile_key_space="IOS"),
+        ]
+        audience = at.audience([*emails(*range(10)), *devices(*range(4))])
+        for one in (*accounts, *accounts):
+            assert at.sent(audience, one, "refresh").status is COMPLETED
+        assert members_at(at, "google_ads") == [10, 4, 4]

@@ -21,7 +21,9 @@ from activation.adapters.connectors.google_tokens import authorized
 from activation.adapters.connectors.google_wire import (
     clear_body,
     counts,
+    holds,
     joint_range,
+    kind_of,
     list_body,
     list_size,
     refusal,
@@ -69,7 +71,8 @@ def validate(credentials: Mapping[str, Any], config: Mapping[str, Any]) -> None:
 
 
 class GoogleAds(Defaults):
-    """Lists are found again by their integration code, which is our external id."""
+    """Lists are found again by their integration code, which is our external id, and by the kind
+    of data they hold: accounts of several kinds may fill lists of one audience."""
 
     def __init__(
         self, http: PlatformHTTP, tokens: AccessTokens, spec: ConnectorSpec = SPEC
@@ -142,7 +145,8 @@ class GoogleAds(Defaults):
         query = f'integration_code = "{delivery.external_id}"'
         reply = self._call(account, "GET", self._lists(account), params={"filter": query})
         for found in reply.get("userLists", []):
-            if found.get("integrationCode") == delivery.external_id:
+            same = found.get("integrationCode") == delivery.external_id
+            if same and holds(found, self._settings(account)):
                 return str(found["id"])
         return None
 
@@ -153,7 +157,8 @@ class GoogleAds(Defaults):
         except PlatformError as error:
             if error.platform_code != "DISPLAY_NAME_ALREADY_USED":
                 raise
-        name = f"{delivery.audience_name} ({delivery.external_id})"
+        kind = kind_of(self._settings(account))
+        name = f"{delivery.audience_name} ({delivery.external_id}{kind})"
         return self._create_named(account, delivery, name)
 
     def _create_named(self, account: Account, delivery: Delivery, name: str) -> str:

@@ -48,8 +48,10 @@ def account_settings(
         SettingField("login_account_id", "Account above, through which the credentials reach it"),
         SettingField("login_account_type", " | ".join(ACCOUNT_TYPES), default=login_type),
         SettingField("upload_key_type", " | ".join(key_types), default="CONTACT_ID"),
-        SettingField("mobile_key_space", "MOBILE_ID only: IOS | ANDROID"),
-        SettingField("mobile_app_id", "MOBILE_ID only: the app the ids were collected in"),
+        SettingField("mobile_key_space", "MOBILE_ID only: IOS | ANDROID", place=True),
+        SettingField(
+            "mobile_app_id", "MOBILE_ID only: the app the ids were collected in", place=True
+        ),
         SettingField(
             "membership_days",
             f"Days a member stays, 1 to {MAX_MEMBERSHIP_DAYS}",

@@ -58,6 +58,23 @@ def list_body(settings: Mapping[str, Any], delivery: Delivery, name: str) -> dic
     }
 
 
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """What tells the lists of an audience apart by their names; nothing for contacts."""
+    kind = settings["upload_key_type"]
+    words = [kind, settings["mobile_key_space"], settings["mobile_app_id"]]
+    return "" if kind == "CONTACT_ID" else "".join(f" {word}" for word in words if word)
+
+
+def holds(user_list: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a list holds the kind of data that an account sends, as far as Google tells."""
+    info = user_list.get("ingestedUserListInfo") or {}
+    kind, mobile = settings["upload_key_type"], info.get("mobileIdInfo") or {}
+    if kind not in info.get("uploadKeyTypes", [kind]):
+        return False
+    wanted = {"keySpace": settings["mobile_key_space"], "appId": settings["mobile_app_id"]}
+    return kind != "MOBILE_ID" or all(mobile.get(n, v) == v for n, v in wanted.items())
+
+
 def request_body(
     settings: Mapping[str, Any], delivery: Delivery, columns: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
