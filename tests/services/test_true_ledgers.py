@@ -18,6 +18,7 @@ from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.google_ads import GoogleAdsTwin
+from activation.twins.the_trade_desk import TheTradeDeskTwin
 from tests.conftest import caller_of
 from tests.services.desk import Desk, desk, devices, emails
 
@@ -172,7 +173,7 @@ def test_the_ledger_knows_how_long_people_stay(
 
 def test_who_opted_out_of_all_ids_does_not_fail_every_run(app: App, ann: Caller) -> None:
     """He has no raw id by which he could be taken out, and would never leave the ledger."""
-    desk_twin = OFFERS["the_trade_desk"].make(app.clock, 0.5)
+    desk_twin = TheTradeDeskTwin(app.clock)
     with desk(app, ann, {"the_trade_desk": desk_twin}) as at:
         trade_desk = at.account("the_trade_desk")
         audience = at.audience(emails(*range(10)))
@@ -215,3 +216,19 @@ def test_contacts_and_devices_of_an_audience_are_two_lists_at_google(app: App, a
         for one in (*accounts, *accounts):
             assert at.sent(audience, one, "refresh").status is COMPLETED
         assert members_at(at, "google_ads") == [10, 4, 4]
+
+
+@pytest.mark.parametrize(("told", "sent"), [(99, 0), (3, 7), (-1, 10)])
+def test_counts_stay_counts_of_rows(app: App, ann: Caller, told: int, sent: int) -> None:
+    """Meta counts invalid entries: more than one may be in a row."""
+    with desk(app, ann, {"facebook": FacebookTwin(app.clock, match_delay_seconds=0)}) as at:
+        meta = at.account("facebook")
+        body = {"audience_id": "1", "num_received": 10, "num_invalid_entries": told}
+        matched = {"data": [{"num_matched": "25"}]}
+        faults = at.twins["facebook"].faults
+        faults.plan(Fault("status", path="users", status=200, body=body))
+        faults.plan(Fault("status", path="sessions", status=200, body=matched, times=9))
+        done = at.sent(at.audience(emails(*range(10))), meta)
+        assert (done.progress.sent, done.progress.rejected) == (sent, 10 - sent)
+        if sent:
+            assert final(at, done).match_results.match_rate == 1.0

@@ -209,9 +209,14 @@ def _results(job: Distribution, report: MatchReport, *, final: bool) -> MatchRes
     return job.match_results.model_copy(
         update={
             "matched_records": matched,
-            "match_rate": round(matched / total, 4) if matched is not None and total else None,
+            "match_rate": _rate(matched, total),
             "match_rate_range": report.match_rate_range or job.match_results.match_rate_range,
             "failures": dict(report.failures),
             "final": final,
         }
     )
+
+
+def _rate(matched: int | None, total: int) -> float | None:
+    """The share of rows that were matched; never more than all, whatever a platform counts."""
+    return None if matched is None or not total else min(1.0, round(matched / total, 4))

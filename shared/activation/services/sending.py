@@ -107,7 +107,8 @@ class _Pieces:
         except PlatformRowsError as error:
             return self._without(rows, error)
         placed = {rows[position]: reason for position, reason in outcome.rejected.items()}
-        return Sent(placed, outcome.unplaced_rejects, outcome.receipt)
+        unplaced = _at_most(outcome.unplaced_rejects, len(rows) - len(placed))
+        return Sent(placed, unplaced, outcome.receipt)
 
     def _without(self, rows: Sequence[int], error: PlatformRowsError) -> Sent:
         reason = error.platform_code or INVALID_ROW
@@ -129,6 +130,16 @@ def _chosen(columns: Columns, rows: Sequence[int]) -> Columns:
     if len(rows) == whole:
         return columns
     return {name: [values[row] for row in rows] for name, values in columns.items()}
+
+
+def _at_most(reasons: Mapping[str, int], rows: int) -> Mapping[str, int]:
+    """Rejects by reason that are not more than so many rows: where a platform counts something
+    else, such as the identifiers of rows, all of them are."""
+    left, kept = rows, {}
+    for reason, count in reasons.items():
+        kept[reason] = max(0, min(count, left))
+        left -= kept[reason]
+    return {reason: count for reason, count in kept.items() if count}
 
 
 def _joined(first: Sent, second: Sent) -> Sent:
