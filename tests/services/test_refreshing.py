@@ -135,6 +135,19 @@ def test_slots_that_were_missed_are_caught_up_once(world: World) -> None:
     assert world.clock.now() - world.slots()[0] < timedelta(days=1)
 
 
+def test_a_slot_that_has_come_is_not_lost_to_another_setting(world: World) -> None:
+    """Somebody changes a price between the slot and the minute in which the clock's job looks."""
+    world.configure(auto_refresh=True, refresh_frequency="monthly")
+    world.until(world.clock.now() + timedelta(minutes=1))
+    world.clock.set(world.clock.now() + timedelta(days=31))
+    world.configure(cost_per_thousand=2.0)
+    world.until(world.clock.now() + timedelta(minutes=1))
+    assert len(world.slots()) == 1
+    world.configure(refresh_day=2)
+    world.until(world.clock.now() + timedelta(minutes=1))
+    assert len(world.slots()) == 1, "another schedule counts from now on"
+
+
 def test_two_ticks_of_one_slot_make_one_distribution(world: World) -> None:
     world.configure(auto_refresh=True, refresh_frequency="daily")
     world.clock.set(world.clock.now() + timedelta(days=1))

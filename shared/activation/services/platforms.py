@@ -27,6 +27,7 @@ from activation.domain.platform import (
     SealedCredentials,
     SettingsDraft,
 )
+from activation.domain.refresh import rule_of
 from activation.errors import ValidationError
 from activation.ports import (
     Clock,
@@ -206,7 +207,7 @@ class PlatformService(Records[Platform]):
         fields: dict[str, Any] = {"settings": settings, "updated_at": now}
         if changes.name is not None:
             fields["name"] = changes.name
-        if changes.settings is not None:
+        if rule_of(settings, "UTC") != rule_of(before.settings, "UTC"):
             before = before.changed(settings=settings).scheduled(now)
         if changes.credentials is None:
             if changes.settings is not None:
