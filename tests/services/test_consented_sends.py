@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +10,15 @@ import pytest
 
 from activation.app import App
 from activation.domain.caller import Caller
+from activation.domain.distribution import DistributionDraft, Plan, PlanDraft
 from activation.domain.identifier import IdentifierType
 from activation.domain.member import MemberInput
+from activation.domain.member_import import ImportDraft
 from activation.domain.suppression import SuppressionsDraft
 from tests.services.deliveries import PEOPLE, Deliveries, delivering
+from tests.services.support import audience_of
 from tests.unit.test_tcf import Fields
+from tests.working import work
 
 
 @pytest.fixture
@@ -93,3 +98,42 @@ def test_whoever_is_suppressed_is_taken_out_by_the_next_run(
     twin = deliveries.google if platform == "google_ads" else deliveries.facebook
     (held,) = twin.contents()["audiences"]
     assert held["members"] == PEOPLE - 3
+
+
+def plan_of(deliveries: Deliveries, audience_id: str, platform: str) -> Plan:
+    draft = PlanDraft(audience_id=audience_id, platform_id=deliveries.platforms[platform])
+    return deliveries.app.distributions.plan(deliveries.ann, draft)
+
+
+def test_a_no_by_one_identifier_holds_for_all_of_the_person(deliveries: Deliveries) -> None:
+    """Who withdraws his consent does so by e-mail; his phone number is his, too."""
+    app, ann = deliveries.app, deliveries.ann
+    audience_id = audience_of(app, ann, "Linked").audience_id
+    rows = [f"q{n}@example.com,+49301234{n:03}" for n in range(10)]
+    file = "\n".join(["email,phone", *rows]).encode()
+    job = app.imports.create_direct(ann, audience_id, ImportDraft(), io.BytesIO(file)).entity
+    app.import_worker.run("acme", job.import_id, "test-trace")
+    said: list[dict[str, Any]] = [
+        {"ad_user_data": "denied"},
+        {"ad_personalization": "denied"},
+        {"limited_data_use": True},
+        {"tcf": Fields(vendors=(793, 21)).encoded()},
+    ]
+    members = [
+        MemberInput(
+            identifier_type=IdentifierType.EMAIL, identifier_value=f"q{n}@example.com", **fields
+        )
+        for n, fields in enumerate(said)
+    ]
+    app.members.add(ann, audience_id, members)
+    google, meta = (plan_of(deliveries, audience_id, name) for name in ("google_ads", "facebook"))
+    assert google.withheld == {"consent_denied": 2, "limited_data_use": 2, "vendor_denied": 2}
+    assert meta.withheld == {"consent_denied": 4}
+    draft = DistributionDraft(
+        audience_id=audience_id, platform_id=deliveries.platforms["google_ads"]
+    )
+    made = app.distributions.create(ann, draft).entity
+    work(app, made.distribution_id)
+    (held,) = deliveries.google.contents()["audiences"]
+    assert held["members"] == 14
+    assert held["consents"]["unspecified/denied"] == 1, "one row, with both identifiers"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from activation.members.consents import Parts
+    from activation.members.objections import Objections
 
     Mask = npt.NDArray[np.bool_]
     Codes = npt.NDArray[np.uint8]
@@ -58,6 +59,8 @@ class Selection:
     now: datetime | None = None
     require_consent: bool = False
     suppressions: Suppressions | None = None
+    objections: Objections | None = None
+    """What people said no to by another of their identifiers."""
 
 
 @dataclass(slots=True)
@@ -98,6 +101,8 @@ def selected(
 
     kept = np.ones(members.num_rows, bool)
     said = _said(members)
+    if selection.objections is not None:
+        said = selection.objections.heard(members, said)
     for reason, holds in _reasons(members, said, spec, selection).items():
         hit = kept & holds
         if hit.any():

@@ -382,6 +382,7 @@ class DistributionService(Records[Distribution]):
     ) -> Selection:
         """Which members are meant: the chosen segments, as of now, without suppressed people."""
         from activation.members.delivery import Selection
+        from activation.members.objections import objections
 
         view = self.suppressions.view(platform.organization_id)
         return Selection(
@@ -389,6 +390,7 @@ class DistributionService(Records[Distribution]):
             now=self.clock.now(),
             require_consent=platform.settings.require_consent,
             suppressions=view.over(self.store, manifest) if view.size else None,
+            objections=objections(self.store, manifest),
         )
 
     def _decided(
