@@ -232,3 +232,17 @@ def test_counts_stay_counts_of_rows(app: App, ann: Caller, told: int, sent: int)
         assert (done.progress.sent, done.progress.rejected) == (sent, 10 - sent)
         if sent:
             assert final(at, done).match_results.match_rate == 1.0
+
+
+def test_nobody_asks_for_the_matches_of_an_account_that_is_gone(app: App, ann: Caller) -> None:
+    """It would be due at every minute, for ever, and look like work that nobody does."""
+    with desk(app, ann, {"facebook": FacebookTwin(app.clock)}) as at:
+        meta = at.account("facebook")
+        done = at.sent(at.audience(emails(1, 2)), meta)
+        assert not done.match_results.final
+        app.platforms.delete(ann, meta)
+        app.clock.sleep(86_400)
+        assert app.due.run()["distributions"] == 1
+        done = at.run(done)
+        assert (done.match_results.final, done.next_at) == (True, None)
+        assert app.due.run()["distributions"] == 0

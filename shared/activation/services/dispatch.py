@@ -529,6 +529,7 @@ class Dispatcher:
             return
         platform = self.platforms.records.find(caller.organization_id, job.platform_id)
         if platform is None:
+            self.matching.give_up(caller, job.distribution_id)
             return
         account, connector = self.accounts.opened(platform.entity)
         self.matching.look(caller, job.distribution_id, account, connector)

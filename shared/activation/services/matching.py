@@ -62,6 +62,25 @@ class Matching:
             report = MatchReport(final=True)
         retry_conflicts(partial(self._record, caller, distribution_id, report, connector.spec))
 
+    def give_up(self, caller: Caller, distribution_id: str) -> None:
+        """There is nobody left to ask: what was told so far is all."""
+
+        def use_case() -> None:
+            stored = self.distributions.records.get(caller.organization_id, distribution_id)
+            results = stored.entity.match_results.model_copy(update={"final": True})
+            after = stored.entity.changed(
+                match_results=results, next_at=None, updated_at=self.clock.now()
+            )
+            self.commits.commit(
+                caller,
+                "function:distribution:match-results",
+                [stored.replaced_by(after)],
+                before=stored.entity,
+                after=after,
+            )
+
+        retry_conflicts(use_case)
+
     def record_sync(self, organization_id: str, platform_id: str, status: SyncStatus) -> None:
         """Note how the last distribution to the platform ended."""
         now = self.clock.now()
