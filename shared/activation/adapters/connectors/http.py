@@ -40,7 +40,9 @@ MAX_WAIT_SECONDS = 20.0
 """Waits of one call together; longer ones are the engine's, told by `retry_after_seconds`."""
 MAX_PAUSE_SECONDS = 6.0
 """Longest pause a platform may ask for that is waited out here, so that all fit into that."""
-TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+EDGES = frozenset({*range(520, 528), 529, 530, 598, 599})
+"""What networks in front of a server answer while it is down or too busy."""
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509}) | EDGES
 USER_AGENT = "audience-activation"
 
 
