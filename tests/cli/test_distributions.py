@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from activation.adapters.clock import SystemClock
+from activation.app import App
+from activation.settings import Settings
 from activation.twins.catalog import OFFERS
 from activation.twins.facebook import FacebookTwin
 from activation.twins.faults import Fault
 from activation.twins.server import serve
 from tests.cli.conftest import Program
+from tests.conftest import caller_of
 
 PEOPLE = 150
 PLATFORM = "Meta, Germany"
@@ -71,6 +75,18 @@ def test_the_whole_way_to_a_platform(ready: Program, twin: tuple[FacebookTwin, s
     shown = ready.ok("distributions", "show", job["distribution_id"])
     assert "completed" in shown
     assert f"{results['match_rate'] * 100:.1f} %" in shown
+
+
+def test_what_went_to_an_account_that_is_gone_is_still_shown(ready: Program) -> None:
+    ready.ok(
+        "platforms", "add", "Drop", "--type", "file_drop", "--credentials-file", "-", stdin="{}"
+    )
+    job = ready.json("distribute", "Buyers", "Drop")
+    with closing(App(Settings(data_folder=str(ready.folder)))) as app:
+        app.platforms.delete(caller_of("demo", "operator"), job["platform_id"])
+    shown = ready.ok("distributions", "show", job["distribution_id"])
+    assert "completed" in shown
+    assert job["distribution_id"] in ready.ok("distributions", "list")
 
 
 def test_without_waiting_the_work_is_left_for_a_server(ready: Program) -> None:

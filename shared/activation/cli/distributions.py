@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from activation.cli.api import Api, connected
+from activation.cli.api import Api, RefusedError, connected
 from activation.cli.audiences import find_audience
 from activation.cli.group import Failure
 from activation.cli.options import Command, Group, options
@@ -136,6 +136,8 @@ def distribution_report(jobs: list[tuple[str, dict[str, Any]]]) -> list[Renderab
     for name, job in ((plain(name), job) for name, job in jobs):
         reasons = job["progress"]["rejected_by_reason"]
         report += [f"  {name} rejected {count:,}: {reason}" for reason, count in reasons.items()]
+        failed = job["match_results"].get("failures", {})
+        report += [f"  {name} did not process {count:,}: {why}" for why, count in failed.items()]
         waits = waits_for(job)
         if waits is not None:
             report.append(f"  [yellow]{name}: {plain(waits)}[/yellow]")
@@ -143,6 +145,15 @@ def distribution_report(jobs: list[tuple[str, dict[str, Any]]]) -> list[Renderab
             shown = f"activation distributions show {job['distribution_id']}"
             report.append(f"  Matches of {name} are not counted yet; look again with `{shown}`.")
     return report
+
+
+def _platform_of(api: Api, job: dict[str, Any]) -> str:
+    """The name of a distribution's account; its id, where it is gone."""
+    platform_id = str(job["platform_id"])
+    try:
+        return str(api.get(f"/platforms/{platform_id}")["name"])
+    except RefusedError:
+        return platform_id
 
 
 def _results(job: dict[str, Any]) -> tuple[Any, ...]:
@@ -206,8 +217,8 @@ def _decision(name: str, method: str, path: str, body: dict[str, Any] | None, do
         with connected(options(), works=True) as api:
             address = f"/distributions/{distribution_id}/{path}"
             job = api.put(address, body or {}) if method == "PUT" else api.post(address)
-            platform = api.get(f"/platforms/{job['platform_id']}")
-        output().answer(job, *distribution_report([(platform["name"], job)]))
+            name = _platform_of(api, job)
+        output().answer(job, *distribution_report([(name, job)]))
 
 
 for _name, _method, _path, _body_sent, _doc in (
@@ -228,7 +239,7 @@ def show_distribution(distribution_id: str) -> None:
     """Show a distribution with its progress and results."""
     with connected(options()) as api:
         job = api.get(f"/distributions/{distribution_id}")
-        platform = api.get(f"/platforms/{job['platform_id']}")
+        name = _platform_of(api, job)
     details = facts(
         {
             "audience": f"{job['audience_name']}, version {job['audience_version']}",
@@ -238,7 +249,7 @@ def show_distribution(distribution_id: str) -> None:
             "error": job["error_details"]["error_message"],
         }
     )
-    output().answer(job, details, *distribution_report([(platform["name"], job)]))
+    output().answer(job, details, *distribution_report([(name, job)]))
 
 
 @distributions.command("rejects")
