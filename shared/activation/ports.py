@@ -466,8 +466,9 @@ class Connector(Protocol):
     def finish(self, account: Account, delivery: Delivery) -> None:
         """Tell the platform that the last batch of the lane is through, where it wants to know."""
 
-    def clear(self, account: Account, delivery: Delivery) -> None:
-        """Take out all that was last added before `delivery.started_at` (`Replacement.AS_OF`)."""
+    def clear(self, account: Account, delivery: Delivery) -> str | None:
+        """Take out all that was last added before `delivery.started_at` (`Replacement.AS_OF`);
+        returns the platform's receipt."""
 
     def match_results(
         self, account: Account, delivery: Delivery, receipts: Sequence[str]

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Request, Response
 
 from activation.adapters.connectors.registry import spec_for
 from activation.app import App
@@ -246,3 +247,31 @@ def test_nobody_asks_for_the_matches_of_an_account_that_is_gone(app: App, ann: C
         done = at.run(done)
         assert (done.match_results.final, done.next_at) == (True, None)
         assert app.due.run()["distributions"] == 0
+
+
+class Unclearing(GoogleAdsTwin):
+    """Google, which takes the next request to clear a list, and fails to do it."""
+
+    fails_to_clear = True
+
+    def respond(self, request: Request) -> Response:
+        if request.path.endswith(":removeAll") and self.fails_to_clear:
+            self.failing, self.fails_to_clear = 1, False
+        return super().respond(request)
+
+
+def test_a_clearing_that_google_failed_to_do_is_done_again(app: App, ann: Caller) -> None:
+    twin = Unclearing(app.clock)
+    with desk(app, ann, {"google_ads": twin}) as at:
+        google = at.account("google_ads")
+        audience = at.audience(emails(*range(10)))
+        final(at, at.sent(audience, google))
+        (held,) = twin.lists.values()
+        held.add({b"a stranger"}, app.clock.now())
+        app.clock.sleep(3_600)
+        final(at, at.sent(audience, google, "refresh"))
+        assert members_at(at, "google_ads") == [11]
+        assert at.ledger(audience, google).uncertain_since is not None
+        app.clock.sleep(3_600)
+        at.sent(audience, google, "incremental")
+        assert members_at(at, "google_ads") == [10]

@@ -479,7 +479,9 @@ class Dispatcher:
         job = holder[0].job
         platform = self._usable_platform(job)
         account, connector = self.accounts.opened(platform)
-        connector.clear(account, delivery_of(job))
+        receipt = connector.clear(account, delivery_of(job))
+        if receipt is not None:
+            holder[0] = holder[0].committed(removals=(*job.removals, receipt))
         self._go_to(caller, holder[0], len(job.stages), connector.spec)
 
     def _watch(self, lease: Lease[Distribution], lanes: list[Stored[Lane]]) -> None:

@@ -261,7 +261,8 @@ class Settling:
             )
             for removed in (False, True)
         }
-        asked = added > 0 or bool(spec and spec.reports_failures and receipts[True])
+        removals = (*receipts[True], *(r for r in job.removals if r not in receipts[True]))
+        asked = added > 0 or bool(spec and spec.reports_failures and removals)
         polls = spec is not None and spec.reports_matches and asked
         results = job.match_results.model_copy(update={"total_records": added, "final": not polls})
         after = job.changed(
@@ -273,7 +274,7 @@ class Settling:
             settled=True,
             hold=None,
             receipts=receipts[False],
-            removals=receipts[True],
+            removals=removals,
             match_results=results,
             error_details=_details(job, error) if error else job.error_details,
         )

@@ -213,10 +213,12 @@ class GoogleAdsTwin(Twin):
         body = require_shape(parsed(request), REMOVE_ALL)
         audiences = self._destinations(body.get("destinations") or [])
         instant = as_of(body.get("removeAsOfTime"), self.clock.now())
+        upload = _Upload(body["destinations"][0], "remove_all", self._polls)
         if not body.get("validateOnly"):
-            for audience in audiences:
+            upload.failed, self.failing = self.failing > 0, max(0, self.failing - 1)
+            for audience in audiences if not upload.failed else ():
                 audience.clear(instant)
-        return self._accepted(body, _Upload(body["destinations"][0], "remove_all", self._polls))
+        return self._accepted(body, upload)
 
     def _upload(self, body: Mapping[str, Any], operation: str, members: Members) -> _Upload:
         return _Upload(

@@ -18,7 +18,7 @@ class Defaults:
     def finish(self, account: Account, delivery: Delivery) -> None:
         """The platform does not ask for an end."""
 
-    def clear(self, account: Account, delivery: Delivery) -> None:
+    def clear(self, account: Account, delivery: Delivery) -> str | None:
         """The engine asks only where the spec says `Replacement.AS_OF`."""
         raise PlatformError(f"{self.spec.title} cannot clear an audience.", reason="unsupported")
 

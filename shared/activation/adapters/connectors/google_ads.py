@@ -100,13 +100,16 @@ class GoogleAds(Defaults):
         request_id = reply.get("requestId")
         return SendOutcome(receipt=str(request_id) if request_id else None)
 
-    def clear(self, account: Account, delivery: Delivery) -> None:
-        """Remove the members last added before the distribution began.
+    def clear(self, account: Account, delivery: Delivery) -> str | None:
+        """Remove the members last added before the distribution began; the receipt is Google's
+        request id.
 
         One try, as Google's own client does: the engine comes back with the same instant.
         """
         body = clear_body(self._settings(account), delivery)
-        self._call(account, "POST", "/v1/audienceMembers:removeAll", body=body, attempts=1)
+        path = "/v1/audienceMembers:removeAll"
+        request_id = self._call(account, "POST", path, body=body, attempts=1).get("requestId")
+        return str(request_id) if request_id else None
 
     def size(self, account: Account, delivery: Delivery) -> PlatformSize | None:
         """The least and the most of what Google's networks count in the list."""
