@@ -464,7 +464,8 @@ class Connector(Protocol):
         """
 
     def finish(self, account: Account, delivery: Delivery) -> None:
-        """Tell the platform that the last batch of the lane is through, where it wants to know."""
+        """Tell the platform that the last batch of the lane is through, where it wants to know;
+        `delivery.rows` are those that it has taken."""
 
     def clear(self, account: Account, delivery: Delivery) -> str | None:
         """Take out all that was last added before `delivery.started_at` (`Replacement.AS_OF`);

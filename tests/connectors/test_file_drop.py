@@ -64,7 +64,7 @@ def test_a_repeat_writes_the_same_bytes_and_leaves_nothing_else(
     assert len(contents[0]) == 2
 
 
-@pytest.mark.parametrize("changes", [{"batches": 2, "rows": 3}, {"batches": 1, "rows": 4}])
+@pytest.mark.parametrize("changes", [{"batches": 2, "rows": 5}, {"batches": 1, "rows": 4}])
 def test_an_incomplete_drop_gets_no_manifest(
     file_drop: Connector, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

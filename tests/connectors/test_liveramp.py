@@ -226,6 +226,17 @@ def test_a_write_that_failed_in_the_middle_is_noticed(
     assert twin.audiences[ADD.external_id].summary()["digest"] == digest_of(persons(3_000))
 
 
+def test_a_batch_of_which_nobody_is_left_is_missing_from_no_file(
+    liveramp: Connector, account: Account, twin: LiveRampTwin
+) -> None:
+    liveramp.create_audience(account, REPLACE)
+    delivery = dataclasses.replace(REPLACE, batches=4, rows=90)
+    liveramp.send(account, delivery, 1, persons(30))
+    liveramp.send(account, delivery, 3, persons(30, start=30))
+    liveramp.finish(account, dataclasses.replace(delivery, rows=60))
+    assert twin.audiences[ADD.external_id].summary()["digest"] == digest_of(persons(60))
+
+
 def test_nothing_half_gets_the_name_of_a_file(
     liveramp: Connector, account: Account, twin: LiveRampTwin
 ) -> None:

@@ -20,6 +20,7 @@ from activation.domain.distribution import (
 from activation.domain.ledger import Drift
 from activation.domain.member_change import MemberReference
 from activation.domain.platform import PlatformDraft
+from activation.domain.suppression import SuppressionsDraft
 from activation.twins.catalog import OFFERS
 from activation.twins.server import serve
 from activation.twins.webhook import WebhookTwin
@@ -137,3 +138,26 @@ def test_drops_tell_what_was_sent(sending: Sending) -> None:
 def _found(drift: Drift) -> tuple[int | None, int | None]:
     assert drift.method == "listing"
     return drift.missing, drift.extra
+
+
+@pytest.mark.embedded("drops lie on the disk")
+@pytest.mark.parametrize(
+    ("kind", "config"), [("file_drop", {}), ("liveramp", {"delivery": "folder"})]
+)
+def test_a_file_is_complete_without_who_opted_out_meanwhile(
+    app: App, ann: Caller, kind: str, config: dict[str, Any]
+) -> None:
+    audience_id = audience_of(app, ann, "Buyers").audience_id
+    add(app, ann, audience_id, inputs(40))
+    app.audiences.set_status(ann, audience_id, "active")
+    body = {"platform_type": kind, "name": kind, "credentials": {}, "settings": {"config": config}}
+    platform_id = app.platforms.create(ann, PlatformDraft.model_validate(body)).entity.platform_id
+    draft = DistributionDraft(audience_id=audience_id, platform_id=platform_id)
+    job = app.distributions.create(ann, draft).entity
+    app.dispatcher.run("acme", job.distribution_id, "test-trace")
+    named = {"identifier_type": "email", "identifier_value": "p3@example.com"}
+    app.suppressions.add(ann, SuppressionsDraft.model_validate({"suppressions": [named]}))
+    work(app, job.distribution_id)
+    done = app.distributions.get(ann, job.distribution_id).entity
+    assert (done.status, done.progress.sent) == (DistributionStatus.COMPLETED, 39)
+    assert done.progress.rejected_by_reason == {"suppressed": 1}

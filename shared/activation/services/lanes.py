@@ -252,7 +252,8 @@ class _Run:
                 if not self._may_go_on(deadline):
                     return
                 self._batch(reader, stage, account, connector, delivery)
-        connector.finish(account, delivery)
+        # Who opted out meanwhile is in no batch.
+        connector.finish(account, replace(delivery, rows=self._lane.sent))
         self._through()
 
     def _usable_platform(self) -> Platform:

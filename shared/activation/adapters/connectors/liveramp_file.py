@@ -91,11 +91,12 @@ class Grown(NamedTuple):
 
 
 def append(folder: Folder, stem: str, seq: int, rows: int, content: bytes) -> None:
-    """Write batch `seq` behind those before it; once it is there, do nothing."""
+    """Write batch `seq` behind those before it; once it is there, do nothing. One between them is
+    left out when nobody in it is to be sent; `complete` counts the rows."""
     grown = _grown(folder, stem)
     if grown is None or seq <= grown.batches:
         return
-    if seq != grown.batches + 1:
+    if seq > 1 and not grown.batches:
         raise _incomplete()
     name, after = grown.name(stem), Grown(seq, grown.rows + rows, grown.size + len(content))
     if folder.write_at(name, grown.size, content) != after.size:
@@ -108,7 +109,8 @@ def complete(folder: Folder, stem: str, batches: int, rows: int) -> None:
     grown = _grown(folder, stem)
     if grown is not None:
         name = grown.name(stem)
-        if (grown.batches, grown.rows) != (batches, rows) or folder.size(name) != grown.size:
+        whole = grown.batches <= batches and grown.rows == rows
+        if not whole or folder.size(name) != grown.size:
             raise _incomplete()
         folder.rename(name, f"{stem}.csv")
     for left in folder.names(f"{stem}."):
