@@ -55,6 +55,7 @@ def lanes_of(at: Desk, job: Distribution) -> list[Lane]:
     return [lane.entity for lane in at.app.distributions.lanes_of(job)]
 
 
+@pytest.mark.long_on_google
 def test_a_platform_that_is_down_and_tells_to_come_at_once_is_waited_for(at: Desk) -> None:
     """Servers say so without knowing: fifty looks, a minute apart, would end before they are up."""
     receiver = at.twins["webhook"]
