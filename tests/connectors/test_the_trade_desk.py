@@ -264,7 +264,7 @@ def test_the_engine_halves_it_until_all_is_through(
     batch = devices(40)
     batch["maid"][8] = "no device"
     sender = Sender(app.suppressions)
-    sent = sender.send("acme", desk, account, to(ADD, NAME), 1, batch, lambda: None)
+    sent = sender.send("acme", desk, account, to(ADD, NAME), 1, batch, lambda: True)
     assert sent.rejected == {8: "MissingUserId"}
     batch["maid"][8] = None
     assert held(twin) == digest_of(batch)

@@ -91,7 +91,7 @@ class _Late(Sender):
         delivery: Delivery,
         seq: int,
         columns: Mapping[str, Sequence[Any]],
-        keep: Callable[[], None],
+        keep: Callable[[], bool],
     ) -> Sent:
         self.waiting.append(lambda: connector.send(account, delivery, seq, columns))
         return Sent()

@@ -85,6 +85,22 @@ def test_the_search_for_bad_rows_keeps_to_the_rate(app: App, ann: Caller) -> Non
         assert sum(google.state()["requests"].values()) > 60
 
 
+def test_a_search_that_would_outlive_its_worker_ends(app: App, ann: Caller) -> None:
+    """At six requests a minute there is no time to find all of the bad rows; good ones are sent."""
+    google = Vague(app.clock, requests_per_minute=60)
+    google.bad = frozenset(key_digest(f"p{n}@example.com").hex() for n in range(0, 200, 40))
+    with desk(app, ann, {"google_ads": google}, max_rows=200, lanes=1) as at:
+        account = at.account("google_ads", requests_per_minute=6)
+        began = app.clock.now()
+        done = at.sent(at.audience(emails(*range(200))), account)
+        assert done.status is DistributionStatus.PARTIAL
+        assert (app.clock.now() - began).total_seconds() < 480
+        reasons = done.progress.rejected_by_reason
+        assert reasons["refused_with_others"] < 150
+        assert done.progress.sent + done.progress.rejected == 200
+        assert done.progress.sent > 50
+
+
 @pytest.mark.parametrize(("people", "rows"), [(17, [16, 1]), (16, [8, 8]), (33, [24, 9])])
 def test_lanes_count_their_own_rows(at: Desk, people: int, rows: list[int]) -> None:
     done = at.sent(at.audience(emails(*range(people))), at.account("google_ads"))

@@ -63,6 +63,9 @@ MAX_PAUSES = 50
 TURN_SECONDS = 60.0
 """How long a worker sends for one lane before it gives others a turn: tenants whose platforms are
 slow, or whose audiences are large, keep nobody waiting longer."""
+SEARCH_SECONDS = 300.0
+"""How long bad rows of a batch are searched for, at the account's rate: what is refused after that
+is rejected as it is, or a slow account's search would outlive its function and begin anew."""
 MAX_ATTEMPTS = 10_000
 """Workers that may take up one lane, hand-overs and pauses included."""
 CALL_SECONDS = 90
@@ -203,6 +206,7 @@ class _Run:
         self._bucket: Bucket
         self._stated = False
         """Whether the intent of the next batch is this worker's own."""
+        self._search_ends = 0.0
 
     @property
     def _lane(self) -> Lane:
@@ -305,6 +309,7 @@ class _Run:
         offset = reader.first_row(number)
         consent = replace(delivery, consent=basis_of(_basis(stage, number)))
         rows = len(next(iter(columns.values())))
+        self._search_ends = self._clock.monotonic() + SEARCH_SECONDS
         span = tracing.span("batch", operation=delivery.operation, seq=seq, rows=rows)
         with span, about_batch(str(self._lane.first + seq), seq):
             sent = self._worker.sender.send(
@@ -336,14 +341,15 @@ class _Run:
         self._stated = True
         _tell_batch(self._job, record)
 
-    def _next_piece(self) -> None:
-        """One more request for a batch that is sent in pieces, which counts as any other."""
+    def _next_piece(self) -> bool:
+        """One more request for a batch that is sent in pieces, which counts as any other; whether
+        there is time for more pieces."""
         while True:
             self._lease = self._lease.kept()
             wait = self._bucket.wait()
             self._clock.sleep(min(wait, LONGEST_WAIT_SECONDS))
             if wait <= LONGEST_WAIT_SECONDS:
-                return
+                return self._clock.monotonic() < self._search_ends
 
     def _record(
         self, seq: int, columns: Mapping[str, Sequence[str | None]], again: bool

@@ -53,12 +53,12 @@ class Sender:
         delivery: Delivery,
         seq: int,
         columns: Columns,
-        keep: Callable[[], None],
+        keep: Callable[[], bool],
     ) -> Sent:
         """Send batch `seq`, whose intent is recorded: whoever opted out before that is not in it.
 
         When the platform refuses it whole because of some rows, the rest is sent. `keep` is
-        called between two requests.
+        called between two requests, and says whether there is time to search on.
         """
         out = self._opted_out(organization_id, delivery, columns)
         every = range(len(next(iter(columns.values()))))
@@ -83,7 +83,8 @@ class _Pieces:
     """One batch, in as many requests as it takes to find the rows that spoil it.
 
     Rows that the platform names are left out; when it names none, the batch is halved until the
-    bad rows are alone: log2(rows) requests for each of them, at most MAX_PIECES together.
+    bad rows are alone: log2(rows) requests for each of them, at most MAX_PIECES together, and
+    while there is time.
     """
 
     connector: Connector
@@ -91,15 +92,17 @@ class _Pieces:
     delivery: Delivery
     seq: int
     columns: Columns
-    keep: Callable[[], None]
+    keep: Callable[[], bool]
     requests: int = 0
+    over: bool = False
+    """Whether nothing is halved any more."""
 
     def sent(self, rows: Sequence[int]) -> Sent:
         """Send some rows of the batch."""
         if not rows:
             return Sent()
         if self.requests:
-            self.keep()
+            self.over = not self.keep() or self.requests >= MAX_PIECES
         self.requests += 1
         chosen = _chosen(self.columns, rows)
         try:
@@ -119,7 +122,7 @@ class _Pieces:
             return _joined(Sent(bad), self.sent(good))
         if len(rows) == 1:
             return Sent({rows[0]: reason})
-        if self.requests >= MAX_PIECES:
+        if self.over:
             return Sent(dict.fromkeys(rows, UNRESOLVED))
         half = len(rows) // 2
         return _joined(self.sent(rows[:half]), self.sent(rows[half:]))
