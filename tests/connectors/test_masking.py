@@ -349,11 +349,13 @@ def test_who_wants_failures_only_gets_them_only(clock: MovableClock) -> None:
 
 @pytest.fixture
 def lines() -> Iterator[Lines]:
-    """The log lines of a test, whoever else has switched logging on."""
-    kept = Lines()
+    """The warnings and errors of a test, whatever level others have set."""
+    kept, level = Lines(), LOGGER.level
     LOGGER.addHandler(kept)
+    LOGGER.setLevel("WARNING")
     yield kept
     LOGGER.removeHandler(kept)
+    LOGGER.setLevel(level)
 
 
 def test_an_observer_that_fails_changes_nothing(clock: MovableClock, lines: Lines) -> None:
